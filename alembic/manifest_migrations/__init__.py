@@ -1,0 +1,1 @@
+"""Database schemas, version by version."""

@@ -1,0 +1,58 @@
+"""Arguments that several commands share, and how a shell completes them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+_REFERENCE_HELP = "A run: the start of its id, @latest, @prev or @latest~2."
+_MOST_COMPLETIONS = 50
+
+
+def complete_run(incomplete: str) -> list[tuple[str, str]]:
+    """What a shell offers for a reference to a run: short ids, the newest first.
+
+    Read from the names of run directories alone, since this runs at every press of a key.
+    """
+    from manifest.identity import short_id
+    from manifest.rundir import find_base, run_directories
+
+    words = [("@latest", "the newest run"), ("@prev", "the run before it")]
+    offered = [word for word in words if incomplete and word[0].startswith(incomplete)]
+    for run in run_directories(find_base()):
+        if run.id.startswith(incomplete) and len(offered) < _MOST_COMPLETIONS:
+            word = short_id(run.id) if len(incomplete) <= len(short_id(run.id)) else run.id
+            offered.append((word, _time_of(run.id)))
+    return offered
+
+
+def _time_of(run_id: str) -> str:
+    milliseconds = int(run_id[:13].replace("-", ""), 16)
+    try:
+        moment = datetime.fromtimestamp(milliseconds / 1000, UTC).astimezone()
+    except (OverflowError, ValueError, OSError):
+        return "run"
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _reference(help_text: str) -> typer.models.ArgumentInfo:
+    found = typer.Argument(
+        help=help_text, metavar="RUN", autocompletion=complete_run, show_default=False
+    )
+    assert isinstance(found, typer.models.ArgumentInfo)
+    return found
+
+
+RunArgument = Annotated[str, _reference(_REFERENCE_HELP)]
+BeforeArgument = Annotated[str, _reference("The first run, the one to compare with.")]
+AfterArgument = Annotated[str, _reference("The second run.")]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+AllOption = Annotated[bool, typer.Option("--all", help="Show everything, nothing folded.")]
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: lines that can be copied."""
+    return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)

@@ -1,0 +1,78 @@
+"""The runs that a command works on: those of the nearest ``.manifest`` folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from manifest.errors import RunNotFound
+from manifest.rundir import RunDirectory, find_base
+from manifest.stores import Store
+from manifest_client.rendering.terminal import err, styled
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """The runs of one folder, and the store that indexes them."""
+
+    base: Path
+    store: Store
+
+    def find(self, reference: str) -> str:
+        """The id of the run that the user means.
+
+        Raises:
+            RunNotFound: There is no such run.
+            AmbiguousReference: It fits several.
+        """
+        from manifest_client.references import resolve
+
+        return resolve(reference, self.store, str(self.base))
+
+    def directory(self, reference: str) -> RunDirectory:
+        """The run directory of the run that the user means.
+
+        Raises:
+            RunNotFound: There is no such run, or its directory was deleted.
+            AmbiguousReference: It fits several.
+        """
+        run = RunDirectory(self.base / "runs" / self.find(reference))
+        if not run.path.is_dir():
+            raise RunNotFound(run.id, f"{run.path.parent}: its directory was deleted")
+        return run
+
+
+@contextmanager
+def local_runs(reference: str) -> Iterator[Local]:
+    """Open the runs of this folder; `reference` is what the user looks for in it.
+
+    Raises:
+        RunNotFound: Nothing was recorded here.
+        StoreUnusable: The store cannot be opened.
+    """
+    base = find_base()
+    if not is_anything_kept(base):
+        raise RunNotFound(reference, str(base))
+    with opened(base) as local:
+        yield local
+
+
+@contextmanager
+def opened(base: Path) -> Iterator[Local]:
+    """Open the runs of `base`, which is there."""
+    from manifest_client.embedded import open_embedded
+
+    with open_embedded(base, warn) as store:
+        yield Local(base, store)
+
+
+def is_anything_kept(base: Path) -> bool:
+    """Whether this folder ever kept a run; only then may a reader write its store there."""
+    return (base / "runs").is_dir() or (base / "store.db").is_file()
+
+
+def warn(what: str) -> None:
+    """Say one sentence that does not stop the command."""
+    err().print(styled(("manifest: ", "warning"), what), soft_wrap=True)

@@ -1,0 +1,90 @@
+"""The command `manifest`: its parts put together, and its exit codes.
+
+``0`` as expected · ``1`` diverged or different · ``2`` a mistake in the call, or no such run ·
+``3`` not replayable · ``130`` interrupted. `manifest run` ends with the code of its program.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from manifest.errors import ManifestError, NotReplayable
+from manifest_client.cli import comparing, listing, recording, replays
+from manifest_client.cli.arguments import examples
+
+_BROKEN_PIPE = 141
+
+app = typer.Typer(
+    name="manifest",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "manifest run -- python train.py      record a run; no change to the code",
+        "manifest ls                          the runs recorded here",
+        "manifest replay @latest              run it again and compare every step",
+        "manifest diff @prev @latest          what changed, and whether it matters",
+    ),
+)
+recording.add_to(app)
+listing.add_to(app)
+comparing.add_to(app)
+replays.add_to(app)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A manifest may hold characters that the terminal's encoding lacks.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _exit_code()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has left: nothing more can be said, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _BROKEN_PIPE
+    sys.exit(code)
+
+
+def _exit_code() -> int:
+    try:
+        app(prog_name="manifest")
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+    except NotReplayable as error:
+        return _complain(error, 3)
+    except ManifestError as error:
+        return _complain(error, 2)
+    return 0
+
+
+def _complain(error: ManifestError, code: int) -> int:
+    from manifest_client.rendering.terminal import err, styled
+
+    err().print(styled(("manifest: ", "bad"), str(error)), soft_wrap=True)
+    return code
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        typer.echo(f"manifest {version('manifest-replay')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Record a training run, replay it bit for bit, and see what changed."""

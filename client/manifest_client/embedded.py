@@ -1,0 +1,108 @@
+"""The store beside the run directories: an index of them that commands read.
+
+It is brought up to date when a command asks, so that recording never pays for it. Deleting it loses
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pydantic import ValidationError
+
+from manifest.errors import DamagedRun, DigestMismatch, NewerSchema
+from manifest.models import Manifest, Verdict
+from manifest.rundir import RunDirectory, run_directories
+from manifest.stores import Store
+
+if TYPE_CHECKING:
+    from manifest_server.sqlstore import SqlStore
+
+Warn = Callable[[str], None]
+_Taken = tuple[Manifest, Verdict | None]
+
+_PORTION: Final = 500
+
+
+def open_embedded(base: Path, on_warning: Warn) -> SqlStore:
+    """Open the store of `base` with everything that its run directories hold.
+
+    A run whose processes died without an end is sealed here and becomes `crashed`. A directory
+    that cannot be read is named in a warning and left as it is.
+
+    Args:
+        base: The folder that keeps runs; it must be there.
+        on_warning: Told of each directory that was left out.
+
+    Raises:
+        StoreUnusable: The store cannot be opened, read or written.
+    """
+    from manifest_migrations.upgrade import open_store
+    from manifest_server.database import sqlite_url
+
+    store = open_store(sqlite_url(base / "store.db"))
+    try:
+        take_in(store, run_directories(base), on_warning)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def take_in(store: Store, runs: list[RunDirectory], on_warning: Warn) -> None:
+    """Put what the store does not hold yet of these run directories."""
+    known = store.digests(run.id for run in runs)
+    for start in range(0, len(runs), _PORTION):
+        portion = runs[start : start + _PORTION]
+        news = [_read(run, on_warning) for run in portion if _is_news(run, known, store)]
+        _put(store, [taken for taken in news if taken is not None], on_warning)
+
+
+def _is_news(run: RunDirectory, known: dict[str, str], store: Store) -> bool:
+    if not known.get(run.id) or not run.is_sealed():
+        return True
+    # A verdict is written when the run is sealed already.
+    return run.verdict() is not None and store.get_verdict(run.id) is None
+
+
+def _read(run: RunDirectory, on_warning: Warn) -> _Taken | None:
+    try:
+        document = run.document() if _is_unfinished(run) else run.seal()
+        verdict = run.verdict()
+        return (
+            Manifest.model_validate(document),
+            None if verdict is None else Verdict.model_validate(verdict),
+        )
+    except (DamagedRun, NewerSchema) as error:
+        on_warning(f"skipped a run: {error}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        on_warning(f"skipped a run: {DamagedRun(str(run.path), f'{place}: {first["msg"]}')}")
+    except OSError as error:
+        on_warning(f"skipped a run: {run.path}: {error.strerror or error}")
+    return None
+
+
+def _is_unfinished(run: RunDirectory) -> bool:
+    return not run.is_sealed() and run.is_alive()
+
+
+def _put(store: Store, news: list[_Taken], on_warning: Warn) -> None:
+    if not news:
+        return
+    try:
+        store.put_runs(news)
+    except (DamagedRun, DigestMismatch):
+        _put_one_by_one(store, news, on_warning)
+
+
+def _put_one_by_one(store: Store, news: list[_Taken], on_warning: Warn) -> None:
+    # One run that cannot be kept must not keep the others out.
+    for manifest, verdict in news:
+        try:
+            store.put_run(manifest, verdict)
+        except (DamagedRun, DigestMismatch) as error:
+            on_warning(f"skipped run {manifest.id}: {error}")

@@ -1,0 +1,1 @@
+"""Runs, diffs and verdicts, as people read them in a terminal."""

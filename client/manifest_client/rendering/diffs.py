@@ -1,0 +1,125 @@
+"""Where two runs differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, Final
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from manifest.canonical import Json
+from manifest.identity import short_id
+from manifest.models import Diff, Difference, Impact, Manifest
+from manifest_client.rendering.moments import age
+from manifest_client.rendering.runs import command_line
+from manifest_client.rendering.terminal import folded, indented, shown, styled
+from manifest_client.rendering.values import NOT_CAPTURED, describe
+
+HEADINGS: Final[dict[Impact, str]] = {
+    "certain": "CHANGES RESULTS",
+    "possible": "CAN CHANGE RESULTS",
+    "unknown": "EFFECT UNKNOWN",
+    "performance": "CHANGES SPEED, NOT RESULTS",
+    "informational": "DOES NOT CHANGE RESULTS",
+}
+"""What each impact is called, the gravest first."""
+
+_QUIET: Final = ("performance", "informational")
+_MOST_PATCH_LINES = 40
+_MOST_VALUE_ROWS = 4
+
+
+def diff_page(
+    diff: Diff,
+    runs: tuple[Manifest, Manifest],
+    first_step: str | None,
+    *,
+    width: int,
+    is_whole: bool = False,
+) -> Group:
+    """Two runs: first what it comes to, then each difference, the gravest first."""
+    parts: list[RenderableType] = [
+        indented(styled((diff.conclusion, "heading")), 0, width),
+        *([indented(styled(first_step), 0, width)] if first_step else []),
+        Text(),
+        _run_line("before", runs[0], width),
+        _run_line("after ", runs[1], width),
+    ]
+    for impact, group in groupby(diff.differences, key=lambda item: item.impact):
+        items = list(group)
+        heading = styled((HEADINGS[impact], impact), (f"  {len(items)}", "quiet"))
+        parts += [Text(), heading]
+        if impact in _QUIET and not is_whole:
+            parts.append(_names(items, width))
+        else:
+            parts += [
+                line
+                for item in items
+                for line in difference_lines(item, width=width, is_whole=is_whole)
+            ]
+    if any(item.impact in _QUIET for item in diff.differences) and not is_whole:
+        parts += [Text(), styled(("Values of these too: add --all.", "quiet"))]
+    return Group(*parts)
+
+
+def difference_lines(item: Difference, *, width: int, is_whole: bool) -> Iterator[Text]:
+    """One difference: the key, both values, why it matters, who says so, the patch."""
+    yield from _values(item, width, is_whole=is_whole)
+    if item.detail:
+        yield patch(item.detail, width=width, is_whole=is_whole)
+    if item.reason:
+        yield indented(styled((item.reason, "quiet")), 4, width)
+    if item.source:
+        yield indented(styled((f"source: {item.source}", "quiet")), 4, width)
+
+
+def patch(detail: str, *, width: int, is_whole: bool) -> Text:
+    """A unified diff, in colour, with its own signs where there is none."""
+    lines = detail.splitlines()
+    visible = lines if is_whole else lines[:_MOST_PATCH_LINES]
+    rows = [indented(styled((line, _patch_style(line))), 4, width) for line in visible]
+    if len(visible) < len(lines):
+        rows.append(styled((f"    … {len(lines) - len(visible)} more lines: add --all", "quiet")))
+    return Text("\n").join(rows)
+
+
+def _run_line(role: str, manifest: Manifest, width: int) -> Text:
+    when = f"{age(manifest.started_at)} ago"
+    label = f"{role}  {short_id(manifest.id)}  {when:>10}  "
+    named = f"{manifest.name}: " if manifest.name else ""
+    command = named + command_line(manifest)
+    return styled((label, "quiet"), folded(command, max(10, width - len(label))))
+
+
+def _values(item: Difference, width: int, *, is_whole: bool) -> Iterator[Text]:
+    key = f"  {shown(item.section)} {shown(item.key)}  "
+    if item.detail:
+        yield styled((key.rstrip(), "key"))
+        return
+    before = _value(item.before, was_captured=item.was_captured_before)
+    after = _value(item.after, was_captured=item.was_captured_after)
+    line = styled((key, "key"), (before, "before"), " → ", (after, "after"))
+    if line.cell_len <= width:
+        yield line
+        return
+    most = 10**6 if is_whole else _MOST_VALUE_ROWS * (width - 8)
+    yield styled((key.rstrip(), "key"))
+    yield indented(styled(("- " + folded(before, most), "before")), 4, width)
+    yield indented(styled(("+ " + folded(after, most), "after")), 4, width)
+
+
+def _value(value: Json, *, was_captured: bool) -> str:
+    return describe(value) if was_captured else NOT_CAPTURED
+
+
+def _names(items: Sequence[Difference], width: int) -> Text:
+    names = ", ".join(f"{item.section} {item.key}" for item in items)
+    return indented(styled((folded(names, 3 * (width - 2)), "quiet")), 2, width)
+
+
+def _patch_style(line: str) -> Any:
+    if line.startswith(("+++", "---")):
+        return "heading"
+    return {"+": "after", "-": "before", "@": "key"}.get(line[:1], "")

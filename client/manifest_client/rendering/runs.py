@@ -1,0 +1,249 @@
+"""A list of runs, and one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from manifest.canonical import Json
+from manifest.identity import short_id
+from manifest.models import SECTIONS, Manifest, RunSummary, Verdict
+from manifest_client.rendering.moments import age, duration, local_time
+from manifest_client.rendering.terminal import folded, indented, shown, styled
+from manifest_client.rendering.values import describe
+
+STATUS_STYLES: Final = {
+    "finished": "good",
+    "identical": "good",
+    "within tolerance": "good",
+    "running": "key",
+    "failed": "bad",
+    "crashed": "bad",
+    "diverged": "bad",
+    "not replayable": "warning",
+}
+_MOST_KEYS = 8
+_NAME_WIDTH = 18
+_WIDEST_KEY = 34
+
+
+def no_runs(where: str) -> Text:
+    """What to say where nothing was recorded yet."""
+    return Text("\n").join(
+        [
+            styled(f"No runs in {where} yet. Record the first:"),
+            Text(),
+            styled("    ", ("manifest run -- python train.py", "heading")),
+            Text(),
+            styled("Nothing in your code has to change. Then `manifest ls` shows it here, and"),
+            styled("`manifest replay @latest` runs it again and compares every step."),
+        ]
+    )
+
+
+def runs_table(runs: Sequence[RunSummary]) -> Table:
+    """A line for each run; columns that would be empty or all the same are left out."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="quiet", pad_edge=False)
+    names = [_name(run, runs) for run in runs]
+    table.add_column("RUN", no_wrap=True, min_width=13)
+    table.add_column("AGE", no_wrap=True, justify="right")
+    table.add_column("STATUS", no_wrap=True)
+    if any(names):
+        table.add_column("NAME", no_wrap=True, max_width=_NAME_WIDTH)
+    table.add_column("STEPS", no_wrap=True, justify="right")
+    table.add_column("COMMAND", no_wrap=True, overflow="ellipsis", ratio=1)
+    for run, name in zip(runs, names, strict=True):
+        cells = [
+            Text(short_id(run.id), "key"),
+            Text(age(run.started_at)),
+            _state(run.outcome or run.status),
+            *([Text(folded(name, _NAME_WIDTH))] if any(names) else []),
+            Text("" if run.steps is None else str(run.steps)),
+            _what_ran(run),
+        ]
+        table.add_row(*cells)
+    return table
+
+
+def run_page(
+    manifest: Manifest,
+    verdict: Verdict | None,
+    replays: Sequence[RunSummary],
+    *,
+    width: int,
+    is_whole: bool = False,
+) -> Group:
+    """One run: first what came of it, then its sections."""
+    parts: list[RenderableType] = list(_conclusion(manifest, verdict, replays, width))
+    names = [*SECTIONS, *sorted(set(manifest.sections) - set(SECTIONS))]
+    hidden = 0
+    for name in names:
+        values = manifest.sections.get(name)
+        if values:
+            parts += [Text(), section(name, values, width=width, is_whole=is_whole)]
+            hidden += max(0, len(values) - _MOST_KEYS) if not is_whole else 0
+    if hidden:
+        run_id = short_id(manifest.id)
+        more = f"manifest show {run_id} --all", "key"
+        parts += [Text(), styled((f"{hidden} more keys: ", "quiet"), more)]
+    return Group(*parts)
+
+
+def section(
+    name: str, values: Mapping[str, Json], *, width: int, is_whole: bool, most: int = _MOST_KEYS
+) -> Text:
+    """The keys and values of one section."""
+    count = f"{len(values)} key" + ("s" if len(values) != 1 else "")
+    lines = [styled((name, "heading"), (f"  {count}", "quiet"))]
+    pairs = sorted(values.items(), key=lambda pair: (_is_absent(pair[1]), pair[0]))
+    visible = pairs if is_whole else pairs[:most]
+    key_width = min(_WIDEST_KEY, max(len(shown(key)) for key, _ in visible))
+    for key, value in visible:
+        lines += _pair(key, value, key_width, width, is_whole=is_whole)
+    if len(visible) < len(pairs):
+        lines.append(styled((f"  … {len(pairs) - len(visible)} more", "quiet")))
+    return Text("\n").join(lines)
+
+
+def shortened_command(command: str) -> str:
+    """A command line without the folders of its program."""
+    program, space, rest = command.partition(" ")
+    return program.rpartition("/")[2] + space + rest if program.startswith("/") else command
+
+
+def command_line(manifest: Manifest) -> str:
+    """The command of a run as it was typed; what was redacted is said."""
+    import shlex
+
+    argv = manifest.sections.get("command", {}).get("argv") or []
+    words = [word if isinstance(word, str) else f"<{describe(word)}>" for word in argv]
+    return " ".join(word if word.startswith("<") else shlex.quote(word) for word in words)
+
+
+def recorded_lines(document: Mapping[str, Json], run_id: str) -> Text:
+    """What to say when a recorded program has ended: how, and what to type next."""
+    status = str(document["status"])
+    parts: list[str | tuple[str, str]] = [
+        ("manifest: ", "quiet"),
+        (status, STATUS_STYLES.get(status, "")),
+    ]
+    if document.get("ended_at"):
+        parts.append(f" after {duration(document['started_at'], document['ended_at'])}")
+    steps = _steps(document)
+    if steps:
+        parts.append(f", {steps} steps")
+    if document.get("notes"):
+        count = len(document["notes"])
+        parts.append(f", {count} note{'s' if count != 1 else ''}")
+    return Text("\n").join(
+        [
+            styled(*parts),
+            styled(("manifest: ", "quiet"), "run it again and compare: ", _replay(run_id)),
+        ]
+    )
+
+
+def _state(state: str) -> Text:
+    return Text(shown(state), STATUS_STYLES.get(state, ""))
+
+
+def _name(run: RunSummary, runs: Sequence[RunSummary]) -> str:
+    if len({other.project for other in runs}) == 1:
+        return run.name or ""
+    return f"{run.project}/{run.name}" if run.name else run.project
+
+
+def _what_ran(run: RunSummary) -> Text:
+    if run.replay_of is not None:
+        return Text(f"replay of {short_id(run.replay_of)}", "quiet")
+    return Text(shown(shortened_command(run.command)))
+
+
+def _conclusion(
+    manifest: Manifest, verdict: Verdict | None, replays: Sequence[RunSummary], width: int
+) -> Iterator[RenderableType]:
+    label = f"{manifest.project} / {manifest.name}" if manifest.name else manifest.project
+    yield styled((manifest.id, "key"), "  ", (label, "heading"))
+    yield _ending(manifest)
+    yield indented(styled(("$ ", "quiet"), command_line(manifest)), 2, width)
+    if manifest.error:
+        yield indented(styled((manifest.error, "bad")), 2, width)
+    entropy_from = manifest.sections.get("seeds", {}).get("entropy_from")
+    if manifest.replay_of is not None:
+        yield from _replayed(manifest.replay_of, verdict, width)
+    elif isinstance(entropy_from, str):
+        yield styled(f"  Draws the same randomness as {short_id(entropy_from)}.")
+    yield from _replays(manifest, replays)
+    for note in manifest.notes:
+        line = styled(("note  ", "warning"), f"{note.where}: {note.what}")
+        yield indented(line, 2, width)
+
+
+def _ending(manifest: Manifest) -> Text:
+    how = [(manifest.status, STATUS_STYLES.get(manifest.status, ""))]
+    parts: list[str | tuple[str, str]] = [*how]
+    if manifest.exit_signal:
+        parts.append(f" by {manifest.exit_signal}")
+    elif manifest.exit_code:
+        parts.append(f" with exit code {manifest.exit_code}")
+    if manifest.ended_at:
+        parts.append(f" after {duration(manifest.started_at, manifest.ended_at)}")
+    steps = max((p.trail.steps for p in manifest.processes.values() if p.trail), default=None)
+    if steps is not None:
+        parts.append(f" · {steps} steps")
+    parts.append(f" · {local_time(manifest.started_at)} ({age(manifest.started_at)} ago)")
+    return styled(*parts)
+
+
+def _replayed(original: str, verdict: Verdict | None, width: int) -> Iterator[Text]:
+    outcome = verdict.outcome if verdict else "no verdict"
+    line = styled(
+        f"Replay of {short_id(original)}: ", (outcome, STATUS_STYLES.get(outcome, "warning"))
+    )
+    yield indented(line, 2, width)
+    if verdict:
+        yield indented(styled(verdict.sentence), 2, width)
+
+
+def _replay(run_id: str) -> tuple[str, str]:
+    return f"manifest replay {run_id}", "key"
+
+
+def _steps(document: Mapping[str, Json]) -> int | None:
+    trails = [process.get("trail") for process in document["processes"].values()]
+    return max((trail["steps"] for trail in trails if trail), default=None)
+
+
+def _replays(manifest: Manifest, replays: Sequence[RunSummary]) -> Iterator[Text]:
+    if not replays and manifest.replay_of is None and manifest.status != "running":
+        yield styled("  Not replayed yet: ", _replay(short_id(manifest.id)))
+    for replay in replays:
+        state = replay.outcome or replay.status
+        yield styled(
+            f"  Replayed {age(replay.started_at)} ago: ",
+            (state, STATUS_STYLES.get(state, "")),
+            (f"  {short_id(replay.id)}", "quiet"),
+        )
+
+
+def _pair(key: str, value: Json, key_width: int, width: int, *, is_whole: bool) -> list[Text]:
+    said = describe(value)
+    key_text = shown(key) if is_whole else folded(key, key_width)
+    style = "quiet" if _is_absent(value) else ""
+    line = styled(("  " + key_text.ljust(key_width) + "  ", "key"), (said, style))
+    if not is_whole:
+        space = max(10, width - key_width - 4)
+        return [
+            styled(("  " + key_text.ljust(key_width) + "  ", "key"), (folded(said, space), style))
+        ]
+    if line.cell_len <= width:
+        return [line]
+    return [styled(("  " + key_text, "key")), indented(styled((said, style)), 6, width)]
+
+
+def _is_absent(value: Json) -> bool:
+    return isinstance(value, Mapping) and value.keys() == {"$absent"}

@@ -1,0 +1,105 @@
+"""The terminal: what may be written to it, and in which style.
+
+Everything in a manifest is text that someone else wrote. It reaches the terminal only as `Text`
+that went through `shown`: never as rich markup, and never with a character that a terminal obeys
+or that changes the order in which a line is read.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+from rich.theme import Theme
+
+from manifest.canonical import Json, canonical_bytes
+
+_THEME: Final = Theme(
+    {
+        "heading": "bold",
+        "key": "cyan",
+        "quiet": "dim",
+        "good": "bold green",
+        "bad": "bold red",
+        "warning": "yellow",
+        "before": "red",
+        "after": "green",
+        "certain": "bold red",
+        "possible": "yellow",
+        "unknown": "magenta",
+        "performance": "blue",
+        "informational": "dim",
+    },
+    inherit=False,
+)
+
+ELLIPSIS: Final = "…"
+
+
+def out() -> Console:
+    """The console for answers: standard output."""
+    return _console(is_stderr=False)
+
+
+def err() -> Console:
+    """The console for everything said beside the answer: standard error."""
+    return _console(is_stderr=True)
+
+
+def shown(text: str) -> str:
+    """Make any text harmless, with what was in it still visible.
+
+    Example:
+        >>> shown("red \\x1b[31m")
+        'red \\\\x1b[31m'
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def folded(text: str, width: int) -> str:
+    """Make text harmless and cut it to `width` characters, with a sign that it was cut."""
+    text = shown(text[: 4 * width])
+    return text if len(text) <= width else text[: max(0, width - 1)] + ELLIPSIS
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """One line of text and styles; every part is made harmless."""
+    line = Text(no_wrap=False, overflow="fold")
+    for part in parts:
+        text, style = (part, "") if isinstance(part, str) else part
+        line.append(shown(text), style)
+    return line
+
+
+def indented(line: Text, columns: int, width: int) -> Text:
+    """Wrap a line to `width`, each of its rows moved to the right."""
+    rows = line.wrap(out(), max(20, width - columns), overflow="fold")
+    result = Text("\n").join([Text(" " * columns).append_text(row) for row in rows])
+    result.rstrip()
+    return result
+
+
+def print_json(value: Json) -> None:
+    """Print a value for programs: its canonical bytes, or readable where a person looks on."""
+    if sys.stdout.isatty():
+        import json
+
+        # Escaped to ASCII, so that no text in it can direct the terminal.
+        sys.stdout.write(json.dumps(value, indent=2, sort_keys=True) + "\n")
+        return
+    sys.stdout.write(canonical_bytes(value).decode() + "\n")
+
+
+def _console(*, is_stderr: bool) -> Console:
+    return Console(
+        stderr=is_stderr, theme=_THEME, highlight=False, markup=False, emoji=False, style=Style()
+    )
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")

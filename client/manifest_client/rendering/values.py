@@ -1,0 +1,80 @@
+"""Values of a manifest, each on one line."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from manifest.canonical import Json, digest_bytes
+
+NOT_CAPTURED: Final = "not captured"
+_DIGEST_DIGITS = 12
+
+
+def describe(value: Json) -> str:
+    """Say a value as a person would; not yet made harmless, not yet cut."""
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, Mapping):
+        return _tagged(value) or _mapping(value)
+    if isinstance(value, Sequence):
+        return "[" + ", ".join(describe(item) for item in value) + "]"
+    return repr(value)
+
+
+def short_digest(digest: str) -> str:
+    """The start of a digest, enough to tell two apart by eye."""
+    algorithm, colon, digits = digest.partition(":")
+    return f"{algorithm}:{digits[:_DIGEST_DIGITS]}…" if colon and len(digits) > 16 else digest
+
+
+def _text(value: str) -> str:
+    is_ambiguous = not value or value != value.strip() or _reads_as_another_type(value)
+    return json.dumps(value, ensure_ascii=False) if is_ambiguous else short_digest(value)
+
+
+def _reads_as_another_type(value: str) -> bool:
+    if value in ("True", "False", "None", NOT_CAPTURED, "not set"):
+        return True
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _tagged(value: Mapping[str, Json]) -> str:
+    if len(value) != 1:
+        return ""
+    (tag, content), *_ = value.items()
+    match tag:
+        case "$absent":
+            return "not set"
+        case "$redacted":
+            return f"redacted ({str(content)[:8]})"
+        case "$failed":
+            return f"could not be read: {content}"
+        case "$float" | "$int" | "$repr":
+            return str(content)
+        case "$bytes":
+            return _bytes(content)
+    return ""
+
+
+def _bytes(content: Json) -> str:
+    try:
+        data = base64.b64decode(content, validate=True)
+    except (TypeError, ValueError):
+        return "bytes that cannot be read"
+    return f"{len(data)} bytes, {short_digest(digest_bytes(data))}"
+
+
+def _mapping(value: Mapping[str, Json]) -> str:
+    return ", ".join(f"{key}: {_inner(item)}" for key, item in value.items()) or "empty"
+
+
+def _inner(value: Json) -> str:
+    is_nested = isinstance(value, Mapping) and not _tagged(value)
+    return "{" + describe(value) + "}" if is_nested else describe(value)

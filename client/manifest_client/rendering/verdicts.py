@@ -1,0 +1,140 @@
+"""What a replay needs, and what it showed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from manifest.identity import short_id
+from manifest.models import TrailComparison, Verdict
+from manifest_client.rendering.diffs import HEADINGS, difference_lines
+from manifest_client.rendering.terminal import indented, styled
+
+if TYPE_CHECKING:
+    from manifest.planning import Plan, PlanItem
+
+_STATES: Final = ("impossible", "approximate", "restorable", "equal already")
+_STATE_STYLES: Final = {
+    "impossible": "bad",
+    "approximate": "warning",
+    "restorable": "good",
+    "equal already": "good",
+}
+_OUTCOME_STYLES: Final = {
+    "identical": "good",
+    "within tolerance": "good",
+    "diverged": "bad",
+    "not replayable": "warning",
+}
+_MOST_EXPLANATIONS = 5
+_MOST_TENSORS = 4
+
+
+def plan_summary(plan: Plan) -> Text:
+    """The plan in one line."""
+    counts = Counter(item.state for item in plan.items)
+    parts = [f"{counts[state]} {state}" for state in _STATES if counts[state]]
+    return styled(("plan  ", "quiet"), " · ".join(reversed(parts)))
+
+
+def plan_page(plan: Plan, *, width: int) -> Group:
+    """Every item of the plan, what is in the way first."""
+    parts: list[RenderableType] = [_plan_conclusion(plan), Text()]
+    for state in _STATES:
+        for item in plan.items:
+            if item.state == state:
+                parts.append(_plan_item(item, width))
+    return Group(*parts)
+
+
+def plan_concerns(plan: Plan, *, width: int) -> Group:
+    """Only what may change the bits and is not put back."""
+    concerns = [item for item in plan.items if item.state in ("impossible", "approximate")]
+    return Group(*[_plan_item(item, width) for item in concerns])
+
+
+def verdict_page(
+    verdict: Verdict, *, roles: tuple[str, str], width: int, is_whole: bool = False
+) -> Group:
+    """The outcome first, then what was compared, then what can explain a difference."""
+    style = _OUTCOME_STYLES[verdict.outcome]
+    headline = styled((verdict.outcome.upper(), style), "  ", _sentence(verdict))
+    parts: list[RenderableType] = [indented(headline, 0, width), Text()]
+    label_width = max(len(role) for role in (*roles, "compared"))
+
+    def fact(label: str, value: str) -> Text:
+        return styled((f"  {label.ljust(label_width)}  ", "quiet"), value)
+
+    parts.append(fact(roles[0], short_id(verdict.original)))
+    if verdict.replay is not None:
+        parts.append(fact(roles[1], short_id(verdict.replay)))
+    if verdict.comparison is not None:
+        parts += [fact(label, value) for label, value in _compared(verdict.comparison)]
+    parts += _reasons(verdict, width)
+    parts += _explanations(verdict, width, is_whole=is_whole)
+    return Group(*parts)
+
+
+def _sentence(verdict: Verdict) -> str:
+    text = verdict.sentence.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _compared(comparison: TrailComparison) -> Iterator[tuple[str, str]]:
+    steps = f"{comparison.steps} step" + ("s" if comparison.steps != 1 else "")
+    yield "compared", f"{steps} · {', '.join(comparison.streams) or 'nothing'}"
+    first = comparison.divergence
+    if first is None:
+        return
+    tensors = list(first.tensors[:_MOST_TENSORS])
+    more = len(first.tensors) - len(tensors)
+    place = f"step {first.step}, {first.stream}"
+    yield "differs", place + (f" ({first.process})" if first.process != "main" else "")
+    if tensors:
+        yield "tensors", ", ".join(tensors) + (f" and {more} more" if more > 0 else "")
+    if first.equal_streams:
+        yield "equal", ", ".join(first.equal_streams)
+
+
+def _reasons(verdict: Verdict, width: int) -> list[Text]:
+    reasons = [reason for reason in verdict.reasons if reason != verdict.sentence]
+    return [indented(styled(f"- {reason}"), 2, width) for reason in reasons]
+
+
+def _explanations(verdict: Verdict, width: int, *, is_whole: bool) -> list[Text]:
+    if verdict.outcome != "diverged":
+        return []
+    if not verdict.explanations:
+        line = "Nothing that was captured differs: the program itself may not be deterministic."
+        return [Text(), indented(styled(line), 0, width)]
+    lines = [Text(), styled(("What can explain it", "heading"))]
+    visible = verdict.explanations if is_whole else verdict.explanations[:_MOST_EXPLANATIONS]
+    for item in visible:
+        lines += list(difference_lines(item, width=width, is_whole=is_whole))
+    if len(visible) < len(verdict.explanations) and verdict.replay is not None:
+        runs = f"{short_id(verdict.original)} {short_id(verdict.replay)}"
+        more = len(verdict.explanations) - len(visible)
+        lines.append(styled((f"  and {more} more: manifest diff {runs}", "quiet")))
+    return lines
+
+
+def _plan_conclusion(plan: Plan) -> Text:
+    if plan.blocking:
+        count = len(plan.blocking)
+        what = "1 thing is" if count == 1 else f"{count} things are"
+        return styled(("NOT REPLAYABLE", "warning"), f"  {what} missing that can change the bits.")
+    if any(item.state in ("impossible", "approximate") for item in plan.items):
+        return styled(("REPLAYABLE", "good"), "  with reservations; nothing was run yet.")
+    return styled(("REPLAYABLE", "good"), "  Everything can be put back; nothing was run yet.")
+
+
+def _plan_item(item: PlanItem, width: int) -> Text:
+    state = styled((f"  {item.state:<13}  ", _STATE_STYLES[item.state]))
+    impact = f" ({HEADINGS[item.impact].lower()})" if item.state in _STATES[:2] else ""
+    body = styled((item.what, "key"), f"  {item.why}", (impact, item.impact))
+    rows = indented(body, state.cell_len, width)
+    return state.append_text(rows[state.cell_len :])

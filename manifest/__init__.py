@@ -1,0 +1,14 @@
+"""Record, replay and compare PyTorch training runs, bit for bit.
+
+::
+
+    import manifest
+
+    run = manifest.record(config={"lr": 0.1})
+"""
+
+from manifest.errors import ManifestError
+from manifest.recording import Run, record
+
+__all__ = ["ManifestError", "Run", "record"]
+__version__ = "0.1.0"

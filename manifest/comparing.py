@@ -1,0 +1,270 @@
+"""Where two runs went apart: the first fingerprint on which their trails do not agree.
+
+Within one step, streams are looked at in the order in which one makes the next: batch, loss,
+gradient, parameter, and the generators as they were left. One exception: generators that differ
+already at the very first step come first, as there is no earlier row to show that they once were
+equal, and a missing or other seed is what makes all the rest differ.
+
+A stream that one side did not observe at a step is not compared there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from manifest.models import Divergence, TrailComparison
+from manifest.trail import DIGEST_SIZE, STREAMS, UNOBSERVED, Trail, column
+
+_CAUSAL = ("batch", "loss", "grad", "param", "rng")
+_BLOCK_STEPS = 2**15
+_SMALL_BLOCK_STEPS = 256
+
+
+def compare_trails(before: Mapping[str, Trail], after: Mapping[str, Trail]) -> TrailComparison:
+    """Find the earliest divergence over all processes that both runs have.
+
+    Args:
+        before: The trails of one run, by process.
+        after: Those of the other.
+    """
+    pairs = {
+        process: _Pair(process, before[process], after[process])
+        for process in sorted(before.keys() & after.keys())
+        if before[process].algorithm == after[process].algorithm
+    }
+    found = [divergence for pair in pairs.values() if (divergence := pair.divergence())]
+    first = min(found, key=lambda divergence: divergence.step, default=None)
+    compared = {stream for pair in pairs.values() for stream in pair.streams()}
+    return TrailComparison(
+        steps=max((pair.steps for pair in pairs.values()), default=0),
+        streams=tuple(stream for stream in STREAMS if stream in compared),
+        divergence=first,
+        steps_before=max((trail.steps for trail in before.values()), default=0),
+        steps_after=max((trail.steps for trail in after.values()), default=0),
+    )
+
+
+def sentence(comparison: TrailComparison) -> str:
+    """Say in one sentence what came of a comparison.
+
+    Example:
+        >>> same = TrailComparison(steps=3, streams=("loss",), steps_before=3, steps_after=3)
+        >>> sentence(same)
+        'equal in all 3 steps: the loss'
+    """
+    if comparison.divergence is not None:
+        return _parting(comparison, comparison.divergence)
+    if not comparison.streams:
+        return "nothing to compare: no fingerprint was taken in both runs"
+    said = _listed([_WORDS[stream] for stream in comparison.streams])
+    if comparison.steps == 0:
+        return f"equal at the end, with no training step: {said}"
+    if comparison.steps_before == comparison.steps_after:
+        return f"equal in all {_steps(comparison.steps)}: {said}"
+    return (
+        f"equal in the {_steps(comparison.steps)} that both runs have: {said}; one has "
+        f"{comparison.steps_before} and the other {comparison.steps_after}"
+    )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The two trails of one process."""
+
+    process: str
+    before: Trail
+    after: Trail
+
+    @property
+    def steps(self) -> int:
+        return min(self.before.steps, self.after.steps)
+
+    def streams(self) -> set[str]:
+        both = set(self.before.streams()) & set(self.after.streams())
+        if self.before.final is not None and self.after.final is not None and self._are_as_long():
+            both |= {stream for stream, a, b in self._ends() if a.keys() & b.keys()}
+        return both
+
+    def divergence(self) -> Divergence | None:
+        step = self._first_unequal_step()
+        if step is None:
+            return self._divergence_at_end() if self._are_as_long() else None
+        unequal, equal = self._streams_at(step)
+        stream = "rng" if step == 0 and "rng" in unequal else unequal[0]
+        tensors, tensors_step = self._tensors(step, stream)
+        return Divergence(
+            process=self.process,
+            step=step,
+            stream=stream,
+            tensors=tensors,
+            tensors_step=tensors_step if tensors_step != step else None,
+            equal_streams=tuple(s for s in STREAMS if s in equal),
+        )
+
+    def _are_as_long(self) -> bool:
+        return self.before.steps == self.after.steps
+
+    def _first_unequal_step(self) -> int | None:
+        for start in range(0, self.steps, _BLOCK_STEPS):
+            stop = min(start + _BLOCK_STEPS, self.steps)
+            rows_before, rows_after = self.before.rows(start, stop), self.after.rows(start, stop)
+            if rows_before == rows_after:
+                continue
+            found = [
+                row
+                for stream in STREAMS
+                for row in _first(_unequal(column(rows_before, stream), column(rows_after, stream)))
+            ]
+            if found:
+                return start + min(found)
+        return None
+
+    def _streams_at(self, step: int) -> tuple[list[str], list[str]]:
+        unequal: list[str] = []
+        equal: list[str] = []
+        for stream in _CAUSAL:
+            a, b = self.before.digest(step, stream), self.after.digest(step, stream)
+            if a is not None and b is not None:
+                (equal if a == b else unequal).append(stream)
+        return unequal, equal
+
+    def _tensors(self, step: int, stream: str) -> tuple[tuple[str, ...], int | None]:
+        kept = set(self.before.leaf_steps(stream)) & set(self.after.leaf_steps(stream))
+        for candidate in sorted(kept):
+            if candidate < step:
+                continue
+            a, b = self.before.leaves(candidate, stream), self.after.leaves(candidate, stream)
+            if names := _unequal_names(a or {}, b or {}):
+                return names, candidate
+        return (), None
+
+    def _divergence_at_end(self) -> Divergence | None:
+        unequal = {stream: _unequal_names(a, b) for stream, a, b in self._ends()}
+        equal = tuple(
+            stream for stream, a, b in self._ends() if a.keys() & b.keys() and not unequal[stream]
+        )
+        for stream in _CAUSAL:
+            if names := unequal.get(stream):
+                return Divergence(
+                    process=self.process,
+                    step=self.steps,
+                    stream=stream,
+                    tensors=names if stream in ("param", "rng") else (),
+                    equal_streams=equal,
+                )
+        return None
+
+    def _ends(self) -> Iterator[tuple[str, Mapping[str, str], Mapping[str, str]]]:
+        a, b = self.before.final, self.after.final
+        if a is None or b is None:
+            return
+        yield "rng", a.rng, b.rng
+        yield "param", a.tensors, b.tensors
+        for stream in ("batch", "loss"):
+            yield stream, _only(a.left, stream), _only(b.left, stream)
+
+
+def _unequal(before: bytes, after: bytes) -> Iterator[int]:
+    """Rows of a column that both sides observed and that differ, in order."""
+    if before == after or not before.strip(b"\0") or not after.strip(b"\0"):
+        return
+    half = DIGEST_SIZE // 2
+    rows = len(before) // DIGEST_SIZE
+    middle = rows * half
+    for start in range(0, rows, _SMALL_BLOCK_STEPS):
+        low, high = start * half, min(start + _SMALL_BLOCK_STEPS, rows) * half
+        pieces = [slice(low, high), slice(middle + low, middle + high)]
+        if all(before[piece] == after[piece] for piece in pieces):
+            continue
+        for row in range(start, min(start + _SMALL_BLOCK_STEPS, rows)):
+            a, b = _cell(before, row, middle), _cell(after, row, middle)
+            if a != b and UNOBSERVED not in (a, b):
+                yield row
+
+
+def _cell(content: bytes, row: int, middle: int) -> bytes:
+    half = DIGEST_SIZE // 2
+    first = row * half
+    return content[first : first + half] + content[middle + first : middle + first + half]
+
+
+def _first(rows: Iterator[int]) -> Iterator[int]:
+    for row in rows:
+        yield row
+        return
+
+
+def _unequal_names(before: Mapping[str, object], after: Mapping[str, object]) -> tuple[str, ...]:
+    # What only one side has says that names were not found, or objects already gone, not that
+    # bits differ.
+    return tuple(name for name in before if name in after and before[name] != after[name])
+
+
+def _only(mapping: Mapping[str, str], key: str) -> dict[str, str]:
+    return {key: mapping[key]} if key in mapping else {}
+
+
+_WORDS = {
+    "rng": "the generators",
+    "batch": "the batch",
+    "loss": "the loss",
+    "grad": "the gradients",
+    "param": "the parameters",
+}
+
+
+def _parting(comparison: TrailComparison, found: Divergence) -> str:
+    where = "" if found.process == "main" else f"in `{found.process}`, "
+    at_end = found.step >= comparison.steps and found.step >= comparison.steps_before
+    if at_end:
+        start = "equal in every step" if comparison.steps else "equal as far as it was observed"
+        return f"{where}{start}; at the end of the process {_subject(found)}"
+    start = f"equal to step {found.step - 1}; " if found.step else ""
+    equal = _equal_clause(found)
+    return f"{where}{start}at step {found.step} {equal}{_subject(found)}{_reason(found)}"
+
+
+def _equal_clause(found: Divergence) -> str:
+    earlier = [stream for stream in _CAUSAL[:4] if stream in found.equal_streams]
+    if not earlier:
+        return ""
+    verb = "is" if len(earlier) == 1 and earlier[0] in ("batch", "loss") else "are"
+    return f"{_listed([_WORDS[stream] for stream in earlier])} {verb} equal and "
+
+
+def _subject(found: Divergence) -> str:
+    if found.stream not in ("grad", "param") or not found.tensors:
+        named = f" ({', '.join(found.tensors)})" if found.stream == "rng" and found.tensors else ""
+        verb = "differs" if found.stream in ("batch", "loss") else "differ"
+        return f"{_WORDS[found.stream]}{named} {verb}"
+    # Gradients are made from the last layer to the first: the last one that differs was made first.
+    name = found.tensors[-1 if found.stream == "grad" else 0]
+    kind = "the gradient of" if found.stream == "grad" else "the parameter"
+    others = len(found.tensors) - 1
+    more = f" and of {others} more" if others and found.stream == "grad" else ""
+    more = f" and {others} more" if others and found.stream == "param" else more
+    later = f" (seen at step {found.tensors_step})" if found.tensors_step is not None else ""
+    return f"{kind} `{name}`{more}{later} {'differ' if others else 'differs'}"
+
+
+def _reason(found: Divergence) -> str:
+    if found.stream == "rng":
+        return ": seeds, or numbers drawn by one run only"
+    if found.stream == "batch":
+        return ": data, before any computation"
+    if found.stream == "param" and "grad" in found.equal_streams:
+        return ": the update, as gradients are equal"
+    if "batch" in found.equal_streams:
+        return ": compute, not data"
+    return ""
+
+
+def _listed(words: list[str]) -> str:
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count} steps"

@@ -1,0 +1,79 @@
+"""Entropy for sources that nobody seeded: one recorded master, a counter for each stream.
+
+Every draw is a keyed BLAKE2b of (process, kind, ordinal), so the same program draws the same
+values again from the same master, and no two processes or kinds share a stream.
+
+Source:
+    RFC 7693 (BLAKE2), keyed mode.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+
+MASTER_BYTES = 32
+
+_urandom = os.urandom  # bound now: a run may pin `os.urandom` for the program
+
+
+def new_master() -> bytes:
+    """Draw a new 256-bit master from the operating system."""
+    return _urandom(MASTER_BYTES)
+
+
+def hash_seed(master: bytes) -> int:
+    """The value for ``PYTHONHASHSEED`` of every process of a run."""
+    return int.from_bytes(_draw(master, "", "hash", 0, 4), "little")
+
+
+class Entropy:
+    """What one process draws from the master of its run."""
+
+    def __init__(self, master: bytes, process: str) -> None:
+        self.process = process
+        self._master = master
+        self._counts: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def bytes(self, kind: str, size: int) -> bytes:
+        """The next `size` bytes of the stream of this kind."""
+        with self._lock:
+            ordinal = self._counts.get(kind, 0)
+            self._counts[kind] = ordinal + 1
+        return _draw(self._master, self.process, kind, ordinal, size)
+
+    def bits(self, kind: str, count: int) -> int:
+        """The next `count` bits of the stream of this kind, as an integer."""
+        data = self.bytes(kind, (count + 7) // 8)
+        return int.from_bytes(data, "little") >> (-count % 8)
+
+    def counts(self) -> dict[str, int]:
+        """How many draws there were of each kind."""
+        with self._lock:
+            return dict(self._counts)
+
+    def continue_as(self, process: str) -> None:
+        """Draw from the streams of another process from now on: in a fork, after it."""
+        self._lock = threading.Lock()  # it may be held by a thread that does not exist here
+        self._start(self._master, process)
+
+    def renew(self, master: bytes, process: str) -> None:
+        """Draw from another master: when a run begins in a program where one has ended."""
+        with self._lock:
+            self._start(master, process)
+
+    def _start(self, master: bytes, process: str) -> None:
+        self._master = master
+        self.process = process
+        self._counts = {}
+
+
+def _draw(master: bytes, process: str, kind: str, ordinal: int, size: int) -> bytes:
+    name = f"{process}\0{kind}\0{ordinal}".encode()
+    blocks = []
+    for block in range((size + 63) // 64):
+        data = name + block.to_bytes(8, "little")
+        blocks.append(hashlib.blake2b(data, key=master).digest())
+    return b"".join(blocks)[:size]

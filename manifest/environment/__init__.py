@@ -1,0 +1,1 @@
+"""What surrounds a run: the interpreter, packages, variables, hardware and source code."""

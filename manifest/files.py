@@ -1,0 +1,116 @@
+"""The files of a run: source that it executed, inputs that it read, outputs that it wrote.
+
+Source is read the moment it runs, since people edit while a training runs. Noticed by an audit
+hook, which cannot be removed: it is inert when nothing records.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_MOST_FILES = 5_000
+_BLOCK_BYTES = 1 << 20
+_SYSTEM_FOLDERS = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/lib/", "/usr/share/", "/run/")
+_WRITING = os.O_WRONLY | os.O_RDWR
+
+
+class Files:
+    """What one process executed, read and wrote."""
+
+    def __init__(self) -> None:
+        self.is_active = False
+        self.inputs: dict[str, None] = {}
+        self.outputs: dict[str, None] = {}
+        self._sources: set[str] = set()
+        self._root = ""
+        self._on_source: Callable[[Path], None] = lambda path: None
+        self._skipped: tuple[str, ...] = ()
+
+    def begin(self, root: Path, on_source: Callable[[Path], None]) -> None:
+        """Listen for one run.
+
+        Args:
+            root: The folder of the project; source outside it belongs to packages.
+            on_source: Told each file of the project when its code first runs.
+        """
+        self.inputs, self.outputs, self._sources = {}, {}, set()
+        self._root = os.path.join(root, "")
+        self._on_source = on_source
+        self._skipped = (*_SYSTEM_FOLDERS, *_installed_folders())
+        self.is_active = True
+
+    def install(self) -> None:
+        """Hear from now on; cannot be undone, only silenced by `is_active`."""
+        sys.addaudithook(self._heard)
+
+    def _heard(self, event: str, args: tuple[Any, ...]) -> None:
+        # Called for every audited event of the interpreter: the common case must leave at once.
+        if event == "open":
+            if self.is_active:
+                self._opened(*args)
+        elif event == "exec" and self.is_active:
+            self._executed(getattr(args[0], "co_filename", ""))
+
+    def _executed(self, name: str) -> None:
+        if name in self._sources or name[:1] == "<":
+            return
+        self._sources.add(name)
+        path = os.path.abspath(name)
+        if path.startswith(self._root) and not path.startswith(self._skipped):
+            self._on_source(Path(path))
+
+    def _opened(self, name: Any, mode: Any, flags: Any) -> None:
+        if isinstance(name, bytes):
+            name = os.fsdecode(name)
+        if not isinstance(name, str) or name.endswith(".pyc"):
+            return
+        path = os.path.abspath(name)
+        if path.startswith(self._skipped) or path in self._sources:
+            return
+        is_written = bool(flags & _WRITING) if isinstance(flags, int) else "r" not in (mode or "r")
+        found = self.outputs if is_written else self.inputs
+        if len(found) < _MOST_FILES:
+            found[path] = None
+
+
+def _installed_folders() -> tuple[str, ...]:
+    folders = {sys.prefix, sys.base_prefix, sys.exec_prefix}
+    folders.update(path for path in sys.path if path.endswith(("site-packages", "dist-packages")))
+    # A project that keeps its environment inside itself is still a project.
+    return tuple(os.path.join(folder, "") for folder in folders)
+
+
+def project_root(start: Path) -> Path:
+    """The folder of the project that `start` lies in: its repository, else `start` itself."""
+    for folder in (start, *start.parents):
+        if (folder / ".git").exists():
+            return folder
+    return start
+
+
+def describe(path: str) -> dict[str, Any]:
+    """What is known of a file without reading it."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return {"missing": error.strerror or str(error)}
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def content_digest(path: Path) -> str:
+    """A digest of what a file holds, made at the speed of the disk.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    import xxhash
+
+    digest = xxhash.xxh3_128()
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return f"xxh3:{digest.hexdigest()}"

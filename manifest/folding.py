@@ -1,0 +1,180 @@
+"""The fold: from the journals of a run to its manifest.
+
+Every entry carries facts as they became known; the fold lays them over one another. It needs no
+particular entry but the first, so that a run cut short anywhere still has a manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from manifest.canonical import SCHEMA
+from manifest.errors import ManifestError
+from manifest.journal import Entry
+from manifest.trail import Trail
+
+Document = dict[str, Any]
+
+
+def fold(
+    journals: Mapping[str, list[Entry]], trails: Mapping[str, Path], *, is_over: bool
+) -> Document:
+    """Make the document of a run from what its processes said.
+
+    Args:
+        journals: Entries by process; ``run`` is the run's own journal.
+        trails: Trail files by process.
+        is_over: Whether no process of the run lives any more.
+    """
+    own = journals["run"]
+    origin = own[0]
+    processes = {
+        name: _process(entries, trails.get(name))
+        for name, entries in journals.items()
+        if name != "run" and entries
+    }
+    primary = _primary(processes)
+    sections = _sections(own)
+    # The primary first: the others only add to it.
+    for name, process in sorted(processes.items(), key=lambda item: item[0] != primary):
+        if name == primary:
+            _lay_over(sections, process["sections"])
+        else:
+            _add_shared(sections, process["sections"])
+    everything = [entry for entries in journals.values() for entry in entries]
+    document: Document = {
+        "schema": SCHEMA,
+        "id": origin["id"],
+        "project": _last(everything, "about", "project") or origin["project"],
+        "name": _last(everything, "about", "name") or origin.get("name"),
+        "mode": origin["mode"],
+        "started_at": _moment(origin["at"]),
+        "replay_of": origin.get("replay_of"),
+        "sections": {name: section for name, section in sections.items() if section},
+        "processes": {
+            name: process if name != primary else {**process, "sections": {}}
+            for name, process in processes.items()
+            if name == primary or process["trail"]
+        },
+        "notes": _notes(journals),
+        **_ending(own, journals.get(primary or "", []), is_over=is_over),
+    }
+    if document["status"] != "running":
+        document["ended_at"] = _moment(max(entry["at"] for entry in everything))
+    return document
+
+
+def _process(entries: list[Entry], trail: Path | None) -> Document:
+    start = entries[0]
+    return {
+        "sections": _sections(entries),
+        "trail": _summary(trail) if trail is not None else None,
+        "started_at": _moment(start["at"]),
+        "ended_at": next((_moment(e["at"]) for e in entries if e["kind"] == "end"), None),
+        "pid": start.get("pid"),
+        "rank": start.get("rank"),
+    }
+
+
+def _summary(path: Path) -> Document | None:
+    try:
+        trail = Trail.open(path)
+    except (OSError, ManifestError):
+        return None
+    return {
+        "steps": trail.steps,
+        "streams": list(trail.streams()),
+        "algorithm": trail.algorithm,
+    }
+
+
+def _primary(processes: Mapping[str, Document]) -> str | None:
+    # The first that trained; else the first that recorded anything; else the first.
+    def order(name: str) -> tuple[bool, bool, int, str]:
+        process = processes[name]
+        steps = process["trail"]["steps"] if process["trail"] else 0
+        return (steps == 0, not process["sections"], process["rank"] or 0, process["started_at"])
+
+    return min(processes, key=order, default=None)
+
+
+def _sections(entries: list[Entry]) -> dict[str, Document]:
+    sections: dict[str, Document] = {}
+    for entry in entries:
+        if entry["kind"] == "section":
+            _lay_over(sections, {entry["section"]: entry["values"]})
+    return sections
+
+
+def _lay_over(below: Document, above: Document) -> None:
+    for key, value in above.items():
+        present = below.get(key)
+        if isinstance(value, dict) and isinstance(present, dict) and not _is_tagged(value):
+            _lay_over(present, value)
+        else:
+            below[key] = dict(value) if isinstance(value, dict) else value
+
+
+def _add_shared(sections: dict[str, Document], others: Mapping[str, Document]) -> None:
+    # Workers and helpers do not train, but what they ran, read and drew is part of the run.
+    for name in ("code", "inputs", "outputs"):
+        found = {k: dict(v) if isinstance(v, dict) else v for k, v in others.get(name, {}).items()}
+        known = sections.get(name, {})
+        _lay_over(found, known)
+        if found:
+            sections[name] = found
+    seeds = sections.setdefault("seeds", {})
+    for key in ("draws", "os_entropy_uses"):
+        counts = others.get("seeds", {}).get(key, {})
+        total = seeds.setdefault(key, {})
+        for what, count in counts.items():
+            total[what] = total.get(what, 0) + count
+
+
+def _is_tagged(value: Document) -> bool:
+    return len(value) == 1 and next(iter(value)).startswith("$")
+
+
+def _notes(journals: Mapping[str, list[Entry]]) -> list[Document]:
+    notes: list[Document] = []
+    for entries in journals.values():
+        for entry in entries:
+            note = {"where": entry.get("where"), "what": entry.get("what")}
+            if entry["kind"] == "note" and note not in notes:
+                notes.append(note)
+    return notes
+
+
+def _ending(own: list[Entry], primary: list[Entry], *, is_over: bool) -> Document:
+    ending: Document = {"exit_code": None, "exit_signal": None, "error": None, "ended_at": None}
+    end = next((entry for entry in primary if entry["kind"] == "end"), None)
+    if end is not None:
+        ending["error"] = end.get("error")
+    exited = next((entry for entry in own if entry["kind"] == "exit"), None)
+    if exited is not None:
+        ending["exit_code"], ending["exit_signal"] = exited["code"], exited["signal"]
+    return {**ending, "status": _status(end, exited, is_over=is_over)}
+
+
+def _status(end: Entry | None, exited: Entry | None, *, is_over: bool) -> str:
+    if exited is not None:
+        if exited["signal"]:
+            return "crashed"
+        return "finished" if exited["code"] == 0 else "failed"
+    if not is_over:
+        return "running"
+    if end is None:
+        return "crashed"
+    return "failed" if end.get("error") else "finished"
+
+
+def _last(entries: list[Entry], kind: str, field: str) -> Any:
+    return next((e[field] for e in reversed(entries) if e["kind"] == kind and e.get(field)), None)
+
+
+def _moment(microseconds: int) -> str:
+    moment = datetime.fromtimestamp(microseconds / 1e6, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

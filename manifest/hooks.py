@@ -1,0 +1,114 @@
+"""What is put into a process, once, so that recorders can watch it.
+
+Several runs may follow one another in one process (a sweep, a notebook); the hooks stay and serve
+whichever recorder is active.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, TracebackType
+
+from manifest.entropy import Entropy, new_master
+from manifest.files import Files
+from manifest.importing import when_imported
+from manifest.lineage import Lineage
+from manifest.pins import numpy_random, os_entropy, python_random, torch_random
+
+Note = Callable[[str, object], None]
+
+
+class Hooks:
+    """The pinned sources, names and listeners of this process."""
+
+    def __init__(self, *, note: Note) -> None:
+        self.entropy = Entropy(new_master(), "")
+        self.uses = os_entropy.Uses()
+        self.lineage = Lineage("")
+        self.files = Files()
+        self.error: str | None = None
+        self._note = note
+
+    def begin(self, master: bytes, process: str, *, is_pinning_os: bool) -> None:
+        """Serve a recorder from now on."""
+        self.entropy.renew(master, process)
+        self.lineage.rename(process)
+        self.uses.places.clear()
+        self.uses.is_pinned = is_pinning_os
+        self.error = None
+
+    def install(self, *, from_start: bool, on_fork: Callable[[], None]) -> None:
+        """Put everything in place.
+
+        Args:
+            from_start: Whether the program has not run yet, so that shared generators may start
+                from the recorded entropy; else whoever records captures their state.
+            on_fork: Called in every forked child, with its entropy and name already its own.
+        """
+        self._attempt("pins.os", lambda: os_entropy.pin(self.entropy, self.uses))
+        self._pin_when_imported("random", self._pin_random, from_start)
+        self._pin_when_imported("numpy.random.bit_generator", self._pin_numpy, from_start)
+        self._pin_when_imported("torch", self._pin_torch, from_start)
+
+        def forked() -> None:
+            self.entropy.continue_as(self.lineage.name)
+            self.uses.places.clear()
+            on_fork()
+
+        self._attempt("lineage", lambda: self.lineage.install(forked))
+        self._attempt("files", self.files.install)
+        self._watch_exceptions()
+
+    def watch_files(self, root: Path, on_source: Callable[[Path], None]) -> None:
+        """Report the files of a project."""
+        self.files.begin(root, on_source)
+
+    def end(self) -> None:
+        """Serve nobody: unseeded sources draw fresh entropy again, listeners are deaf."""
+        self.entropy.renew(new_master(), self.lineage.name)
+        self.uses.is_pinned = False
+        self.files.is_active = False
+
+    def _pin_when_imported(
+        self, name: str, pin: Callable[[ModuleType, bool], None], from_start: bool
+    ) -> None:
+        when_imported(
+            name, lambda module: self._attempt(f"pins.{name}", lambda: pin(module, from_start))
+        )
+
+    def _pin_random(self, random: ModuleType, from_start: bool) -> None:
+        os_entropy.rebind(random)
+        python_random.pin(random, self.entropy, from_start=from_start)
+
+    def _pin_numpy(self, bit_generator: ModuleType, from_start: bool) -> None:
+        numpy_random.pin(bit_generator, self.entropy)
+
+    def _pin_torch(self, torch: ModuleType, from_start: bool) -> None:
+        if not torch_random.pin(torch, self.entropy, from_start=from_start):
+            self._note("pins.torch", "Generator.seed() cannot be pinned on this interpreter")
+
+    def _watch_exceptions(self) -> None:
+        previous = sys.excepthook
+
+        def excepthook(
+            kind: type[BaseException], error: BaseException, trace: TracebackType | None
+        ) -> None:
+            self.error = _described(kind, error)
+            previous(kind, error, trace)
+
+        sys.excepthook = excepthook
+
+    def _attempt(self, where: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            self._note(where, error)
+
+
+def _described(kind: type[BaseException], error: BaseException) -> str:
+    try:
+        return f"{kind.__name__}: {error}"[:1000]
+    except Exception:
+        return kind.__name__

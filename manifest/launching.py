@@ -1,0 +1,182 @@
+"""Start a program that is recorded from its first instruction.
+
+The launcher is a process of its own, so what takes long (git, the drivers) is captured here, beside
+the program and not in it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from manifest import entropy
+from manifest.bootstrapping import RUN_DIR, variables_for
+from manifest.errors import NotRecordable
+from manifest.identity import new_run_id
+from manifest.origin import RECORD, RUN, Origin, write_origin
+from manifest.rundir import RunDirectory
+from manifest.surveying import survey
+
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_SURVEY_TIMEOUT_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A program that was started and has ended."""
+
+    run: RunDirectory
+    exit_code: int
+    """As a shell gives it: 128 + n when signal n ended the program."""
+    signal: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Everything that decides how a program starts."""
+
+    command: Sequence[str]
+    folder: Path
+    environ: Mapping[str, str]
+    entropy: bytes
+    entropy_from: str | None = None
+    replay_of: str | None = None
+    is_pinning_os: bool = False
+    mode: str = RUN
+    project: str | None = None
+    name: str | None = None
+
+
+def launch(
+    command: Sequence[str],
+    *,
+    base: Path,
+    project: str | None = None,
+    name: str | None = None,
+    like: RunDirectory | None = None,
+    pin_entropy: bool = False,
+) -> Launched:
+    """Run a program and record it.
+
+    Args:
+        command: The program and its arguments; a ``.py`` file is run by this interpreter.
+        base: The folder that keeps runs.
+        project: What the run belongs to; by default the name of the folder.
+        name: A name for people.
+        like: A run whose entropy to take over, so that unseeded randomness repeats and only what
+            was changed since differs.
+        pin_entropy: Let `os.urandom` and everything built on it repeat too.
+
+    Raises:
+        NotRecordable: There is no such program, or the run cannot be kept.
+    """
+    origin = like.origin() if like is not None else None
+    return start(
+        Start(
+            command=command,
+            folder=Path.cwd(),
+            environ=dict(os.environ),
+            entropy=bytes.fromhex(origin["entropy"]) if origin else entropy.new_master(),
+            entropy_from=origin["id"] if origin else None,
+            is_pinning_os=pin_entropy or bool(origin and origin["pinned_os_entropy"]),
+            project=project,
+            name=name,
+        ),
+        base=base,
+    )
+
+
+def start(how: Start, *, base: Path) -> Launched:
+    """Run a program as `how` says and record it.
+
+    Raises:
+        NotRecordable: There is no such program, or the run cannot be kept.
+    """
+    executable, command = _resolve(how.command, how.environ)
+    run = RunDirectory.create(base, new_run_id())
+    _, journal = run.claim("run")
+    origin = _origin(how, executable)
+    write_origin(journal, run, origin)
+    environ = {**how.environ, "PYTHONHASHSEED": origin.hash_seed, RUN_DIR: str(run.path)}
+    if how.mode == RUN:
+        environ |= variables_for(run, "main", environ)
+    surveyor = threading.Thread(target=survey, args=(journal, run, how.folder), daemon=True)
+    surveyor.start()
+    try:
+        code = _run(command, executable, how.folder, environ)
+    except NotRecordable:
+        shutil.rmtree(run.path, ignore_errors=True)  # nothing ran: there is no run
+        raise
+    surveyor.join(timeout=_SURVEY_TIMEOUT_SECONDS)
+    ended_by = signal.Signals(-code).name if code < 0 else None
+    exit_code = code if code >= 0 else 128 - code
+    journal.append("exit", code=exit_code, signal=ended_by)
+    journal.close()
+    run.write_manifest()
+    return Launched(run, exit_code=exit_code, signal=ended_by)
+
+
+def _origin(how: Start, executable: str) -> Origin:
+    return Origin(
+        mode=how.mode,
+        command=how.command,
+        executable=executable,
+        folder=how.folder,
+        entropy=how.entropy,
+        hash_seed=_hash_seed(how),
+        entropy_from=how.entropy_from,
+        replay_of=how.replay_of,
+        is_pinning_os=how.is_pinning_os,
+        project=how.project,
+        name=how.name,
+    )
+
+
+def _hash_seed(how: Start) -> str:
+    given = how.environ.get("PYTHONHASHSEED", "")
+    if how.mode == RECORD:
+        return given or "random"
+    return given if given.isdigit() else str(entropy.hash_seed(how.entropy))
+
+
+def _resolve(command: Sequence[str], environ: Mapping[str, str]) -> tuple[str, list[str]]:
+    if not command:
+        raise NotRecordable("no program given. Write `manifest run -- python train.py`.")
+    if command[0].endswith(".py") and os.path.isfile(command[0]):
+        return sys.executable, [sys.executable, *command]
+    found = shutil.which(command[0], path=environ.get("PATH"))
+    if found is None:
+        raise NotRecordable(
+            f"there is no program '{command[0]}' on PATH or at that place. "
+            "Write the command as you would without Manifest: `manifest run -- python train.py`."
+        )
+    return found, list(command)
+
+
+def _run(
+    command: Sequence[str], executable: str, folder: Path, environ: Mapping[str, str]
+) -> int:
+    try:
+        process = subprocess.Popen(command, executable=executable, cwd=folder, env=environ)
+    except OSError as error:
+        raise NotRecordable(f"'{command[0]}' cannot be started: {error.strerror}") from error
+    # The terminal sends Ctrl-C to the program as well; it decides what that means.
+    previous = {number: signal.signal(number, _forward(process)) for number in _FORWARDED}
+    previous[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return process.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _forward(process: subprocess.Popen[bytes]) -> Any:
+    return lambda number, frame: process.send_signal(number)

@@ -1,0 +1,179 @@
+"""The manifest and what is said about runs: plain, validated data.
+
+Only readers import this file (store, diff, replay, CLI); recording writes plain entries and never
+pays for it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from manifest.canonical import Json
+
+SECTIONS = (
+    "command",
+    "code",
+    "config",
+    "settings",
+    "seeds",
+    "generators",
+    "loaders",
+    "packages",
+    "environment",
+    "hardware",
+    "inputs",
+    "outputs",
+)
+"""Every section, in the order in which people read them."""
+
+Status = Literal["running", "finished", "failed", "crashed"]
+Impact = Literal["certain", "possible", "unknown", "performance", "informational"]
+Outcome = Literal["identical", "diverged", "within tolerance", "not replayable"]
+
+RunId = Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")]
+Section = dict[str, Json]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Note(_Model):
+    """Something that Manifest could not do while it recorded, said instead of raised."""
+
+    where: str = Field(description="The probe or part that noticed, such as `code.git`.")
+    what: str = Field(description="What happened, in one sentence.")
+
+
+class TrailSummary(_Model):
+    """What the trail of one process holds."""
+
+    steps: int = Field(ge=0, description="Optimizer steps observed.")
+    streams: tuple[str, ...] = Field(description="Streams with at least one fingerprint.")
+    algorithm: str = Field(description="How fingerprints were made; only equal ones compare.")
+
+
+class Process(_Model):
+    """One process of the run that trained: a rank, or a worker with an optimizer of its own."""
+
+    sections: dict[str, Section] = Field(default_factory=dict)
+    trail: TrailSummary | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    pid: int | None = None
+    rank: int | None = None
+
+
+class Manifest(_Model):
+    """The record of one run: immutable once sealed, content-addressed, canonical.
+
+    `sections` are those of the first process that trained; what other processes recorded is in
+    `processes`, by process name (``main.x0`` is the first program that ``main`` started,
+    ``main.f0`` its first fork).
+    """
+
+    # "schema" would shadow a method of pydantic's BaseModel.
+    schema_version: int = Field(alias="schema", ge=1)
+    id: RunId
+    project: str
+    name: str | None = None
+    status: Status
+    started_at: str = Field(description="UTC, ISO 8601.")
+    ended_at: str | None = None
+    exit_code: int | None = None
+    exit_signal: str | None = None
+    error: str | None = Field(default=None, description="The exception that ended the program.")
+    replay_of: RunId | None = None
+    mode: Literal["run", "record"] = Field(
+        description="`run`: watched from the first instruction; `record`: from a call in the code."
+    )
+    sections: dict[str, Section]
+    processes: dict[str, Process] = Field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+    digests: dict[str, str] = Field(
+        default_factory=dict, description="Digest of each section, by name."
+    )
+    digest: str = Field(default="", description="Digest of the document without this field.")
+
+
+class Difference(_Model):
+    """One key that two manifests do not agree on."""
+
+    section: str
+    key: str
+    before: Any = Field(description="The value in the first run; see `canonical` for `$` forms.")
+    after: Any
+    was_captured_before: bool = True
+    was_captured_after: bool = True
+    impact: Impact
+    reason: str = Field(description="Why it can, or cannot, change results.")
+    source: str = Field(default="", description="Where that is documented or how it was measured.")
+    detail: str = Field(default="", description="A unified diff, where the value is a text file.")
+
+
+class Diff(_Model):
+    """Where two runs differ, the most consequential first."""
+
+    before: RunId
+    after: RunId
+    conclusion: str
+    differences: tuple[Difference, ...]
+    compared: int = Field(description="Keys that were compared.")
+
+
+class Divergence(_Model):
+    """The first fingerprint that two trails do not agree on."""
+
+    process: str
+    step: int = Field(ge=0, description="Counted from 0.")
+    stream: str = Field(description="`rng`, `batch`, `loss`, `grad` or `param`.")
+    tensors: tuple[str, ...] = Field(
+        default=(), description="The tensors that differ there, in order, where leaves were kept."
+    )
+    tensors_step: int | None = Field(
+        default=None, description="The step at which `tensors` were compared, if a later one."
+    )
+    equal_streams: tuple[str, ...] = Field(
+        default=(), description="Streams that are equal up to and at this step."
+    )
+
+
+class TrailComparison(_Model):
+    """What came of comparing the trails of two runs."""
+
+    steps: int = Field(ge=0, description="Steps compared: those both runs have.")
+    streams: tuple[str, ...] = Field(description="Streams compared.")
+    divergence: Divergence | None = None
+    steps_before: int = 0
+    steps_after: int = 0
+
+
+class Verdict(_Model):
+    """What a replay showed."""
+
+    outcome: Outcome
+    original: RunId
+    replay: RunId | None
+    sentence: str
+    comparison: TrailComparison | None = None
+    explanations: tuple[Difference, ...] = Field(
+        default=(), description="Differences of the two runs that can explain a divergence."
+    )
+    reasons: tuple[str, ...] = Field(default=(), description="Why a run cannot be replayed.")
+
+
+class RunSummary(_Model):
+    """One line of a list of runs."""
+
+    id: RunId
+    project: str
+    name: str | None = None
+    status: Status
+    started_at: str
+    ended_at: str | None = None
+    command: str = Field(description="The command line, quoted for a shell.")
+    steps: int | None = None
+    replay_of: RunId | None = None
+    outcome: Outcome | None = Field(default=None, description="The verdict, if this is a replay.")

@@ -1,0 +1,81 @@
+"""What a run begins with: who made it, from which command and which entropy.
+
+These entries come first. From then on, whatever happens to the program, the run can be listed and
+replayed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from manifest.canonical import SCHEMA
+from manifest.environment.redaction import redact_argv
+from manifest.files import project_root
+from manifest.journal import Journal
+from manifest.liveness import identify_process
+from manifest.rundir import RunDirectory
+
+RUN, RECORD = "run", "record"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Everything that decides how a run begins."""
+
+    mode: str
+    """`RUN`: watched from the first instruction; `RECORD`: from a call in the code."""
+    command: Sequence[str]
+    executable: str
+    folder: Path
+    entropy: bytes
+    hash_seed: str
+    entropy_from: str | None = None
+    replay_of: str | None = None
+    is_pinning_os: bool = False
+    project: str | None = None
+    name: str | None = None
+
+
+def write_origin(journal: Journal, run: RunDirectory, origin: Origin) -> None:
+    """Write the first entries of a run."""
+    root = project_root(origin.folder)
+    seeds = {
+        "entropy": origin.entropy.hex(),
+        "entropy_from": origin.entropy_from,
+        "pinned_os_entropy": origin.is_pinning_os,
+    }
+    journal.append(
+        "run",
+        schema=SCHEMA,
+        id=run.id,
+        mode=origin.mode,
+        project=origin.project or root.name,
+        name=origin.name,
+        replay_of=origin.replay_of,
+        root=str(root),
+        **seeds,
+        **identify_process(),
+    )
+    command = {
+        "argv": redact_argv(list(origin.command), origin.entropy[:16]),
+        "executable": origin.executable,
+        "cwd": os.path.relpath(origin.folder, root),
+        "root": str(root),
+        "kind": _kind(origin.command),
+    }
+    journal.append("section", section="command", values=command)
+    journal.append("section", section="seeds", values={**seeds, "hash_seed": origin.hash_seed})
+
+
+def _kind(command: Sequence[str]) -> str:
+    for argument in command[1:]:
+        if argument == "-m":
+            return "module"
+        if argument in ("-c", "-"):
+            return "code"
+        if not argument.startswith("-"):
+            break
+    return "script" if any(argument.endswith(".py") for argument in command) else "other"

@@ -1,0 +1,64 @@
+"""Entropy of the operating system: noticed always, pinned only on request.
+
+`os.urandom`, `secrets`, `uuid.uuid4` and `random.SystemRandom` are also used for keys and tokens,
+so they stay as they are unless the user asks (``--pin-entropy``). Their use is counted by place, so
+that a replay that differs can name them.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from types import FrameType, ModuleType
+
+from manifest.entropy import Entropy
+
+KIND = "os"
+_MOST_PLACES = 64
+# Between the program and the source, or drawing for themselves and never for results.
+_PASSED_THROUGH = ("random", "secrets", "uuid")
+_OF_NO_CONSEQUENCE = ("multiprocessing.", "tempfile", "asyncio.", "manifest.", "urllib", "email.")
+
+
+class Uses:
+    """Where the program drew entropy from the operating system, and how often."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, int] = {}
+        self.is_pinned = False
+
+    def note(self, frame: FrameType | None) -> None:
+        """Count one draw for the first caller that is not a mere intermediary."""
+        while frame is not None and frame.f_globals.get("__name__") in _PASSED_THROUGH:
+            frame = frame.f_back
+        if frame is None:
+            return
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.startswith(_OF_NO_CONSEQUENCE):
+            return
+        place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        if place in self.places or len(self.places) < _MOST_PLACES:
+            self.places[place] = self.places.get(place, 0) + 1
+
+
+def pin(entropy: Entropy, uses: Uses) -> None:
+    """Watch `os.urandom`; while `uses.is_pinned`, let it draw from `entropy`."""
+    original = os.urandom
+
+    @functools.wraps(original)
+    def urandom(size: int, /) -> bytes:
+        try:
+            uses.note(sys._getframe(1))
+        except Exception:  # noqa: S110  counting must never cost the program its entropy
+            pass
+        if uses.is_pinned and isinstance(size, int) and size >= 0:
+            return entropy.bytes(KIND, size)
+        return original(size)
+
+    os.urandom = urandom
+
+
+def rebind(random: ModuleType) -> None:
+    """Let `random.SystemRandom`, which bound the function at import, use the watched one."""
+    random._urandom = os.urandom  # type: ignore[attr-defined]

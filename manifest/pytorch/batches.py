@@ -1,0 +1,116 @@
+"""Fingerprints of what a data loader delivers, and of losses, gathered from step to step."""
+
+from __future__ import annotations
+
+import math
+import struct
+import sys
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import torch
+from torch import Tensor
+from xxhash import xxh3_128, xxh3_128_digest
+
+from manifest.pytorch.lanes import device_fingerprint
+from manifest.pytorch.tensors import Reading, fingerprint, is_on_host
+from manifest.trail import UNOBSERVED
+
+_DEEPEST = 32
+# Any odd constant keeps the fold one-to-one; this is 2**64 divided by the golden ratio.
+_FOLD = 0x9E3779B97F4A7C15 - 2**64
+
+
+class Gathering:
+    """One digest over everything given since the last `take`, in constant memory."""
+
+    __slots__ = ("_digest", "_folds", "_is_empty")
+
+    def __init__(self) -> None:
+        self._is_empty = True
+        self._digest = xxh3_128()
+        self._folds: dict[torch.device, Tensor] = {}
+
+    def add(self, value: object) -> None:
+        """Add a tensor, or any nest of containers, numbers, texts and tensors.
+
+        Of an object of any other kind only the name of its type counts.
+        """
+        self._is_empty = False
+        self._absorb(value, _DEEPEST)
+
+    def take(self) -> list[bytes] | Reading | None:
+        """The digest of what was added, on its way if part of it is; None if nothing was."""
+        if self._is_empty:
+            return None
+        digest, folds = self._digest.digest(), list(self._folds.values())
+        self._is_empty = True
+        self._digest.reset()
+        self._folds = {}
+        if folds:
+            return Reading([digest, *[None] * len(folds)], folds)
+        return [digest]
+
+    def _absorb(self, value: Any, depth: int) -> None:
+        if isinstance(value, Tensor):
+            self._absorb_tensor(value)
+        elif isinstance(value, (list, tuple)) and depth:
+            self._digest.update(b"[%d" % len(value))
+            for item in value:
+                self._absorb(item, depth - 1)
+        elif isinstance(value, Mapping) and depth:
+            self._digest.update(b"{%d" % len(value))
+            for key, item in value.items():
+                self._absorb(key, depth - 1)
+                self._absorb(item, depth - 1)
+        elif depth and hasattr(type(value), "__dataclass_fields__"):
+            self._digest.update(b"{%d" % len(value.__dataclass_fields__))
+            for name in value.__dataclass_fields__:
+                self._absorb(name, 0)
+                self._absorb(getattr(value, name, None), depth - 1)
+        else:
+            self._digest.update(_leaf(value))
+
+    def _absorb_tensor(self, tensor: Tensor) -> None:
+        if is_on_host(tensor):
+            self._digest.update(fingerprint(tensor))
+            return
+        self._digest.update(f"{tensor.device.type} {tensor.dtype}{list(tensor.shape)}".encode())
+        if tensor.layout is torch.strided:
+            lanes = device_fingerprint(tensor)
+            fold = self._folds.get(lanes.device)
+            self._folds[lanes.device] = lanes if fold is None else fold * _FOLD + lanes
+
+
+def combined(digests: list[bytes]) -> bytes:
+    """One digest for several, in order."""
+    if len(digests) == 1:
+        return digests[0]
+    return xxh3_128_digest(b"".join(digests)) if digests else UNOBSERVED
+
+
+def _leaf(value: object) -> bytes:
+    if value is None or isinstance(value, (bool, int)):
+        return b"i%r;" % value
+    if isinstance(value, float):
+        # The bits of a NaN are not the program's doing in pure Python.
+        return b"d" + (b"nan" if math.isnan(value) else struct.pack("<d", value))
+    if isinstance(value, str):
+        return b"s" + xxh3_128_digest(value.encode("utf-8", "surrogatepass"))
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return b"b" + xxh3_128_digest(bytes(value))
+    if isinstance(value, AbstractSet):
+        # Sets of texts have another order in each process.
+        return b"<" + b"".join(sorted(xxh3_128_digest(_leaf(item)) for item in value))
+    return _array(value) or b"o" + type(value).__qualname__.encode()
+
+
+def _array(value: Any) -> bytes | None:
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(value, (numpy.ndarray, numpy.generic)):
+        return None
+    if value.dtype.hasobject:
+        return None
+    header = f"a{value.dtype.str}{value.shape}".encode()
+    return header + xxh3_128_digest(numpy.ascontiguousarray(value).view(numpy.uint8).data)

@@ -1,0 +1,245 @@
+"""Fingerprints of tensors: equal bits give equal fingerprints.
+
+In host memory a fingerprint is XXH3-128 of the elements in C order, seeded with XXH3-64 of dtype
+and shape. The bytes are read where they lie; only a tensor that is not contiguous is copied. On an
+accelerator it is computed there (see `lanes`) and copied to the host while the program goes on.
+
+========================  ====================================================================
+dense, contiguous         the elements, with no copy
+strided, conj, neg        the elements in logical order (channels last equals contiguous)
+quantized                 integers, scales, zero points
+sparse                    indices and values, coalesced
+nested                    each component
+mkldnn                    its dense twin
+DTensor                   the local part
+other subclasses          the inner tensors, else the elements
+meta, fake, freed         dtype and shape alone
+========================  ====================================================================
+
+``-0.0`` and ``0.0`` differ, and so do two NaNs with different payloads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from xxhash import xxh3_64_intdigest, xxh3_128_digest
+
+from manifest.pytorch.lanes import device_fingerprints
+from manifest.trail import UNOBSERVED
+
+_PLAIN: Final = frozenset((Tensor, torch.nn.Parameter))
+_STRIDED: Final = torch.strided
+_COMPRESSED: Final = {
+    torch.sparse_csr: ("crow_indices", "col_indices"),
+    torch.sparse_bsr: ("crow_indices", "col_indices"),
+    torch.sparse_csc: ("ccol_indices", "row_indices"),
+    torch.sparse_bsc: ("ccol_indices", "row_indices"),
+}
+
+_MOST_SHAPES = 4096
+
+
+def fingerprint(tensor: Tensor) -> bytes:
+    """Digest dtype, shape and the exact bits of a tensor; waits if it is on an accelerator.
+
+    Returns:
+        16 bytes.
+
+    Example:
+        >>> fingerprint(torch.zeros(2)) == fingerprint(-torch.zeros(2))
+        False
+    """
+    if type(tensor) not in _PLAIN or not tensor.is_cpu or tensor.is_nested:
+        return _other(tensor)
+    if tensor.layout is not _STRIDED or not tensor.is_contiguous():
+        return _other(tensor)
+    if tensor.is_conj() or tensor.is_neg() or tensor.is_quantized:
+        return _other(tensor)
+    known = _shapes.get((tensor.dtype, tensor.shape))
+    seed, size, view = known or _shape(tensor)
+    if size == 0:
+        return xxh3_128_digest(b"", seed)
+    reach = size + tensor.storage_offset() * tensor.itemsize
+    address = tensor.data_ptr()
+    # A storage that was freed (sharded training does it) must not be read.
+    if not address or tensor.untyped_storage().nbytes() < reach:
+        return _described(tensor)
+    return xxh3_128_digest(view(address), seed)
+
+
+def fingerprint_many(tensors: Iterable[Tensor]) -> list[bytes]:
+    """Digest each tensor; waits if some are on an accelerator."""
+    started = start_reading(tensors)
+    return started.wait() if isinstance(started, Reading) else started
+
+
+def start_reading(tensors: Iterable[Tensor | None]) -> list[bytes] | Reading:
+    """Digest each tensor without waiting; None, and what an accelerator hides, is `UNOBSERVED`."""
+    leaves: list[bytes | None] = []
+    away: list[Tensor] = []
+    for tensor in tensors:
+        if tensor is None:
+            leaves.append(UNOBSERVED)
+        elif is_on_host(tensor):
+            leaves.append(fingerprint(tensor))
+        elif (local := _lanes_source(tensor)) is None:
+            leaves.append(UNOBSERVED)
+        else:
+            leaves.append(None)
+            away.append(local)
+    if not away:
+        return [leaf for leaf in leaves if leaf is not None]
+    return Reading(leaves, away)
+
+
+def is_on_host(tensor: Tensor) -> bool:
+    """Whether the elements can be read without asking an accelerator."""
+    return tensor.is_cpu or tensor.is_meta
+
+
+class Reading:
+    """Fingerprints on their way from an accelerator.
+
+    Args:
+        leaves: The fingerprints already known, with None where one is on its way.
+        tensors: A tensor for each None, in order.
+        transfer: Starts a copy to the host; gives the copy, and an event that is done when it is.
+    """
+
+    def __init__(
+        self,
+        leaves: Sequence[bytes | None],
+        tensors: Sequence[Tensor],
+        *,
+        transfer: Callable[[Tensor], tuple[Tensor, Any]] | None = None,
+    ) -> None:
+        self._leaves = list(leaves)
+        holes = [place for place, leaf in enumerate(leaves) if leaf is None]
+        by_device: dict[torch.device, list[tuple[int, Tensor]]] = {}
+        for place, tensor in zip(holes, tensors, strict=True):
+            by_device.setdefault(tensor.device, []).append((place, tensor))
+        self._parts = []
+        for group in by_device.values():
+            copy, event = (transfer or _transfer)(device_fingerprints([part for _, part in group]))
+            seeds = [(place, _shape(tensor)[0]) for place, tensor in group]
+            self._parts.append((seeds, copy, event))
+
+    def is_ready(self) -> bool:
+        """Whether `wait` would return at once."""
+        return all(event.query() for _, _, event in self._parts)
+
+    def wait(self) -> list[bytes]:
+        """The fingerprints, in order."""
+        for seeds, copy, event in self._parts:
+            event.synchronize()
+            for (place, seed), lanes in zip(seeds, copy, strict=True):
+                self._leaves[place] = xxh3_128_digest(_bytes_at(lanes), seed)
+        self._parts = []
+        return [leaf or UNOBSERVED for leaf in self._leaves]
+
+
+def _other(tensor: Tensor) -> bytes:
+    with torch.no_grad():
+        if tensor.is_meta or _is_fake(tensor):
+            return _described(tensor)
+        if tensor.is_nested:
+            return _parts("nested", tensor, *tensor.unbind())
+        if type(tensor) not in _PLAIN:
+            return _subclass(tensor)
+        if tensor.layout is not _STRIDED:
+            return _sparse(tensor)
+        return _strided(tensor)
+
+
+def _subclass(tensor: Tensor) -> bytes:
+    if hasattr(tensor, "to_local"):
+        return fingerprint(tensor.to_local())
+    if hasattr(tensor, "__tensor_flatten__"):
+        names, _ = tensor.__tensor_flatten__()
+        return _parts(type(tensor).__name__, tensor, *(getattr(tensor, name) for name in names))
+    return fingerprint(tensor.as_subclass(Tensor))
+
+
+def _sparse(tensor: Tensor) -> bytes:
+    if tensor.layout is torch.sparse_coo:
+        ordered = tensor.coalesce()
+        return _parts("sparse", tensor, ordered.indices(), ordered.values())
+    if tensor.layout in _COMPRESSED:
+        indices = [getattr(tensor, name)() for name in _COMPRESSED[tensor.layout]]
+        return _parts(str(tensor.layout), tensor, *indices, tensor.values())
+    return fingerprint(tensor.to_dense())
+
+
+def _strided(tensor: Tensor) -> bytes:
+    if not tensor.is_cpu:
+        return fingerprint_many([tensor])[0]
+    if tensor.is_quantized:
+        return _quantized(tensor)
+    return fingerprint(tensor.resolve_conj().resolve_neg().contiguous())
+
+
+def _quantized(tensor: Tensor) -> bytes:
+    scheme = tensor.qscheme()
+    if scheme in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        scale = torch.tensor(tensor.q_scale(), dtype=torch.float64)
+        zero = torch.tensor(tensor.q_zero_point())
+    else:
+        scale, zero = tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()
+    return _parts(str(scheme), tensor, tensor.int_repr(), scale, zero)
+
+
+def _described(tensor: Tensor) -> bytes:
+    return _parts("no data", tensor)
+
+
+def _parts(kind: str, tensor: Tensor, *parts: Tensor) -> bytes:
+    # A nested tensor has components, and no shape of its own.
+    shape = len(parts) if tensor.is_nested else list(tensor.shape)
+    seed = xxh3_64_intdigest(f"{kind} {tensor.dtype}{shape}".encode())
+    return xxh3_128_digest(b"".join([fingerprint(part) for part in parts]), seed)
+
+
+def _is_fake(tensor: Tensor) -> bool:
+    module = sys.modules.get("torch._subclasses.fake_tensor")
+    return module is not None and isinstance(tensor, module.FakeTensor)
+
+
+_Shape = tuple[int, int, Callable[[int], Any]]
+_shapes: dict[tuple[torch.dtype, torch.Size], _Shape] = {}
+
+
+def _shape(tensor: Tensor) -> _Shape:
+    seed = xxh3_64_intdigest(f"{tensor.dtype}{list(tensor.shape)}".encode())
+    view = (ctypes.c_char * tensor.nbytes).from_address
+    if len(_shapes) >= _MOST_SHAPES:
+        _shapes.clear()
+    found = _shapes[tensor.dtype, tensor.shape] = (seed, tensor.nbytes, view)
+    return found
+
+
+def _bytes_at(tensor: Tensor) -> Any:
+    return (ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())
+
+
+def _lanes_source(tensor: Tensor) -> Tensor | None:
+    if hasattr(tensor, "to_local"):
+        tensor = tensor.to_local()
+    # A sparse tensor cannot be put in order without waiting for its size.
+    if tensor.is_nested or tensor.is_quantized or tensor.layout is not _STRIDED:
+        return None
+    return tensor
+
+
+def _transfer(lanes: Tensor) -> tuple[Tensor, Any]:
+    pinned = lanes.device.type in ("cuda", "xpu")
+    copy = torch.empty(lanes.shape, dtype=lanes.dtype, pin_memory=pinned)
+    copy.copy_(lanes, non_blocking=True)
+    event = torch.Event(lanes.device)
+    event.record()
+    return copy, event

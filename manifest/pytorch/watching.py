@@ -1,0 +1,273 @@
+"""Watches a program train: a row of fingerprints for every step of every optimizer.
+
+Gradients are read before the optimizer changes them, parameters after it, losses where a backward
+pass begins, batches where a loader delivers them, and generators last of all. Everything is learnt
+through `hooks`; what fails is noted once, and that stream stays empty from there.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.optim.optimizer import Optimizer
+
+from manifest.pytorch import hooks
+from manifest.pytorch.batches import Gathering, combined
+from manifest.pytorch.names import ModuleNames, parameter_names, unique
+from manifest.pytorch.rows import Observed, Row, Rows, Watched, arrived
+from manifest.pytorch.states import Generators
+from manifest.pytorch.tensors import fingerprint_many, start_reading
+from manifest.trail import Ending, TrailWriter, digest_period, is_digested
+
+# Models outlive the run in which they were built: a sweep, a notebook.
+_names = ModuleNames()
+
+
+class Watcher:
+    """Writes the trail of this process, and of each forked child that trains.
+
+    Args:
+        trail_path: Where the trail of this process is to lie, asked at its first step; None for
+            no trail.
+        on_note: Told once, by place and error, of each stream that could not be read.
+        on_first_step: Called when the first step is over, before its row is written.
+    """
+
+    def __init__(
+        self,
+        trail_path: Callable[[], Path | None],
+        *,
+        on_note: Callable[[str, object], None],
+        on_first_step: Callable[[], None] | None = None,
+    ) -> None:
+        self._trail_path = trail_path
+        self._on_note = on_note
+        self._on_first_step = on_first_step
+        self._until: int | None = None
+        self._on_until: Callable[[], None] | None = None
+        self._generators = Generators()
+        self._is_child = False
+        self._blind: set[str] = set()
+        self._has_new_rows = False
+        self._is_over = False
+        self._begin()
+
+    def install(
+        self, *, until: int | None = None, on_until: Callable[[], None] | None = None
+    ) -> None:
+        """Watch from now on, in the place of any earlier watcher.
+
+        Args:
+            until: After how many steps `on_until` is called, once their rows are written.
+            on_until: May end the program.
+        """
+        earlier = hooks.listener()
+        if isinstance(earlier, Watcher) and earlier is not self:
+            earlier.finish()
+        self._until, self._on_until = until, on_until
+        _names.install()
+        hooks.listen(self)
+
+    def step(self, loss: object = None, model: Any = None) -> None:
+        """End a step by hand, where no optimizer of PyTorch does.
+
+        After a step that an optimizer ended already this does nothing, so that a program may call
+        it in either case.
+
+        Args:
+            loss: Of this step; a tensor or a number.
+            model: A module, whose parameters and gradients are digested.
+        """
+        if self._has_new_rows:
+            self._has_new_rows = False
+            return
+        self._end_step(lambda: self._end_step_by_hand(loss, model))
+        self._has_new_rows = False
+
+    def finish(self) -> None:
+        """Write what is left at the end, and watch no more."""
+        hooks.stop_listening(self)
+        if self._is_over:
+            return
+        try:
+            self._rows.write(self._trail, is_last=True)
+            if self._is_child and self._trail is None:
+                return
+            trail = self._opened()
+            if trail is not None:
+                trail.close(self._ending())
+                if trail.failure is not None:
+                    self._on_note("trail", trail.failure)
+        except Exception as error:
+            self._on_note("trail", error)
+        finally:
+            self._is_over = True
+
+    def before_step(self, optimizer: Optimizer, *, has_closure: bool) -> None:
+        """Read gradients before an optimizer changes them; a closure only makes them later."""
+        local = self._local
+        local.grads = None
+        if has_closure or "grad" in self._blind:
+            return
+        try:
+            parameters = _parameters(optimizer)
+            if is_digested(self._rows.count, self._watched(optimizer, parameters).period):
+                local.grads = start_reading([parameter.grad for parameter in parameters])
+        except Exception as error:
+            self._go_blind("grad", error)
+
+    def after_step(self, optimizer: Optimizer, *, has_closure: bool) -> None:
+        """Read parameters and generators, and write the row of the step."""
+        self._end_step(lambda: self._end_step_of(optimizer, has_closure=has_closure))
+
+    def gather(self, stream: str, value: object) -> None:
+        """Add a batch or a loss to the step that is under way in this thread."""
+        if stream in self._blind:
+            return
+        try:
+            getattr(self._local, stream).add(value)
+        except Exception as error:
+            self._go_blind(stream, error)
+
+    def begin_in_fork(self) -> None:
+        """Let go of what belongs to the parent."""
+        if self._trail is not None:
+            self._trail.forget()
+        self._is_child = True
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._local = _PerThread()
+        self._trail: TrailWriter | None = None
+        self._optimizers: dict[int, Watched] = {}
+        self._rows = Rows()
+        self._has_new_rows = False
+        self._is_over = False
+
+    def _end_step(self, end: Callable[[], None]) -> None:
+        if self._is_over:
+            return
+        try:
+            with self._lock:
+                end()
+                is_last = self._rows.count == self._until
+                self._rows.write(self._trail, is_last=is_last)
+        except Exception as error:
+            self._is_over = True
+            self._on_note("trail", error)
+            return
+        if is_last and self._on_until is not None:
+            self._on_until()
+
+    def _end_step_of(self, optimizer: Optimizer, *, has_closure: bool) -> None:
+        parameters = _parameters(optimizer)
+        watched = self._watched(optimizer, parameters)
+        grads, self._local.grads = self._local.grads, None
+        if has_closure:
+            grads = self._digested("grad", watched, [p.grad for p in parameters])
+        params = self._digested("param", watched, parameters)
+        self._add_row(watched, grads, params)
+        self._has_new_rows = True
+
+    def _end_step_by_hand(self, loss: object, model: Any) -> None:
+        if loss is not None:
+            self.gather("loss", loss)
+        named = dict(model.named_parameters()) if model is not None else {}
+        parameters = list(named.values())
+        watched = Watched(None, tuple(named), digest_period(_bytes(parameters)))
+        grads = self._digested("grad", watched, [p.grad for p in parameters])
+        self._add_row(watched, grads, self._digested("param", watched, parameters))
+
+    def _digested(
+        self, stream: str, watched: Watched, tensors: Sequence[Tensor | None]
+    ) -> Observed:
+        if stream in self._blind or not is_digested(self._rows.count, watched.period):
+            return None
+        try:
+            return start_reading(tensors)
+        except Exception as error:
+            self._go_blind(stream, error)
+            return None
+
+    def _add_row(self, watched: Watched, grads: Observed, params: Observed) -> None:
+        if self._rows.count == 0:
+            self._opened()
+            if self._on_first_step is not None:
+                self._on_first_step()
+        local = self._local
+        row = Row(watched, self._rng(), local.batch.take(), local.loss.take(), grads, params)
+        self._rows.add(row)
+
+    def _rng(self) -> dict[str, bytes]:
+        if "rng" in self._blind:
+            return {}
+        try:
+            return self._generators.digests()
+        except Exception as error:
+            self._go_blind("rng", error)
+            return {}
+
+    def _opened(self) -> TrailWriter | None:
+        if self._trail is None and (path := self._trail_path()) is not None:
+            self._trail = TrailWriter(path)
+        return self._trail
+
+    def _watched(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> Watched:
+        watched = self._optimizers.get(id(optimizer))
+        if watched is not None and watched.is_of(optimizer, parameters):
+            return watched
+        names = parameter_names(optimizer.param_groups, _names.by_parameter())
+        period = digest_period(_bytes(parameters))
+        watched = Watched(weakref.ref(optimizer), tuple(names), period)
+        self._optimizers[id(optimizer)] = watched
+        return watched
+
+    def _ending(self) -> Ending:
+        local = self._local
+        left = {"batch": arrived(local.batch.take()), "loss": arrived(local.loss.take())}
+        return Ending(
+            rng=_texts(self._rng()),
+            tensors={} if "param" in self._blind else _texts(self._living_parameters()),
+            left=_texts({stream: combined(found) for stream, found in left.items() if found}),
+        )
+
+    def _living_parameters(self) -> dict[str, bytes]:
+        names: list[str] = []
+        parameters: list[Tensor] = []
+        for watched in self._optimizers.values():
+            optimizer = watched.optimizer() if watched.optimizer is not None else None
+            if optimizer is not None:
+                names += watched.names
+                parameters += _parameters(optimizer)
+        return dict(zip(unique(names), fingerprint_many(parameters), strict=True))
+
+    def _go_blind(self, stream: str, error: Exception) -> None:
+        self._blind.add(stream)
+        self._on_note(f"trail.{stream}", error)
+
+
+class _PerThread(threading.local):
+    """What a thread has seen since its last step; threads that train side by side stay apart."""
+
+    def __init__(self) -> None:
+        self.batch = Gathering()
+        self.loss = Gathering()
+        self.grads: Observed = None
+
+
+def _texts(digests: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: digest.hex() for name, digest in digests.items()}
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)

@@ -1,0 +1,307 @@
+"""What watches one process of a run, from its first instruction or from a call in its code.
+
+One recorder a process. Everything it does to learn something is guarded: what fails becomes a
+note in the manifest, never an exception in the program.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from manifest.canonical import Json
+from manifest.files import content_digest, describe
+from manifest.hooks import Hooks
+from manifest.importing import when_imported
+from manifest.journal import Journal
+from manifest.liveness import identify_process
+from manifest.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from manifest.pytorch.watching import Watcher
+
+_MOST_JOURNALS_OF_FORKS = 16
+_BACKGROUND_TIMEOUT_SECONDS = 10
+_MOST_KEPT_BYTES = 1 << 20
+_MOST_DIGESTED_BYTES = 256 << 20
+
+_active: Recorder | None = None
+_hooks: Hooks | None = None
+_watcher: Watcher | None = None
+
+
+def active() -> Recorder | None:
+    """The recorder of this process, if it is being recorded."""
+    return _active
+
+
+class Recorder:
+    """Watches this process and writes what it learns to the run directory."""
+
+    def __init__(self, run: RunDirectory, process: str) -> None:
+        """Claim a place in the run; nothing in the process is touched before `start`.
+
+        Args:
+            run: Where to write.
+            process: The name that this process was given; see `lineage`.
+
+        Raises:
+            DamagedRun: The run directory does not say from which entropy to draw.
+            OSError: The run directory cannot be written.
+        """
+        self.run = run
+        self.origin = run.origin()
+        self.is_over = False
+        self.root = Path(self.origin["root"])
+        self.process, journal = run.claim(process)
+        self._journal: Journal | None = journal
+        self.background: list[threading.Thread] = []
+        self._has_surroundings = False
+        self._inputs: dict[str, dict[str, Json]] = {}
+        self._digest_budget_bytes = _MOST_DIGESTED_BYTES
+
+    def start(self, *, from_start: bool) -> None:
+        """Begin to watch this process.
+
+        Args:
+            from_start: Whether the program has not run yet, so that every unseeded source can be
+                pinned; else the caller captures those that exist already.
+        """
+        global _active, _hooks
+        _active = self
+        self.say("process", **identify_process(), rank=_number(os.environ.get("RANK")))
+        hooks = _hooks or Hooks(note=_note)
+        hooks.begin(
+            bytes.fromhex(self.origin["entropy"]),
+            self.process,
+            is_pinning_os=bool(self.origin["pinned_os_entropy"]),
+        )
+        hooks.watch_files(self.root, self._source_executed)
+        if _hooks is None:
+            _hooks = hooks
+            hooks.install(from_start=from_start, on_fork=_forked)
+        when_imported("torch", self._torch_imported)
+        atexit.register(self.finish)
+
+    def say(self, kind: str, **fields: Json) -> None:
+        """Append an entry to the journal of this process."""
+        journal = self._journal_of_this_process()
+        if journal is None:
+            return
+        was_well = journal.failure is None
+        journal.append(kind, **fields)
+        if was_well and journal.failure is not None and not self.is_over:
+            complain(f"recording stopped, the program goes on: {journal.failure}")
+
+    def section(self, name: str, values: dict[str, Json]) -> None:
+        """Record facts of one section; later facts lie over earlier ones."""
+        self.say("section", section=name, values=values)
+
+    def note(self, where: str, what: object) -> None:
+        """Record that something could not be done."""
+        text = f"{type(what).__name__}: {what}" if isinstance(what, BaseException) else str(what)
+        self.say("note", where=where, what=text[:1000])
+
+    @contextmanager
+    def guarded(self, where: str) -> Iterator[None]:
+        """Keep whatever goes wrong inside away from the program."""
+        try:
+            yield
+        except Exception as error:
+            self.note(where, error)
+
+    def capture_surroundings(self) -> None:
+        """Record what surrounds the program: interpreter, variables, packages, hardware."""
+        if self._has_surroundings:
+            return
+        self._has_surroundings = True
+        with self.guarded("surroundings"):
+            self._capture_surroundings()
+
+    def _capture_surroundings(self) -> None:
+        from manifest.environment import hardware, interpreter, packages, variables
+
+        for name, capture in (
+            ("environment", interpreter.capture_interpreter),
+            ("environment", lambda: variables.capture_variables(os.environ)),
+            ("packages", lambda: packages.capture_packages(sys.path)),
+            ("hardware", hardware.capture_hardware),
+        ):
+            with self.guarded(name):
+                self.section(name, capture())
+
+    def capture_settings(self) -> None:
+        """Record the settings that the loaded libraries have now."""
+        with self.guarded("settings"):
+            from manifest.settings import capture_settings
+
+            self.section("settings", capture_settings())
+
+    def finish(self, error: str | None = None) -> None:
+        """Record the end of the program; what comes later is not recorded."""
+        global _active
+        if self.is_over:
+            return
+        for thread in self.background:
+            thread.join(timeout=_BACKGROUND_TIMEOUT_SECONDS)
+        if _hooks is not None:
+            with self.guarded("finish"):
+                self._record_end(_hooks)
+            error = error or _hooks.error
+            _hooks.end()
+        self.say("end", error=error)
+        self.is_over = True
+        if self._journal is not None:
+            self._journal.close()
+        _active = None
+
+    def _record_end(self, hooks: Hooks) -> None:
+        if _watcher is not None:
+            with self.guarded("trail"):
+                _watcher.finish()
+        if hooks.lineage.name == self.process:
+            self.capture_surroundings()
+            self.capture_settings()
+        draws = hooks.entropy.counts()
+        within = os.path.join(self.root, "")
+        uses = {place.removeprefix(within): n for place, n in hooks.uses.places.items()}
+        self.section("seeds", {"draws": draws, "os_entropy_uses": uses})
+        self._record_files(hooks)
+
+    def _torch_imported(self, torch: ModuleType) -> None:
+        self.capture_surroundings()
+        with self.guarded("trail"):
+            _watch_steps(_number(os.environ.get("MANIFEST_UNTIL")))
+
+    def first_step(self) -> None:
+        """Record what is settled once training has begun."""
+        self.capture_settings()
+        if _hooks is not None:
+            self._record_files(_hooks)
+
+    def stop_program(self) -> None:
+        """End the program here: a replay has seen what it came to see."""
+        self.finish()
+        for stream in (sys.stdout, sys.stderr):
+            with self.guarded("finish"):
+                stream.flush()
+        os._exit(0)
+
+    def _source_executed(self, path: Path) -> None:
+        with self.guarded("code"):
+            digest = self.run.put_blob(path.read_bytes())
+            self.section("code", {"files": {str(path.relative_to(self.root)): digest}})
+
+    def _record_files(self, hooks: Hooks) -> None:
+        with self.guarded("outputs"):
+            written = {path: describe(path) for path in self._of_program(hooks.files.outputs)}
+            self.section("outputs", written)
+        with self.guarded("inputs"):
+            read = {path: self._input(path) for path in self._of_program(hooks.files.inputs)}
+            self.section("inputs", {path: facts for path, facts in read.items() if facts})
+
+    def _of_program(self, found: dict[str, None]) -> list[str]:
+        own = str(self.run.path.parent.parent)
+        return [path for path in list(found) if not path.startswith(own)]
+
+    def _input(self, path: str) -> dict[str, Json] | None:
+        facts = describe(path)
+        if "missing" in facts or self._inputs.get(path) == facts:
+            return None
+        self._inputs[path] = dict(facts)
+        try:
+            facts |= self._content(Path(path), facts["size"])
+        except OSError as error:
+            self.note("inputs", error)
+        return facts
+
+    def _content(self, path: Path, size_bytes: int) -> dict[str, Json]:
+        # Small files of the project (its configuration) are kept whole, so that a replay sees them
+        # as they were; large ones are only recognised.
+        if size_bytes <= _MOST_KEPT_BYTES and path.is_relative_to(self.root):
+            return {"blob": self.run.put_blob(path.read_bytes())}
+        if size_bytes > self._digest_budget_bytes:
+            return {}
+        self._digest_budget_bytes -= size_bytes
+        return {"digest": content_digest(path)}
+
+    def continue_in_fork(self, process: str) -> None:
+        """Become the recorder of a forked child, whose journal is opened when it says something."""
+        self.process = process
+        self._journal = None
+
+    def _journal_of_this_process(self) -> Journal | None:
+        if self.is_over:
+            return None
+        if self._journal is None and self._may_claim():
+            try:
+                _, self._journal = self.run.claim(self.process)
+            except OSError as error:
+                complain(f"recording stopped, the program goes on: {error}")
+                self.is_over = True
+                return None
+            self._journal.append("process", **identify_process())
+        return self._journal
+
+    def _may_claim(self) -> bool:
+        # A loader forks workers at every epoch: thousands of little journals help nobody.
+        ordinal = self.process.rpartition(".f")[2].partition(".")[0]
+        return not ordinal.isdigit() or int(ordinal) < _MOST_JOURNALS_OF_FORKS
+
+
+def in_background(name: str, work: Callable[[], None]) -> threading.Thread:
+    """Do something that takes long beside the program."""
+    thread = threading.Thread(target=work, name=f"manifest-{name}", daemon=True)
+    thread.start()
+    return thread
+
+
+def complain(what: str) -> None:
+    """Say one sentence on the terminal, past anything the program did to its streams."""
+    try:
+        os.write(2, f"manifest: {what}\n".encode(errors="replace"))
+    except OSError:
+        pass
+
+
+def _watch_steps(until: int | None) -> None:
+    global _watcher
+    from manifest.pytorch.watching import Watcher
+
+    _watcher = Watcher(_trail_path, on_note=_note, on_first_step=_first_step)
+    _watcher.install(until=until, on_until=_stop_program)
+
+
+def _forked() -> None:
+    if _active is not None and _hooks is not None:
+        _active.continue_in_fork(_hooks.lineage.name)
+
+
+def _note(where: str, what: object) -> None:
+    if _active is not None:
+        _active.note(where, what)
+
+
+def _trail_path() -> Path | None:
+    return None if _active is None else _active.run.trail_path(_active.process)
+
+
+def _first_step() -> None:
+    if _active is not None:
+        _active.first_step()
+
+
+def _stop_program() -> None:
+    if _active is not None:
+        _active.stop_program()
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdigit() else None

@@ -1,0 +1,216 @@
+"""Record a run from a call in its code."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar, overload
+
+from manifest import bootstrapping, recorder
+from manifest.canonical import plain
+from manifest.entropy import new_master
+from manifest.errors import ManifestError
+from manifest.generators import capture_generators, restore_generators
+from manifest.identity import new_run_id
+from manifest.origin import RECORD, Origin
+from manifest.origin import write_origin
+from manifest.recorder import Recorder, complain, in_background
+from manifest.rundir import RunDirectory, find_base
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+class Run:
+    """A run that is being recorded; also a context manager and a decorator."""
+
+    def __init__(self, watching: Recorder | None, *, is_owner: bool) -> None:
+        self._recorder = watching
+        self._is_owner = is_owner
+
+    @property
+    def id(self) -> str | None:
+        """The id of the run; None when recording is off or could not begin."""
+        return self._recorder.run.id if self._recorder is not None else None
+
+    @property
+    def path(self) -> Path | None:
+        """The run directory."""
+        return self._recorder.run.path if self._recorder is not None else None
+
+    def log_config(self, config: Mapping[str, Any]) -> None:
+        """Record settings of the program's own; later values replace earlier ones."""
+        if self._recorder is not None:
+            self._recorder.section("config", plain(config))
+
+    def finish(self, error: str | None = None) -> None:
+        """End the run now instead of at the end of the program."""
+        if self._recorder is not None and self._is_owner and not self._recorder.is_over:
+            self._recorder.finish(error)
+            self._recorder.run.write_manifest()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.finish(f"{kind.__name__}: {error}"[:1000] if kind is not None else None)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Decorate the function whose end is the end of the run."""
+
+        @functools.wraps(function)
+        def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self:
+                return function(*args, **kwargs)
+
+        return recorded
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id or 'not recorded'}>"
+
+
+@overload
+def record(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def record(
+    *,
+    project: str | None = None,
+    name: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    strict: bool = False,
+) -> Run: ...
+def record(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    project: str | None = None,
+    name: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    strict: bool = False,
+) -> Run | Callable[P, R]:
+    """Record this program from here on.
+
+    Call it first thing, right after the imports: what was drawn before cannot be repeated. Under
+    `manifest run` it joins the run that is recorded already. It draws from no generator, changes
+    no setting and never raises, unless `strict`.
+
+    Args:
+        project: What the run belongs to; by default the name of the folder.
+        name: A name for people.
+        config: Settings of the program's own.
+        strict: Raise if the run cannot be recorded, instead of saying so once and going on.
+
+    Returns:
+        The run; use it as it is, in a `with` block, or as a decorator. Given a function, as in
+        ``@manifest.record``, the function recorded at each call.
+
+    Raises:
+        ManifestError: The run cannot be recorded, and `strict` is set.
+
+    Example:
+        >>> import manifest
+        >>> run = manifest.record(project="digits", config={"lr": 0.1})  # doctest: +SKIP
+    """
+    if function is not None:
+        return _recorded_at_each_call(function)
+    if os.environ.get("MANIFEST_MODE") == "disabled":
+        return Run(None, is_owner=False)
+    try:
+        run = _begin(project, name)
+    except (ManifestError, OSError) as error:
+        if strict:
+            raise
+        complain(f"this run is not recorded: {error}")
+        return Run(None, is_owner=False)
+    if config is not None:
+        run.log_config(config)
+    return run
+
+
+def _recorded_at_each_call(function: Callable[P, R]) -> Callable[P, R]:
+    @functools.wraps(function)
+    def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
+        with record():
+            return function(*args, **kwargs)
+
+    return recorded
+
+
+def _begin(project: str | None, name: str | None) -> Run:
+    watching = recorder.active()
+    if watching is not None:
+        watching.say("about", project=project, name=name)
+        return Run(watching, is_owner=False)
+    generators = capture_generators()
+    directory = _given() or _created(project, name)
+    watching = Recorder(directory, "main")
+    _restore_or_keep(watching, generators)
+    watching.start(from_start=False)
+    _let_children_record(directory)
+    _survey_in_background(watching)
+    run = Run(watching, is_owner=True)
+    atexit.register(run.finish)
+    return run
+
+
+def _restore_or_keep(watching: Recorder, generators: dict[str, Any]) -> None:
+    original = os.environ.get("MANIFEST_REPLAY")
+    watching.section("generators", generators)
+    if not original:
+        return
+    recorded = RunDirectory(Path(original)).document()["sections"].get("generators", {})
+    for name, outcome in restore_generators(recorded).items():
+        if outcome != "equal already":
+            watching.note(
+                "replay.generators",
+                f"{name}: {outcome}; the part before record() did not draw the same numbers",
+            )
+    watching.section("generators", capture_generators())
+
+
+def _given() -> RunDirectory | None:
+    # A replay made the directory before it started the program.
+    path = os.environ.get(bootstrapping.RUN_DIR)
+    return RunDirectory(Path(path)) if path else None
+
+
+def _created(project: str | None, name: str | None) -> RunDirectory:
+    directory = RunDirectory.create(find_base(), new_run_id())
+    _, journal = directory.claim("run")
+    origin = Origin(
+        mode=RECORD,
+        command=[sys.executable, *sys.orig_argv[1:]],
+        executable=sys.executable,
+        folder=Path.cwd(),
+        entropy=new_master(),
+        hash_seed=os.environ.get("PYTHONHASHSEED") or "random",
+        project=project,
+        name=name,
+    )
+    write_origin(journal, directory, origin)
+    journal.close()
+    return directory
+
+
+def _let_children_record(directory: RunDirectory) -> None:
+    # In the C environment alone: spawned workers inherit it, `os.environ` stays as it was.
+    for name, value in bootstrapping.variables_for(directory, "main", os.environ).items():
+        os.putenv(name, value)
+
+
+def _survey_in_background(watching: Recorder) -> None:
+    def work() -> None:
+        from manifest.surveying import survey
+
+        survey(watching, watching.run, watching.root)
+
+    watching.background.append(in_background("survey", work))

@@ -1,0 +1,247 @@
+"""Run a recorded program again and say whether it did the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from manifest import launching, origin, workspace
+from manifest.canonical import checked_digest
+from manifest.comparing import compare_trails, sentence
+from manifest.diffing import diff
+from manifest.environment import variables
+from manifest.errors import NotReplayable
+from manifest.models import Difference, Manifest, TrailComparison, Verdict
+from manifest.planning import Plan, make_plan, recorded_executable
+from manifest.rundir import RunDirectory
+from manifest.trail import Trail
+
+Progress = Callable[[str], None]
+
+
+def plan(original: RunDirectory, *, in_place: bool = False) -> Plan:
+    """What a replay of this run needs, without running anything."""
+    return make_plan(original, _read(original), in_place=in_place)
+
+
+def replay(
+    original: RunDirectory,
+    *,
+    base: Path,
+    best_effort: bool = False,
+    in_place: bool = False,
+    until: int | None = None,
+    extra_args: Sequence[str] = (),
+    on_progress: Progress | None = None,
+) -> Verdict:
+    """Run the program of `original` again from its recorded start, and compare step by step.
+
+    Args:
+        original: The run to repeat.
+        base: The folder that keeps runs; the replay is a run of its own.
+        best_effort: Go on although something that can change the bits cannot be put back.
+        in_place: Run in the user's own folder instead of a copy.
+        until: Stop the program after so many steps.
+        extra_args: Further arguments for the program.
+        on_progress: Told what happens next, in a few words.
+
+    Raises:
+        NotReplayable: Something that is needed cannot be put back.
+    """
+    say = on_progress or (lambda what: None)
+    manifest = _read(original)
+    made = make_plan(original, manifest, in_place=in_place)
+    if made.blocking and not best_effort:
+        raise NotReplayable([f"{item.what}: {item.why}" for item in made.blocking])
+    until = until if until is not None else _steps_of_a_crashed(manifest)
+    folder = Path(tempfile.mkdtemp(prefix="manifest-replay-"))
+    try:
+        say("laying out the workspace")
+        root = Path(manifest.sections["command"]["root"])
+        if not in_place:
+            root = workspace.build(_project(manifest), original, folder / root.name)
+        say("running the program again")
+        how = _start(original, manifest, root, extra_args=extra_args, until=until)
+        launched = launching.start(how, base=base)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    say("comparing")
+    verdict = judge(original, launched.run, until=until)
+    launched.run.put_verdict(verdict.model_dump(mode="json"))
+    return verdict
+
+
+def judge(original: RunDirectory, again: RunDirectory, *, until: int | None = None) -> Verdict:
+    """Compare two runs that should be equal."""
+    before, after = _read(original), _read(again)
+    comparison = compare_trails(_trails(original), _trails(again))
+    explanations = _explanations(original, before, again, after)
+
+    def verdict(outcome: Any, said: str, reasons: tuple[str, ...] = ()) -> Verdict:
+        return Verdict(
+            outcome=outcome,
+            original=original.id,
+            replay=again.id,
+            sentence=said,
+            comparison=comparison,
+            explanations=explanations if outcome == "diverged" else (),
+            reasons=reasons or (_unrepeated(before) if outcome == "diverged" else ()),
+        )
+
+    if comparison.divergence is not None:
+        return verdict("diverged", sentence(comparison))
+    problem = _unequal_ends(before, after, comparison, until)
+    if problem is not None and comparison.steps == 0 and after.status != "finished":
+        return verdict("not replayable", problem, (problem,))
+    if problem is not None:
+        return verdict("diverged", f"{sentence(comparison)}; {problem}")
+    if not comparison.streams:
+        nothing = "neither run drew a random number or made a training step: nothing to compare"
+        return verdict("not replayable", nothing, (nothing,))
+    return verdict("identical", sentence(comparison))
+
+
+def _unequal_ends(
+    before: Manifest, after: Manifest, comparison: TrailComparison, until: int | None
+) -> str | None:
+    was_cut = until is not None or before.status == "crashed"
+    steps_before, steps_after = comparison.steps_before, comparison.steps_after
+    if steps_after < (min(steps_before, until) if until is not None else steps_before):
+        reason = after.error or f"exit code {after.exit_code}"
+        return f"the replay ended after {steps_after} of {steps_before} steps: {reason}"
+    if was_cut:
+        return None
+    if steps_after > steps_before:
+        return f"the replay went on to step {steps_after}, the recorded run ended at {steps_before}"
+    if before.exit_code is not None and before.exit_code != after.exit_code:
+        reason = f" ({after.error})" if after.error else ""
+        return f"the recorded run ended with exit code {before.exit_code}, the replay with {after.exit_code}{reason}"
+    return None
+
+
+def _unrepeated(before: Manifest) -> tuple[str, ...]:
+    seeds = before.sections.get("seeds", {})
+    places = seeds.get("os_entropy_uses") or {}
+    if not places or seeds.get("pinned_os_entropy"):
+        return ()
+    return (
+        f"the program drew entropy from the operating system at {', '.join(sorted(places)[:3])}, "
+        "which is not repeated unless it is recorded with --pin-entropy",
+    )
+
+
+def _read(run: RunDirectory) -> Manifest:
+    return Manifest.model_validate(run.document())
+
+
+def _steps_of_a_crashed(manifest: Manifest) -> int | None:
+    # The program was killed: what it would have done next was never recorded.
+    if manifest.status != "crashed":
+        return None
+    steps = [p.trail.steps for p in manifest.processes.values() if p.trail is not None]
+    return max(steps, default=0) or None
+
+
+def _project(manifest: Manifest) -> workspace.Project:
+    root = Path(manifest.sections["command"]["root"])
+    code, inputs = manifest.sections.get("code", {}), manifest.sections.get("inputs", {})
+    sources = {name: checked_digest(text) for name, text in (code.get("files") or {}).items()}
+    within = {
+        os.path.relpath(path, root): facts
+        for path, facts in inputs.items()
+        if Path(path).is_relative_to(root)
+    }
+    for name, facts in within.items():
+        if "blob" in facts:
+            sources.setdefault(name, checked_digest(facts["blob"]))
+    outputs = {os.path.relpath(path, root) for path in manifest.sections.get("outputs", {})}
+    return workspace.Project(
+        root=root,
+        sources=sources,
+        inputs=frozenset(within),
+        outputs=frozenset(outputs),
+        started_at_ns=int(datetime.fromisoformat(manifest.started_at).timestamp() * 1e9),
+    )
+
+
+def _start(
+    original: RunDirectory,
+    manifest: Manifest,
+    root: Path,
+    *,
+    extra_args: Sequence[str],
+    until: int | None,
+) -> launching.Start:
+    command = manifest.sections["command"]
+    seeds = manifest.sections["seeds"]
+    recorded_root = command["root"]
+    argv = [_moved(argument, recorded_root, root) for argument in command["argv"]]
+    argv[0] = recorded_executable(manifest) or argv[0]
+    environ = _environ(manifest, recorded_root, root)
+    if until is not None:
+        environ["MANIFEST_UNTIL"] = str(until)
+    if manifest.mode == origin.RECORD:
+        environ["MANIFEST_REPLAY"] = str(original.path)
+    return launching.Start(
+        command=[*argv, *extra_args],
+        folder=root / workspace.confined(command.get("cwd", ".")),
+        environ=environ,
+        entropy=bytes.fromhex(seeds["entropy"]),
+        entropy_from=original.id,
+        replay_of=original.id,
+        is_pinning_os=bool(seeds.get("pinned_os_entropy")),
+        mode=manifest.mode,
+        project=manifest.project,
+        name=manifest.name,
+    )
+
+
+def _environ(manifest: Manifest, recorded_root: str, root: Path) -> dict[str, str]:
+    environment = manifest.sections.get("environment", {})
+    environ = variables.restore_variables(environment, dict(os.environ))
+    # An editable install points into the user's tree: the workspace must come before it.
+    moved = [
+        _moved(path, recorded_root, root)
+        for path in environment.get("python.path", [])
+        if isinstance(path, str) and _is_below(path, recorded_root)
+    ]
+    inherited = environ.get("PYTHONPATH")
+    path = [item for item in moved if os.path.isdir(item)] + ([inherited] if inherited else [])
+    if path:
+        environ["PYTHONPATH"] = os.pathsep.join(path)
+    return environ
+
+
+def _moved(argument: str, recorded_root: str, root: Path) -> str:
+    if not _is_below(argument, recorded_root):
+        return argument
+    return str(root / os.path.relpath(argument, recorded_root))
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return os.path.isabs(path) and Path(path).is_relative_to(folder)
+
+
+def _trails(run: RunDirectory) -> dict[str, Trail]:
+    return {process: Trail.open(path) for process, path in run.trail_paths().items()}
+
+
+def _explanations(
+    original: RunDirectory, before: Manifest, again: RunDirectory, after: Manifest
+) -> tuple[Difference, ...]:
+    found = diff(before, after, blobs=lambda digest: _blob((original, again), digest))
+    return tuple(item for item in found.differences if item.impact in ("certain", "possible"))
+
+
+def _blob(runs: Sequence[RunDirectory], digest: Any) -> bytes | None:
+    for run in runs:
+        try:
+            return run.get_blob(checked_digest(digest))
+        except (KeyError, ValueError):
+            continue
+    return None

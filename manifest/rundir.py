@@ -1,0 +1,260 @@
+"""A run directory: the whole truth of a run, on disk.
+
+::
+
+    <base>/runs/<run id>/
+        journal/run.jsonl       who made the run, from which entropy; how the program ended
+        journal/<process>.jsonl what each process said
+        trail/<process>.*       its fingerprints
+        blobs/ab/cdef…          bytes under their SHA-256
+        manifest.json           the fold of the journals, once the run is over
+        verdict.json            beside it: what this replay showed
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from manifest.canonical import (
+    SCHEMA,
+    Digest,
+    canonical_bytes,
+    checked_digest,
+    digest_bytes,
+    digest_value,
+)
+from manifest.errors import DamagedRun, DigestMismatch, NewerSchema, NotRecordable
+from manifest.folding import fold
+from manifest.identity import is_run_id
+from manifest.journal import Entry, Journal, entries
+from manifest.liveness import is_running
+
+FOLDER = ".manifest"
+
+
+class RunDirectory:
+    """One run on disk: made by the program that records, read by everything else."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.id = path.name
+
+    @classmethod
+    def create(cls, base: Path, run_id: str) -> RunDirectory:
+        """Make the folders of a new run.
+
+        Raises:
+            NotRecordable: The disk is full or the folder may not be written.
+        """
+        path = base / "runs" / run_id
+        try:
+            for folder in ("journal", "trail", "blobs"):
+                (path / folder).mkdir(parents=True)
+            ignore = base / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n")
+        except OSError as error:
+            raise NotRecordable(
+                f"runs cannot be kept in {base}: {error.strerror or error}. "
+                "Point MANIFEST_DIR to a folder that can be written."
+            ) from error
+        return cls(path)
+
+    def claim(self, process: str) -> tuple[str, Journal]:
+        """Open the journal of a process, under a name of its own.
+
+        A shell script may start several programs under one name: they become ``main``,
+        ``main~1``, ``main~2`` in the order in which they start.
+        """
+        name = process
+        attempt = 0
+        while True:
+            try:
+                return name, Journal(self.path / "journal" / f"{name}.jsonl")
+            except FileExistsError:
+                attempt += 1
+                name = f"{process}~{attempt}"
+
+    def journals(self) -> dict[str, list[Entry]]:
+        """The entries of every journal, by process; ``run`` is the run's own."""
+        return {
+            path.stem: list(entries(path)) for path in sorted((self.path / "journal").glob("*"))
+        }
+
+    def origin(self) -> Entry:
+        """The entry that made the run: its id, entropy and mode.
+
+        Raises:
+            DamagedRun: There is none.
+        """
+        for entry in entries(self.path / "journal" / "run.jsonl"):
+            if entry["kind"] == "run":
+                return entry
+        raise DamagedRun(str(self.path), "journal/run.jsonl does not begin with the run")
+
+    def is_sealed(self) -> bool:
+        """Whether the manifest is final."""
+        return (self.path / "manifest.json").exists()
+
+    def is_alive(self) -> bool:
+        """Whether a process of this run may still write to it."""
+        return any(
+            is_running(entry)
+            for journal in self.journals().values()
+            for entry in journal
+            if entry["kind"] in ("run", "process")
+        )
+
+    def document(self) -> dict[str, Any]:
+        """The manifest as it is now: the sealed one, or the fold of the journals so far.
+
+        Raises:
+            NewerSchema: Written by a newer version.
+            DamagedRun: Not readable as a run.
+        """
+        if self.is_sealed():
+            return self._sealed()
+        return self._folded(is_over=not self.is_alive())
+
+    def seal(self) -> dict[str, Any]:
+        """Write the final manifest; what is sealed already stays as it is.
+
+        Raises:
+            DamagedRun: A process of the run still writes.
+        """
+        if self.is_sealed():
+            return self._sealed()
+        if self.is_alive():
+            raise DamagedRun(str(self.path), "the run is still going on")
+        return self.write_manifest()
+
+    def write_manifest(self) -> dict[str, Any]:
+        """Seal without asking who is alive: for the last process itself, at its end."""
+        document = self._folded(is_over=True)
+        document["digests"] = {
+            name: digest_value(section) for name, section in document["sections"].items()
+        }
+        document["digest"] = digest_value(document)
+        try:
+            _write_once(self.path / "manifest.json", canonical_bytes(document) + b"\n")
+        except FileExistsError:
+            return self._sealed()
+        return document
+
+    def put_blob(self, data: bytes) -> Digest:
+        """Keep bytes under their digest."""
+        digest = digest_bytes(data)
+        path = self._blob_path(digest)
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            try:
+                _write_once(path, data)
+            except FileExistsError:
+                pass  # another process kept the same bytes: content-addressed, so equal
+        return digest
+
+    def get_blob(self, digest: Digest) -> bytes:
+        """The bytes under a digest.
+
+        Raises:
+            KeyError: This run does not hold them.
+            DigestMismatch: They were changed.
+        """
+        path = self._blob_path(checked_digest(digest))
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise KeyError(digest) from None
+        if digest_bytes(data) != digest:
+            raise DigestMismatch(digest, digest_bytes(data), str(path))
+        return data
+
+    def verdict(self) -> dict[str, Any] | None:
+        """What this replay showed, if it is one that ended."""
+        try:
+            found = json.loads((self.path / "verdict.json").read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def put_verdict(self, verdict: dict[str, Any]) -> None:
+        """Keep what this replay showed."""
+        path = self.path / "verdict.json"
+        path.unlink(missing_ok=True)
+        _write_once(path, canonical_bytes(verdict) + b"\n")
+
+    def trail_path(self, process: str) -> Path:
+        """Where the trail of a process lies."""
+        return self.path / "trail" / f"{process}.bin"
+
+    def trail_paths(self) -> dict[str, Path]:
+        """Every trail of the run, by process."""
+        return {path.stem: path for path in sorted((self.path / "trail").glob("*.bin"))}
+
+    def _sealed(self) -> dict[str, Any]:
+        path = self.path / "manifest.json"
+        try:
+            document = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise DamagedRun(str(path), str(error)) from error
+        if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
+            raise DamagedRun(str(path), "it has no schema number")
+        if document["schema"] > SCHEMA:
+            raise NewerSchema(document["schema"], SCHEMA, str(path))
+        return document
+
+    def _folded(self, *, is_over: bool) -> dict[str, Any]:
+        origin = self.origin()
+        if origin.get("schema", 0) > SCHEMA:
+            raise NewerSchema(origin["schema"], SCHEMA, str(self.path))
+        try:
+            return fold(self.journals(), self.trail_paths(), is_over=is_over)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedRun(str(self.path), f"its journals do not fit: {error!r}") from error
+
+    def _blob_path(self, digest: Digest) -> Path:
+        digits = digest.removeprefix("sha256:")
+        return self.path / "blobs" / digits[:2] / digits
+
+
+def find_base(start: Path | None = None) -> Path:
+    """The folder that keeps runs: MANIFEST_DIR, else the nearest ``.manifest`` upward."""
+    chosen = os.environ.get("MANIFEST_DIR")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    here = (start or Path.cwd()).absolute()
+    for folder in (here, *here.parents):
+        if (folder / FOLDER).is_dir():
+            return folder / FOLDER
+    return here / FOLDER
+
+
+def run_directories(base: Path) -> list[RunDirectory]:
+    """The runs kept in `base`, the newest first."""
+    try:
+        names = os.listdir(base / "runs")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [
+        RunDirectory(base / "runs" / name) for name in sorted(names, reverse=True) if is_run_id(name)
+    ]
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    # Linked into place whole: a reader never sees half a file, and two writers never mix.
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(file, view) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
+    try:
+        os.link(draft, path)
+    finally:
+        os.unlink(draft)

@@ -1,0 +1,1 @@
+"""Keep runs in SQL and serve them."""

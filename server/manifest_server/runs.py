@@ -1,0 +1,177 @@
+"""Store and find runs: functions over a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from sqlalchemy import (
+    Connection,
+    Select,
+    Table,
+    bindparam,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from manifest.errors import DigestMismatch, RunNotFound
+from manifest.models import Manifest, RunSummary, Verdict
+from manifest_server.database import location
+from manifest_server.packing import (
+    KeptSection,
+    PackedRun,
+    compressed,
+    pack_verdict,
+    unpack_run,
+    unpack_verdict,
+)
+from manifest_server.tables import run_sections, runs, sections
+
+_PORTION: Final = 1000  # parameters of one IN, well below every database's limit
+_HEX_DIGITS: Final = 32
+
+_SUMMARY = [runs.c[name] for name in RunSummary.model_fields]
+_VERDICT_COLUMNS = ("outcome", "verdict")
+
+
+def put_runs(connection: Connection, packed: Sequence[PackedRun]) -> None:
+    """Insert runs, or replace what was known of them while they were not sealed.
+
+    Raises:
+        DigestMismatch: A sealed run is kept with another digest.
+    """
+    # One order for everybody, or two writers of the same rows wait for each other for ever.
+    in_order = sorted(packed, key=lambda run: str(run.row["id"]))
+    bodies = {digest: body for run in in_order for digest, body in run.sections.items()}
+    _insert_missing(
+        connection,
+        sections,
+        [{"digest": digest, "body": compressed(bodies[digest])} for digest in sorted(bodies)],
+    )
+    _insert_or_replace(connection, [run.row for run in in_order])
+    _refuse_other_digests(connection, in_order)
+    _insert_missing(connection, run_sections, [row for run in in_order for row in run.references])
+
+
+def put_verdicts(connection: Connection, verdicts: Iterable[tuple[str, Verdict]]) -> None:
+    """Keep the verdicts on runs that are there, each in place of the one before it."""
+    rows = [
+        {"run_id": run_id, "outcome": verdict.outcome, "verdict": pack_verdict(verdict)}
+        for run_id, verdict in sorted(verdicts, key=lambda item: item[0])
+    ]
+    if rows:
+        statement = update(runs).where(runs.c.id == bindparam("run_id"))
+        connection.execute(
+            statement.values({name: bindparam(name) for name in _VERDICT_COLUMNS}), rows
+        )
+
+
+def get_run(connection: Connection, run_id: str) -> Manifest:
+    """The whole manifest of one run.
+
+    Raises:
+        RunNotFound: No run has this id.
+    """
+    row = connection.execute(
+        select(runs.c.document, runs.c.digest).where(runs.c.id == run_id)
+    ).one_or_none()
+    if row is None:
+        raise RunNotFound(run_id, location(connection.engine.url))
+    kept = connection.execute(
+        select(run_sections.c.process, run_sections.c.name, sections.c.digest, sections.c.body)
+        .join_from(run_sections, sections)
+        .where(run_sections.c.run_id == run_id)
+    )
+    return unpack_run(row.document, row.digest, [KeptSection(*section) for section in kept])
+
+
+def get_verdict(connection: Connection, run_id: str) -> Verdict | None:
+    """The verdict on a run, or None."""
+    data = connection.scalar(select(runs.c.verdict).where(runs.c.id == run_id))
+    return None if data is None else unpack_verdict(data)
+
+
+def list_runs(
+    connection: Connection,
+    *,
+    limit: int,
+    before: str | None = None,
+    project: str | None = None,
+    status: str | None = None,
+) -> list[RunSummary]:
+    """The newest runs first, from below `before`."""
+    statement = select(*_SUMMARY)
+    if before is not None:
+        statement = statement.where(runs.c.id < before)
+    if project is not None:
+        statement = statement.where(runs.c.project == project)
+    if status is not None:
+        statement = statement.where(runs.c.status == status)
+    return _newest(connection, statement, limit)
+
+
+def find_runs(connection: Connection, digits: str, *, limit: int) -> list[RunSummary]:
+    """Runs whose id starts with these hexadecimal digits, newest first."""
+    lowest, highest = digits.ljust(_HEX_DIGITS, "0"), digits.ljust(_HEX_DIGITS, "f")
+    return _newest(connection, select(*_SUMMARY).where(runs.c.id.between(lowest, highest)), limit)
+
+
+def list_replays(connection: Connection, run_id: str) -> list[RunSummary]:
+    """Replays of a run, newest first."""
+    return _newest(connection, select(*_SUMMARY).where(runs.c.replay_of == run_id), None)
+
+
+def digests(connection: Connection, run_ids: Iterable[str]) -> dict[str, str]:
+    """The digest kept for each of these runs that is known."""
+    found: dict[str, str] = {}
+    for portion in _portions(list(run_ids)):
+        rows = connection.execute(select(runs.c.id, runs.c.digest).where(runs.c.id.in_(portion)))
+        found.update((row.id, row.digest) for row in rows)
+    return found
+
+
+def _newest(connection: Connection, statement: Select[Any], limit: int | None) -> list[RunSummary]:
+    rows = connection.execute(statement.order_by(runs.c.id.desc()).limit(limit))
+    return [RunSummary.model_validate(row) for row in rows.mappings()]
+
+
+def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    is_postgresql = connection.dialect.name == "postgresql"
+    return postgresql.insert(table) if is_postgresql else sqlite.insert(table)
+
+
+def _insert_missing(
+    connection: Connection, table: Table, rows: Sequence[dict[str, object]]
+) -> None:
+    if rows:
+        connection.execute(_insert(connection, table).on_conflict_do_nothing(), rows)
+
+
+def _insert_or_replace(connection: Connection, rows: Sequence[dict[str, object]]) -> None:
+    statement = _insert(connection, runs)
+    replaced = {
+        column.name: statement.excluded[column.name]
+        for column in runs.c
+        if column.name not in ("id", *_VERDICT_COLUMNS)
+    }
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[runs.c.id], set_=replaced, where=runs.c.digest.is_(None)
+        ),
+        rows,
+    )
+
+
+def _refuse_other_digests(connection: Connection, packed: Sequence[PackedRun]) -> None:
+    kept = digests(connection, {str(run.row["id"]) for run in packed})
+    for run in packed:
+        run_id, digest = str(run.row["id"]), str(run.row["digest"])
+        if digest and digest != kept[run_id]:
+            where = f"run {run_id}, sealed already in {location(connection.engine.url)}"
+            raise DigestMismatch(kept[run_id], digest, where)
+
+
+def _portions(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), _PORTION):
+        yield items[start : start + _PORTION]

