@@ -254,7 +254,7 @@ def _reason(found: Divergence) -> str:
     if found.stream == "batch":
         return ": data, before any computation"
     if found.stream == "param" and "grad" in found.equal_streams:
-        return ": the update, as gradients are equal"
+        return ": not through the gradients, which are equal"
     if "batch" in found.equal_streams:
         return ": compute, not data"
     return ""

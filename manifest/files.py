@@ -60,7 +60,9 @@ class Files:
             return
         self._sources.add(name)
         path = os.path.abspath(name)
-        if path.startswith(self._root) and not path.startswith(self._skipped):
+        is_of_project = path.startswith(self._root) and not path.startswith(self._skipped)
+        # Code may carry any text for a file name: a template's, a label.
+        if is_of_project and os.path.isfile(path):
             self._on_source(Path(path))
 
     def _opened(self, name: Any, mode: Any, flags: Any) -> None:
@@ -79,6 +81,7 @@ class Files:
 
 def _installed_folders() -> tuple[str, ...]:
     folders = {sys.prefix, sys.base_prefix, sys.exec_prefix}
+    folders.add(os.path.dirname(__file__))
     folders.update(path for path in sys.path if path.endswith(("site-packages", "dist-packages")))
     # A project that keeps its environment inside itself is still a project.
     return tuple(os.path.join(folder, "") for folder in folders)
@@ -98,7 +101,7 @@ def describe(path: str) -> dict[str, Any]:
         status = os.stat(path)
     except OSError as error:
         return {"missing": error.strerror or str(error)}
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    return {"size": status.st_size, "mtime_us": status.st_mtime_ns // 1000}
 
 
 def content_digest(path: Path) -> str:

@@ -5,10 +5,9 @@ Nothing is imported on the program's behalf: a hook waits until the program itse
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
 import sys
 from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -25,13 +24,14 @@ def when_imported(name: str, callback: Callback) -> None:
     finder.callbacks.setdefault(name, []).append(callback)
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+# `importlib.abc` is not used: it imports `tempfile`, and with it `random`.
+class _Finder:
     def __init__(self) -> None:
         self.callbacks: dict[str, list[Callback]] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    ) -> ModuleSpec | None:
         if fullname not in self.callbacks:
             return None
         spec = self._found_by_others(fullname, path, target)
@@ -41,18 +41,18 @@ class _Finder(importlib.abc.MetaPathFinder):
 
     def _found_by_others(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None
-    ) -> importlib.machinery.ModuleSpec | None:
+    ) -> ModuleSpec | None:
         for finder in sys.meta_path:
             find_spec = getattr(finder, "find_spec", None)
             if finder is self or find_spec is None:
                 continue
             spec = find_spec(fullname, path, target)
-            if isinstance(spec, importlib.machinery.ModuleSpec):
+            if isinstance(spec, ModuleSpec):
                 return spec
         return None
 
 
-class _Loader(importlib.abc.Loader):
+class _Loader:
     """Stands before the real loader until the module has run, then leaves no trace."""
 
     def __init__(self, loader: Any, callbacks: list[Callback]) -> None:
@@ -62,7 +62,7 @@ class _Loader(importlib.abc.Loader):
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         module: ModuleType | None = self._loader.create_module(spec)
         return module
 

@@ -161,9 +161,7 @@ def _resolve(command: Sequence[str], environ: Mapping[str, str]) -> tuple[str, l
     return found, list(command)
 
 
-def _run(
-    command: Sequence[str], executable: str, folder: Path, environ: Mapping[str, str]
-) -> int:
+def _run(command: Sequence[str], executable: str, folder: Path, environ: Mapping[str, str]) -> int:
     try:
         process = subprocess.Popen(command, executable=executable, cwd=folder, env=environ)
     except OSError as error:

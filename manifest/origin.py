@@ -60,7 +60,7 @@ def write_origin(journal: Journal, run: RunDirectory, origin: Origin) -> None:
         **identify_process(),
     )
     command = {
-        "argv": redact_argv(list(origin.command), origin.entropy[:16]),
+        "argv": redact_argv(list(origin.command), run.salt()),
         "executable": origin.executable,
         "cwd": os.path.relpath(origin.folder, root),
         "root": str(root),

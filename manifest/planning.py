@@ -196,7 +196,7 @@ def _changed(path: str, facts: dict[str, Any]) -> str | None:
         return f"cannot be read any more: {error.strerror}"
     if status.st_size != facts.get("size"):
         return f"had {facts.get('size')} bytes, has {status.st_size}"
-    if status.st_mtime_ns == facts.get("mtime_ns"):
+    if status.st_mtime_ns // 1000 == facts.get("mtime_us"):
         return None
     if facts.get("digest") is not None and content_digest(Path(path)) == facts["digest"]:
         return None
@@ -210,7 +210,9 @@ def _source(original: RunDirectory, manifest: Manifest, *, in_place: bool) -> It
         yield PlanItem(what="source", state="restorable", why=why, impact="certain")
         return
     root = Path(manifest.sections["command"]["root"])
-    changed = [name for name, digest in files.items() if not _is_same(original, root / name, digest)]
+    changed = [
+        name for name, digest in files.items() if not _is_same(original, root / name, digest)
+    ]
     for name in changed:
         yield _impossible(f"source {name}", "was changed since; leave --in-place away")
     if not changed:

@@ -63,6 +63,7 @@ class Recorder:
         self.process, journal = run.claim(process)
         self._journal: Journal | None = journal
         self.background: list[threading.Thread] = []
+        self._from_start = True
         self._has_surroundings = False
         self._inputs: dict[str, dict[str, Json]] = {}
         self._digest_budget_bytes = _MOST_DIGESTED_BYTES
@@ -76,6 +77,7 @@ class Recorder:
         """
         global _active, _hooks
         _active = self
+        self._from_start = from_start
         self.say("process", **identify_process(), rank=_number(os.environ.get("RANK")))
         hooks = _hooks or Hooks(note=_note)
         hooks.begin(
@@ -130,7 +132,7 @@ class Recorder:
 
         for name, capture in (
             ("environment", interpreter.capture_interpreter),
-            ("environment", lambda: variables.capture_variables(os.environ)),
+            ("environment", lambda: variables.capture_variables(os.environ, salt=self.run.salt())),
             ("packages", lambda: packages.capture_packages(sys.path)),
             ("hardware", hardware.capture_hardware),
         ):
@@ -176,7 +178,8 @@ class Recorder:
         self._record_files(hooks)
 
     def _torch_imported(self, torch: ModuleType) -> None:
-        self.capture_surroundings()
+        if self._from_start:
+            self.capture_surroundings()
         with self.guarded("trail"):
             _watch_steps(_number(os.environ.get("MANIFEST_UNTIL")))
 
@@ -202,7 +205,7 @@ class Recorder:
     def _record_files(self, hooks: Hooks) -> None:
         with self.guarded("outputs"):
             written = {path: describe(path) for path in self._of_program(hooks.files.outputs)}
-            self.section("outputs", written)
+            self.section("outputs", {p: f for p, f in written.items() if "missing" not in f})
         with self.guarded("inputs"):
             read = {path: self._input(path) for path in self._of_program(hooks.files.inputs)}
             self.section("inputs", {path: facts for path, facts in read.items() if facts})

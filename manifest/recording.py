@@ -6,6 +6,7 @@ import atexit
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +23,11 @@ from manifest.origin import write_origin
 from manifest.recorder import Recorder, complain, in_background
 from manifest.rundir import RunDirectory, find_base
 
+_FIRST_MOMENTS_SECONDS = 0.05  # belong to the program: a busy thread would hold it up
+
 P = ParamSpec("P")
 R = TypeVar("R")
+
 
 class Run:
     """A run that is being recorded; also a context manager and a decorator."""
@@ -209,6 +213,8 @@ def _let_children_record(directory: RunDirectory) -> None:
 
 def _survey_in_background(watching: Recorder) -> None:
     def work() -> None:
+        time.sleep(_FIRST_MOMENTS_SECONDS)
+        watching.capture_surroundings()
         from manifest.surveying import survey
 
         survey(watching, watching.run, watching.root)

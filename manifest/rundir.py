@@ -2,6 +2,7 @@
 
 ::
 
+    <base>/salt                     what redacted values are digested with
     <base>/runs/<run id>/
         journal/run.jsonl       who made the run, from which entropy; how the program ended
         journal/<process>.jsonl what each process said
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ from manifest.journal import Entry, Journal, entries
 from manifest.liveness import is_running
 
 FOLDER = ".manifest"
+
+_urandom = os.urandom  # bound now: a run may pin `os.urandom` for the program
 
 
 class RunDirectory:
@@ -53,15 +57,20 @@ class RunDirectory:
         try:
             for folder in ("journal", "trail", "blobs"):
                 (path / folder).mkdir(parents=True)
-            ignore = base / ".gitignore"
-            if not ignore.exists():
-                ignore.write_text("*\n")
+            _furnish(base)
         except OSError as error:
             raise NotRecordable(
                 f"runs cannot be kept in {base}: {error.strerror or error}. "
                 "Point MANIFEST_DIR to a folder that can be written."
             ) from error
         return cls(path)
+
+    def salt(self) -> bytes:
+        """What secrets are digested with: kept beside the runs, never in one or sent with one."""
+        try:
+            return (self.path.parent.parent / "salt").read_bytes()[:16]
+        except OSError:
+            return _urandom(16)
 
     def claim(self, process: str) -> tuple[str, Journal]:
         """Open the journal of a process, under a name of its own.
@@ -150,10 +159,8 @@ class RunDirectory:
         path = self._blob_path(digest)
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
-            try:
+            with suppress(FileExistsError):  # another process kept the same bytes
                 _write_once(path, data)
-            except FileExistsError:
-                pass  # another process kept the same bytes: content-addressed, so equal
         return digest
 
     def get_blob(self, digest: Digest) -> bytes:
@@ -239,8 +246,17 @@ def run_directories(base: Path) -> list[RunDirectory]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [
-        RunDirectory(base / "runs" / name) for name in sorted(names, reverse=True) if is_run_id(name)
+        RunDirectory(base / "runs" / name)
+        for name in sorted(names, reverse=True)
+        if is_run_id(name)
     ]
+
+
+def _furnish(base: Path) -> None:
+    for name, content in ((".gitignore", b"*\n"), ("salt", _urandom(16))):
+        if not (base / name).exists():
+            with suppress(FileExistsError):  # another run of this moment made it
+                _write_once(base / name, content)
 
 
 def _write_once(path: Path, data: bytes) -> None:

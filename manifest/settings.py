@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any, Final, Literal, NamedTuple
 
 from manifest.canonical import ABSENT, Json, failed, plain
@@ -33,7 +33,9 @@ def capture_settings(*, library: str | None = None) -> dict[str, Json]:
     """Read the settings that are quick to read, in the thread whose settings are meant.
 
     Args:
-        library: Only settings of this module and those inside it, such as ``torch``.
+        library: Only settings of this module and those inside it, such as ``torch``. A library
+            that is asked for by name may be about to end its import; others are left out until
+            theirs is over.
 
     Returns:
         The effective value of each setting; a setting that could not be read has the reason.
@@ -61,7 +63,12 @@ def restore_settings(
     """
     names = _names()
     entries = [entry for entry in _entries() if entry.key in recorded and entry.is_of(library)]
-    items = [_restored(entry, recorded[entry.key], names) for entry in entries]
+    items = [
+        _restored(entry, recorded[entry.key], names)
+        if _is_there(entry.library, asked_for=library)
+        else RestoredItem(entry.key, "skipped", f"{entry.library} is not imported here")
+        for entry in entries
+    ]
     if library is not None:
         return items
     unknown = sorted(recorded.keys() - {entry.key for entry in _entries()})
@@ -87,11 +94,14 @@ class _Entry:
 
     @functools.cached_property
     def needs_code(self) -> CodeType | None:
-        return compile(self._needs, self.key, "eval") if self._needs else None
+        return self._compiled(self._needs) if self._needs else None
 
     @functools.cached_property
     def read_code(self) -> CodeType:
-        return compile(self._read, self.key, "eval")
+        return self._compiled(self._read)
+
+    def _compiled(self, expression: str) -> CodeType:
+        return compile(expression, f"<catalogue: {self.key}>", "eval")
 
 
 _NOT_HERE: Final = ABSENT
@@ -107,7 +117,7 @@ def _entries() -> list[_Entry]:
 def _captured(library: str | None, *, is_slow: bool) -> dict[str, Json]:
     names = _names()
     values = {}
-    for entry in _importable(library):
+    for entry in _there(library):
         if entry.is_slow is is_slow:
             value = _value(entry, names)
             if value is not _NOT_HERE:
@@ -115,27 +125,30 @@ def _captured(library: str | None, *, is_slow: bool) -> dict[str, Json]:
     return values
 
 
-def _importable(library: str | None) -> Iterator[_Entry]:
+def _there(library: str | None) -> Iterator[_Entry]:
     """Entries whose library is there: imported, and not still being imported."""
     is_there: dict[str, bool] = {}
     for entry in _entries():
+        if not entry.is_of(library):
+            continue
         if entry.library not in is_there:
-            is_there[entry.library] = _is_imported(entry.library)
-        if is_there[entry.library] and entry.is_of(library):
+            is_there[entry.library] = _is_there(entry.library, asked_for=library)
+        if is_there[entry.library]:
             yield entry
 
 
-def _is_imported(library: str) -> bool:
-    if not library:
+def _is_there(name: str, *, asked_for: str | None) -> bool:
+    if not name:
         return True
-    parts = library.split(".")
-    return all(_is_ready(".".join(parts[: end + 1])) for end in range(len(parts)))
+    package = name.partition(".")[0]
+    modules = (sys.modules.get(package), sys.modules.get(name))
+    if None in modules:
+        return False
+    return asked_for is not None or not any(_is_initializing(module) for module in modules)
 
 
-def _is_ready(module_name: str) -> bool:
-    module = sys.modules.get(module_name)
-    spec = getattr(module, "__spec__", None)
-    return module is not None and not getattr(spec, "_initializing", False)
+def _is_initializing(module: ModuleType | None) -> bool:
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
 def _names() -> dict[str, Any]:
@@ -165,8 +178,6 @@ def _restored(entry: _Entry, recorded: Json, names: dict[str, Any]) -> RestoredI
 def _try_to_restore(
     entry: _Entry, recorded: Json, names: dict[str, Any]
 ) -> tuple[RestoreOutcome, str]:
-    if not _is_imported(entry.library):
-        return "skipped", f"{entry.library} is not imported here"
     if isinstance(recorded, dict):
         return "skipped", "the recorded run has no value of it"
     present = _value(entry, names)
@@ -197,6 +208,12 @@ def _is_same(first: Json, second: Json) -> bool:
 def _is_allowed(entry: _Entry, value: Json, present: Json) -> bool:
     if value is None:
         return entry.accepts_none
+    if entry.kind in ("integers", "permutation"):
+        return _is_list_of_integers(value, len(present)) and (
+            sorted(value) == sorted(present)
+            if entry.kind == "permutation"
+            else all(_is_within(item, int, entry.allowed) for item in value)
+        )
     match entry.kind:
         case "bool":
             return type(value) is bool
@@ -208,12 +225,6 @@ def _is_allowed(entry: _Entry, value: Json, present: Json) -> bool:
             return _is_within(value, int, entry.allowed)
         case "number":
             return _is_within(value, float, entry.allowed)
-        case "integers":
-            return _is_list_of_integers(value, len(present)) and all(
-                _is_within(item, int, entry.allowed) for item in value
-            )
-        case "permutation":
-            return _is_list_of_integers(value, len(present)) and sorted(value) == sorted(present)
     return False
 
 

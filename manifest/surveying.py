@@ -5,6 +5,7 @@ Runs in the launcher, or in a thread of a program that records itself.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -35,8 +36,24 @@ def _repository(listener: Listener, run: RunDirectory, folder: Path) -> None:
     from manifest.environment.source import capture_source
 
     state = capture_source(folder)
-    if state.problem:
-        listener.note("code.git", state.problem)
+    for gap in state.gaps:
+        listener.note("code.git", gap)
+    if state.commit is None:
+        return
+    values: dict[str, Json] = {
+        "git.commit": state.commit,
+        "git.branch": state.branch,
+        "git.remote": state.remote,
+        "git.dirty": state.is_dirty,
+        "git.tree": state.tree,
+    }
+    if state.patch:
+        values["git.patch"] = run.put_blob(state.patch)
+    if state.untracked:
+        values["git.untracked"] = {
+            os.fsdecode(file.path): run.put_blob(file.content) for file in state.untracked
+        }
+    listener.section("code", values)
 
 
 def _accelerators(listener: Listener, run: RunDirectory, folder: Path) -> None:

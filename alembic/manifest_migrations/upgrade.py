@@ -89,7 +89,11 @@ def _migrate(url: str | URL, run: Callable[[Config, Connection], None]) -> None:
     is_sqlite = engine.dialect.name == "sqlite"
     lock = _sqlite_lock if is_sqlite else _postgresql_lock
     try:
-        with _one_at_a_time, lock(engine), engine.connect() as connection:
+        with (
+            _one_at_a_time,
+            lock(engine),
+            engine.connect().execution_options(is_writing=True) as connection,
+        ):
             if is_sqlite:
                 _prepare_sqlite(connection)
             with connection.begin():

@@ -26,7 +26,7 @@ _Taken = tuple[Manifest, Verdict | None]
 _PORTION: Final = 500
 
 
-def open_embedded(base: Path, on_warning: Warn) -> SqlStore:
+def open_embedded(base: Path, on_warning: Warn, *, newest: int | None = None) -> SqlStore:
     """Open the store of `base` with everything that its run directories hold.
 
     A run whose processes died without an end is sealed here and becomes `crashed`. A directory
@@ -35,6 +35,7 @@ def open_embedded(base: Path, on_warning: Warn) -> SqlStore:
     Args:
         base: The folder that keeps runs; it must be there.
         on_warning: Told of each directory that was left out.
+        newest: Take in only so many, for who looks no further back; by default all.
 
     Raises:
         StoreUnusable: The store cannot be opened, read or written.
@@ -44,20 +45,28 @@ def open_embedded(base: Path, on_warning: Warn) -> SqlStore:
 
     store = open_store(sqlite_url(base / "store.db"))
     try:
-        take_in(store, run_directories(base), on_warning)
+        take_in(store, run_directories(base), on_warning, newest=newest)
     except BaseException:
         store.close()
         raise
     return store
 
 
-def take_in(store: Store, runs: list[RunDirectory], on_warning: Warn) -> None:
-    """Put what the store does not hold yet of these run directories."""
-    known = store.digests(run.id for run in runs)
-    for start in range(0, len(runs), _PORTION):
-        portion = runs[start : start + _PORTION]
-        news = [_read(run, on_warning) for run in portion if _is_news(run, known, store)]
-        _put(store, [taken for taken in news if taken is not None], on_warning)
+def take_in(
+    store: Store, runs: list[RunDirectory], on_warning: Warn, *, newest: int | None = None
+) -> None:
+    """Put what the store does not hold yet of these run directories, given newest first."""
+    wanted = len(runs) if newest is None else newest
+    size = max(1, min(wanted, _PORTION))
+    held = 0
+    for start in range(0, len(runs), size):
+        portion = runs[start : start + size]
+        known = store.digests(run.id for run in portion)
+        news = [run for run in portion if _is_news(run, known, store)]
+        taken = [found for run in news if (found := _read(run, on_warning)) is not None]
+        held += len(portion) - len(news) + _put(store, taken, on_warning)
+        if held >= wanted:
+            return
 
 
 def _is_news(run: RunDirectory, known: dict[str, str], store: Store) -> bool:
@@ -78,31 +87,37 @@ def _read(run: RunDirectory, on_warning: Warn) -> _Taken | None:
     except (DamagedRun, NewerSchema) as error:
         on_warning(f"skipped a run: {error}")
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        on_warning(f"skipped a run: {DamagedRun(str(run.path), f'{place}: {first["msg"]}')}")
+        on_warning(f"skipped a run: {DamagedRun(str(run.path), _first_fault(error))}")
     except OSError as error:
         on_warning(f"skipped a run: {run.path}: {error.strerror or error}")
     return None
+
+
+def _first_fault(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}"
 
 
 def _is_unfinished(run: RunDirectory) -> bool:
     return not run.is_sealed() and run.is_alive()
 
 
-def _put(store: Store, news: list[_Taken], on_warning: Warn) -> None:
-    if not news:
-        return
+def _put(store: Store, news: list[_Taken], on_warning: Warn) -> int:
     try:
         store.put_runs(news)
     except (DamagedRun, DigestMismatch):
-        _put_one_by_one(store, news, on_warning)
+        return _put_one_by_one(store, news, on_warning)
+    return len(news)
 
 
-def _put_one_by_one(store: Store, news: list[_Taken], on_warning: Warn) -> None:
+def _put_one_by_one(store: Store, news: list[_Taken], on_warning: Warn) -> int:
     # One run that cannot be kept must not keep the others out.
+    held = 0
     for manifest, verdict in news:
         try:
             store.put_run(manifest, verdict)
+            held += 1
         except (DamagedRun, DigestMismatch) as error:
             on_warning(f"skipped run {manifest.id}: {error}")
+    return held

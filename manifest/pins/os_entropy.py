@@ -35,11 +35,23 @@ class Uses:
         if frame is None:
             return
         module = str(frame.f_globals.get("__name__", ""))
-        if module.startswith(_OF_NO_CONSEQUENCE):
+        if module.startswith(_OF_NO_CONSEQUENCE) or _is_in_import_of_library(frame):
             return
         place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
         if place in self.places or len(self.places) < _MOST_PLACES:
             self.places[place] = self.places.get(place, 0) + 1
+
+
+def _is_in_import_of_library(frame: FrameType) -> bool:
+    # Libraries make unique names while they are imported; that is none of the program's doing.
+    if not any(part in frame.f_code.co_filename for part in ("site-packages", "dist-packages")):
+        return False
+    above: FrameType | None = frame
+    while above is not None:
+        if above.f_globals.get("__name__") == "importlib._bootstrap":
+            return True
+        above = above.f_back
+    return False
 
 
 def pin(entropy: Entropy, uses: Uses) -> None:

@@ -6,7 +6,6 @@ The default generator starts from a random number that C++ draws when torch is l
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import gc
 from types import ModuleType
@@ -37,6 +36,8 @@ def pin(torch: ModuleType, entropy: Entropy, *, from_start: bool) -> bool:
 
 
 def _replace_method(generator: type, name: str, entropy: Entropy) -> bool:
+    import ctypes  # torch has it already
+
     # `torch.seed()` ends here too. The type is static, so `setattr` is refused; a subclass in its
     # place would change `type(g)`. Its real dict is what the read-only proxy refers to.
     original = vars(generator)[name]

@@ -1,8 +1,9 @@
 """PyTorch's global hooks and two wrapped functions, put in once, serving whoever listens.
 
 They stay in place when nobody listens any more: another tool may have wrapped the same functions
-since. Inside code that is being compiled or captured as a graph they do nothing, as nothing runs
-there yet.
+since. The compiler is told to leave them out and call them as they are, which it does between two
+graphs, as it does with optimizers and backward passes anyway. While a graph is being captured they
+do nothing, as nothing runs there yet.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ def _install() -> None:
     if _is_installed:
         return
     _is_installed = True
+    for function in (_before_step, _after_step, _gather):
+        _keep_from_compiler(function, with_callees=True)
     register_optimizer_step_pre_hook(_before_step)
     register_optimizer_step_post_hook(_after_step)
     os.register_at_fork(after_in_child=_forked)
@@ -115,17 +118,17 @@ def _watched_backward(original: Callable[..., Any]) -> Callable[..., Any]:
     def backward(*args: Any, **kwargs: Any) -> Any:
         if is_compiling():
             return original(*args, **kwargs)
-        listening = _listener
         # Checkpointing runs backward passes inside the one that the program asked for.
-        if listening is None or _thread.is_in_backward or _is_capturing():
+        if _thread.is_in_backward:
             return original(*args, **kwargs)
-        listening.gather("loss", args[0] if args else kwargs.get("tensors"))
+        _gather("loss", args[0] if args else kwargs.get("tensors"))
         _thread.is_in_backward = True
         try:
             return original(*args, **kwargs)
         finally:
             _thread.is_in_backward = False
 
+    _keep_from_compiler(backward, with_callees=False)
     return backward
 
 
@@ -133,12 +136,32 @@ def _watched_next(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
     @functools.wraps(original)
     def __next__(self: Any) -> Any:  # noqa: N807 -- the name it replaces
         batch = original(self)
-        listening = _listener
-        if listening is not None and not is_compiling():
-            listening.gather("batch", batch)
+        _gather("batch", batch)
         return batch
 
+    _keep_from_compiler(__next__, with_callees=False)
     return __next__
+
+
+def _gather(stream: str, value: object) -> None:
+    if is_compiling():
+        return
+    listening = _listener
+    if listening is not None and not _is_capturing():
+        listening.gather(stream, value)
+
+
+def _keep_from_compiler(function: Any, *, with_callees: bool) -> None:
+    function._torchdynamo_disable = True
+    try:
+        from torch._C._dynamo import eval_frame  # that is in C++; the compiler is not imported
+
+        action = eval_frame._FrameAction
+        callees = action.SKIP if with_callees else action.DEFAULT
+        strategy = eval_frame._FrameExecStrategy(action.SKIP, callees)
+        eval_frame.set_code_exec_strategy(function.__code__, strategy)
+    except (ImportError, AttributeError, TypeError):
+        return  # another PyTorch: compiled code then is not observed, as `is_compiling` says
 
 
 def _forked() -> None:

@@ -24,7 +24,7 @@ from manifest.models import Manifest, Section, Verdict
 _OWN = frozenset({"command", "config", "seeds", "generators"})
 """Sections that are hardly ever the same in two runs; sharing them would only cost."""
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{0,64}")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UNCOMPRESSED_BYTES = 200  # zlib's own start costs more than it saves below this
 _LARGEST_INTEGER = 2**63 - 1
@@ -118,7 +118,7 @@ def _pack_run(manifest: Manifest, seen: _Seen) -> PackedRun:
             mode="json", by_alias=True, exclude_unset=True, exclude=_HEAVY
         )
         encoded = _encode(manifest, seen)
-        _put_sections(document, "", manifest.sections, encoded, packed)
+        _put_sections(document, None, manifest.sections, encoded, packed)
         for name, process in manifest.processes.items():
             if "sections" in process.model_fields_set:
                 holder = document["processes"][name]
@@ -204,7 +204,7 @@ def _encoded(section: Section) -> _Encoded:
 
 def _put_sections(
     holder: dict[str, Any],
-    process: str,
+    process: str | None,
     sections: dict[str, Section],
     encoded: dict[str, _Encoded],
     packed: PackedRun,
@@ -217,10 +217,16 @@ def _put_sections(
         digest, body = encoded.get(name) or _encoded(section)
         packed.sections[digest] = body
         packed.references.append(
-            {"run_id": packed.row["id"], "process": process, "name": name, "digest": digest}
+            {
+                "run_id": packed.row["id"],
+                "process": process or "",
+                "name": name,
+                "digest": digest,
+            }
         )
 
 
-def _is_shareable(process: str, name: str) -> bool:
+def _is_shareable(process: str | None, name: str) -> bool:
     # PostgreSQL cannot key by just any text; a section of such a name stays in the document.
-    return bool(name not in _OWN and name and _NAME.fullmatch(name) and _NAME.fullmatch(process))
+    names = (name,) if process is None else (name, process)
+    return name not in _OWN and all(_NAME.fullmatch(text) for text in names)

@@ -60,11 +60,8 @@ def put_verdicts(connection: Connection, verdicts: Iterable[tuple[str, Verdict]]
         {"run_id": run_id, "outcome": verdict.outcome, "verdict": pack_verdict(verdict)}
         for run_id, verdict in sorted(verdicts, key=lambda item: item[0])
     ]
-    if rows:
-        statement = update(runs).where(runs.c.id == bindparam("run_id"))
-        connection.execute(
-            statement.values({name: bindparam(name) for name in _VERDICT_COLUMNS}), rows
-        )
+    statement = update(runs).where(runs.c.id == bindparam("run_id"))
+    connection.execute(statement.values({name: bindparam(name) for name in _VERDICT_COLUMNS}), rows)
 
 
 def get_run(connection: Connection, run_id: str) -> Manifest:

@@ -17,7 +17,7 @@ from sqlalchemy import URL, Connection, Engine
 
 from manifest.errors import ManifestError, RunNotFound, StoreUnusable
 from manifest.models import Manifest, RunSummary, Verdict
-from manifest_server import runs
+from manifest_server import runs as queries
 from manifest_server.database import (
     BUSY_TIMEOUT_SECONDS,
     damaged,
@@ -107,12 +107,12 @@ class SqlStore:
         """
         self.put_runs([(manifest, verdict)])
 
-    def put_runs(self, items: Iterable[tuple[Manifest, Verdict | None]]) -> None:
+    def put_runs(self, runs: Iterable[tuple[Manifest, Verdict | None]]) -> None:
         """Keep many runs in one transaction.
 
         All are held in memory: give many thousands in portions.
         """
-        pairs = list(items)
+        pairs = list(runs)
         known = self.digests(manifest.id for manifest, _ in pairs)
         # Everything slow is done before the transaction, where nobody waits for it.
         packed = pack_runs(
@@ -124,8 +124,10 @@ class SqlStore:
         if not packed and not verdicts:
             return
         with transaction(self._engine, is_writing=True) as connection:
-            runs.put_runs(connection, packed)
-            runs.put_verdicts(connection, verdicts)
+            if packed:
+                queries.put_runs(connection, packed)
+            if verdicts:
+                queries.put_verdicts(connection, verdicts)
 
     def get_run(self, run_id: str) -> Manifest:
         """The whole manifest of one run.
@@ -134,14 +136,14 @@ class SqlStore:
             RunNotFound: No run has this id.
         """
         with self._reading() as connection:
-            return runs.get_run(connection, self._known_form(run_id))
+            return queries.get_run(connection, self._known_form(run_id))
 
     def get_verdict(self, run_id: str) -> Verdict | None:
         """The verdict of a replay, or None for any other run."""
         if not _is_id(run_id):
             return None
         with self._reading() as connection:
-            return runs.get_verdict(connection, run_id)
+            return queries.get_verdict(connection, run_id)
 
     def list_runs(
         self,
@@ -158,7 +160,7 @@ class SqlStore:
         """
         after_page = None if before is None else self._known_form(before)
         with self._reading() as connection:
-            return runs.list_runs(
+            return queries.list_runs(
                 connection, limit=limit, before=after_page, project=project, status=status
             )
 
@@ -168,14 +170,14 @@ class SqlStore:
         if not _PREFIX_DIGITS.fullmatch(digits):
             return []
         with self._reading() as connection:
-            return runs.find_runs(connection, digits, limit=limit)
+            return queries.find_runs(connection, digits, limit=limit)
 
     def list_replays(self, run_id: str) -> list[RunSummary]:
         """Replays of a run, newest first."""
         if not _is_id(run_id):
             return []
         with self._reading() as connection:
-            return runs.list_replays(connection, run_id)
+            return queries.list_replays(connection, run_id)
 
     def digests(self, run_ids: Iterable[str]) -> dict[str, str]:
         """The digest kept for each of these runs that is known; '' for one not sealed yet."""
@@ -183,7 +185,7 @@ class SqlStore:
         if not possible:
             return {}
         with self._reading() as connection:
-            return runs.digests(connection, possible)
+            return queries.digests(connection, possible)
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from manifest.launching import Launched, launch
 SCRIPTS = Path(__file__).parent / "scripts"
 
 RunScript = Callable[..., Launched]
+Plainly = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -66,12 +66,13 @@ def recorded(base: Path) -> RunScript:
     return run
 
 
-def plainly(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def plainly(project: Path) -> Plainly:
     """Run Python without Manifest."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments], capture_output=True, text=True, check=False
+        )
+
+    return run

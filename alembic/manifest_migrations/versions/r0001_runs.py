@@ -35,6 +35,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_runs_project_id", "runs", ["project", "id"])
     op.create_index("ix_runs_status_id", "runs", ["status", "id"])
+    op.create_index("ix_runs_project_status_id", "runs", ["project", "status", "id"])
     op.create_index(
         "ix_runs_replay_of_id",
         "runs",

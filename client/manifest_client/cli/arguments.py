@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,17 +37,17 @@ def _time_of(run_id: str) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _reference(help_text: str) -> typer.models.ArgumentInfo:
-    found = typer.Argument(
-        help=help_text, metavar="RUN", autocompletion=complete_run, show_default=False
+def _reference(metavar: str, help_text: str) -> Any:
+    return typer.Argument(
+        help=help_text, metavar=metavar, autocompletion=complete_run, show_default=False
     )
-    assert isinstance(found, typer.models.ArgumentInfo)
-    return found
 
 
-RunArgument = Annotated[str, _reference(_REFERENCE_HELP)]
-BeforeArgument = Annotated[str, _reference("The first run, the one to compare with.")]
-AfterArgument = Annotated[str, _reference("The second run.")]
+RunArgument = Annotated[str, _reference("RUN", _REFERENCE_HELP)]
+BeforeArgument = Annotated[
+    str, _reference("BEFORE", "The run to compare with: an id, @prev, @latest~2.")
+]
+AfterArgument = Annotated[str, _reference("AFTER", "The run that is compared with it.")]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 AllOption = Annotated[bool, typer.Option("--all", help="Show everything, nothing folded.")]
@@ -55,4 +55,5 @@ AllOption = Annotated[bool, typer.Option("--all", help="Show everything, nothing
 
 def examples(*lines: str) -> str:
     """The end of a command's help: lines that can be copied."""
-    return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)
+    # The backspace keeps typer from wrapping the paragraph.
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

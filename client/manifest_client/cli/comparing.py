@@ -41,6 +41,7 @@ def add_to(app: typer.Typer) -> None:
 def diff(
     before: BeforeArgument,
     after: AfterArgument,
+    *,
     impact: Annotated[
         str | None,
         typer.Option(help="Only certain, possible, unknown, performance or informational."),
@@ -79,6 +80,7 @@ def diff(
 def verify(
     before: BeforeArgument,
     after: AfterArgument,
+    *,
     is_whole: AllOption = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -29,6 +29,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def list_runs(
+    *,
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many, the newest first.")
     ] = 20,
@@ -47,14 +48,15 @@ def list_runs(
     if not is_anything_kept(base):
         _print_runs([], limit, str(base), is_filtered=False, as_json=as_json)
         return
-    with opened(base) as local:
-        found = local.store.list_runs(limit=limit + 1, status=status, project=project)
     is_filtered = status is not None or project is not None
+    with opened(base, newest=None if is_filtered else limit + 1) as local:
+        found = local.store.list_runs(limit=limit + 1, status=status, project=project)
     _print_runs(found, limit, str(base), is_filtered=is_filtered, as_json=as_json)
 
 
 def show(
     run: RunArgument,
+    *,
     section: Annotated[
         str | None, typer.Option("--section", "-s", help="Only this section, in full.")
     ] = None,
@@ -110,11 +112,11 @@ def _print_runs(
 
 def _print_section(manifest: Manifest, name: str, *, as_json: bool) -> None:
     from manifest_client.rendering.runs import section as section_text
-    from manifest_client.rendering.terminal import out, print_json
+    from manifest_client.rendering.terminal import out, print_json, shown
 
     values = manifest.sections.get(name)
     if values is None:
-        there = ", ".join(sorted(manifest.sections)) or "none"
+        there = shown(", ".join(sorted(manifest.sections))) or "none"
         raise typer.BadParameter(
             f"run {manifest.id} has no section {name!r}. It has: {there}", param_hint="--section"
         )

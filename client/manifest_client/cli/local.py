@@ -60,11 +60,11 @@ def local_runs(reference: str) -> Iterator[Local]:
 
 
 @contextmanager
-def opened(base: Path) -> Iterator[Local]:
-    """Open the runs of `base`, which is there."""
+def opened(base: Path, *, newest: int | None = None) -> Iterator[Local]:
+    """Open the runs of `base`, which is there: all, or only the newest."""
     from manifest_client.embedded import open_embedded
 
-    with open_embedded(base, warn) as store:
+    with open_embedded(base, warn, newest=newest) as store:
         yield Local(base, store)
 
 

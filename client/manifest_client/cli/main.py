@@ -1,13 +1,15 @@
 """The command `manifest`: its parts put together, and its exit codes.
 
 ``0`` as expected · ``1`` diverged or different · ``2`` a mistake in the call, or no such run ·
-``3`` not replayable · ``130`` interrupted. `manifest run` ends with the code of its program.
+``3`` not replayable · ``70`` a fault of Manifest itself · ``130`` interrupted.
+`manifest run` ends with the code of its program.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -62,13 +64,20 @@ def _exit_code() -> int:
         return _complain(error, 3)
     except ManifestError as error:
         return _complain(error, 2)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _complain(error, 2)
+    except Exception:  # noqa: BLE001, for else it ends with 1, which means "diverged"
+        traceback.print_exc()
+        return _complain("this is a fault of Manifest itself; please report the lines above", 70)
     return 0
 
 
-def _complain(error: ManifestError, code: int) -> int:
+def _complain(what: object, code: int) -> int:
     from manifest_client.rendering.terminal import err, styled
 
-    err().print(styled(("manifest: ", "bad"), str(error)), soft_wrap=True)
+    err().print(styled(("manifest: ", "bad"), str(what)), soft_wrap=True)
     return code
 
 

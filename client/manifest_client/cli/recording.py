@@ -32,11 +32,12 @@ def run(
     command: Annotated[
         list[str],
         typer.Argument(
-            metavar="-- COMMAND...",
+            metavar="COMMAND",
             help="The program as you start it without Manifest; a .py file runs in this Python.",
             show_default=False,
         ),
     ],
+    *,
     project: Annotated[
         str | None, typer.Option(help="What the run belongs to. Default: the folder's name.")
     ] = None,
@@ -57,7 +58,7 @@ def run(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing of ours.")] = False,
 ) -> None:
-    """Record a program from its first instruction; its code does not change."""
+    """Record a program from its first line on; no change to its code."""
     from manifest.launching import launch
     from manifest.rundir import find_base
 

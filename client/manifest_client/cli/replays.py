@@ -37,10 +37,9 @@ def replay(
     run: RunArgument,
     extra: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[-- ARGS...]", help="More arguments for the program.", show_default=False
-        ),
+        typer.Argument(metavar="ARGS", help="More arguments for the program.", show_default=False),
     ] = None,
+    *,
     is_plan: Annotated[
         bool, typer.Option("--plan", help="Say what can be put back; run nothing.")
     ] = False,
@@ -82,6 +81,7 @@ def replay(
             extra_args=extra or (),
             on_progress=_say,
         )
+    _say("")
     print_verdict(verdict, roles=("recorded", "replay"), as_json=as_json)
     raise typer.Exit(EXIT_CODES[verdict.outcome])
 
@@ -127,7 +127,7 @@ def _say(what: str) -> None:
     # Lines, not a spinner: the program writes to the same terminal.
     from manifest_client.rendering.terminal import err, styled
 
-    err().print(styled(("manifest: ", "quiet"), what), soft_wrap=True)
+    err().print(styled(("manifest: ", "quiet"), what) if what else "", soft_wrap=True)
 
 
 def _ask(original: RunDirectory, *, is_agreed: bool) -> None:

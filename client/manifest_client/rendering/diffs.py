@@ -42,7 +42,7 @@ def diff_page(
     """Two runs: first what it comes to, then each difference, the gravest first."""
     parts: list[RenderableType] = [
         indented(styled((diff.conclusion, "heading")), 0, width),
-        *([indented(styled(first_step), 0, width)] if first_step else []),
+        *([indented(styled(as_sentence(first_step)), 0, width)] if first_step else []),
         Text(),
         _run_line("before", runs[0], width),
         _run_line("after ", runs[1], width),
@@ -54,25 +54,31 @@ def diff_page(
         if impact in _QUIET and not is_whole:
             parts.append(_names(items, width))
         else:
-            parts += [
-                line
-                for item in items
-                for line in difference_lines(item, width=width, is_whole=is_whole)
-            ]
+            parts += difference_lines(items, width=width, is_whole=is_whole)
     if any(item.impact in _QUIET for item in diff.differences) and not is_whole:
         parts += [Text(), styled(("Values of these too: add --all.", "quiet"))]
     return Group(*parts)
 
 
-def difference_lines(item: Difference, *, width: int, is_whole: bool) -> Iterator[Text]:
-    """One difference: the key, both values, why it matters, who says so, the patch."""
-    yield from _values(item, width, is_whole=is_whole)
-    if item.detail:
-        yield patch(item.detail, width=width, is_whole=is_whole)
-    if item.reason:
-        yield indented(styled((item.reason, "quiet")), 4, width)
-    if item.source:
-        yield indented(styled((f"source: {item.source}", "quiet")), 4, width)
+def difference_lines(items: Sequence[Difference], *, width: int, is_whole: bool) -> Iterator[Text]:
+    """Each difference: the key, both values or the patch, why it matters, who says so."""
+    first_keys: dict[str, str] = {}
+    for item in items:
+        yield from _values(item, width, is_whole=is_whole)
+        key = f"{item.section} {item.key}"
+        if item.detail and first_keys.setdefault(item.detail, key) != key:
+            yield styled(f"    the same change as {first_keys[item.detail]}")
+        elif item.detail:
+            yield patch(item.detail, width=width, is_whole=is_whole)
+        if item.reason:
+            yield indented(styled((_capitalized(item.reason), "quiet")), 4, width)
+        if item.source:
+            yield indented(styled((item.source, "quiet")), 4, width)
+
+
+def as_sentence(text: str) -> str:
+    """Give words a capital and a full stop."""
+    return _capitalized(text) + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def patch(detail: str, *, width: int, is_whole: bool) -> Text:
@@ -108,6 +114,10 @@ def _values(item: Difference, width: int, *, is_whole: bool) -> Iterator[Text]:
     yield styled((key.rstrip(), "key"))
     yield indented(styled(("- " + folded(before, most), "before")), 4, width)
     yield indented(styled(("+ " + folded(after, most), "after")), 4, width)
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _value(value: Json, *, was_captured: bool) -> str:

@@ -26,7 +26,24 @@ STATUS_STYLES: Final = {
     "diverged": "bad",
     "not replayable": "warning",
 }
+_FIRST: Final = {
+    "settings": (
+        "torch.num_threads",
+        "torch.deterministic.mode",
+        "torch.default_dtype",
+        "torch.backends.cudnn.benchmark",
+        "torch.backends.cudnn.deterministic",
+        "fp32_precision.cuda.matmul",
+        "fp32_precision.cuda.conv",
+    ),
+    "packages": ("torch", "numpy", "torchvision", "lightning", "transformers", "accelerate"),
+    "environment": ("python.version", "python.implementation", "python.flags"),
+    "hardware": ("gpu.0.name", "cpu.model", "cpu.count", "memory_bytes", "os.kernel"),
+}
+"""What people look for, shown before the rest of a section."""
+
 _MOST_KEYS = 8
+_MOST_NOTES = 3
 _NAME_WIDTH = 18
 _WIDEST_KEY = 34
 
@@ -79,6 +96,7 @@ def run_page(
 ) -> Group:
     """One run: first what came of it, then its sections."""
     parts: list[RenderableType] = list(_conclusion(manifest, verdict, replays, width))
+    parts += _notes(manifest, width, is_whole=is_whole)
     names = [*SECTIONS, *sorted(set(manifest.sections) - set(SECTIONS))]
     hidden = 0
     for name in names:
@@ -99,7 +117,10 @@ def section(
     """The keys and values of one section."""
     count = f"{len(values)} key" + ("s" if len(values) != 1 else "")
     lines = [styled((name, "heading"), (f"  {count}", "quiet"))]
-    pairs = sorted(values.items(), key=lambda pair: (_is_absent(pair[1]), pair[0]))
+    first = _FIRST.get(name, ()) if not is_whole else ()
+    pairs = sorted(
+        values.items(), key=lambda pair: (_is_absent(pair[1]), _place(pair[0], first), pair[0])
+    )
     visible = pairs if is_whole else pairs[:most]
     key_width = min(_WIDEST_KEY, max(len(shown(key)) for key, _ in visible))
     for key, value in visible:
@@ -178,9 +199,17 @@ def _conclusion(
     elif isinstance(entropy_from, str):
         yield styled(f"  Draws the same randomness as {short_id(entropy_from)}.")
     yield from _replays(manifest, replays)
-    for note in manifest.notes:
-        line = styled(("note  ", "warning"), f"{note.where}: {note.what}")
-        yield indented(line, 2, width)
+
+
+def _notes(manifest: Manifest, width: int, *, is_whole: bool) -> list[Text]:
+    visible = manifest.notes if is_whole else manifest.notes[:_MOST_NOTES]
+    lines = [
+        indented(styled(("note  ", "warning"), f"{note.where}: {note.what}"), 2, width)
+        for note in visible
+    ]
+    if len(visible) < len(manifest.notes):
+        lines.append(styled((f"  … {len(manifest.notes) - len(visible)} more notes", "quiet")))
+    return lines
 
 
 def _ending(manifest: Manifest) -> Text:
@@ -228,6 +257,10 @@ def _replays(manifest: Manifest, replays: Sequence[RunSummary]) -> Iterator[Text
             (state, STATUS_STYLES.get(state, "")),
             (f"  {short_id(replay.id)}", "quiet"),
         )
+
+
+def _place(key: str, first: tuple[str, ...]) -> int:
+    return first.index(key) if key in first else len(first)
 
 
 def _pair(key: str, value: Json, key_width: int, width: int, *, is_whole: bool) -> list[Text]:

@@ -50,11 +50,11 @@ def err() -> Console:
 
 
 def shown(text: str) -> str:
-    """Make any text harmless, with what was in it still visible.
+    r"""Make any text harmless, with what was in it still visible.
 
     Example:
-        >>> shown("red \\x1b[31m")
-        'red \\\\x1b[31m'
+        >>> shown("red \x1b[31m")
+        'red \\x1b[31m'
     """
     if text.isprintable():
         return text
@@ -79,9 +79,9 @@ def styled(*parts: str | tuple[str, str]) -> Text:
 def indented(line: Text, columns: int, width: int) -> Text:
     """Wrap a line to `width`, each of its rows moved to the right."""
     rows = line.wrap(out(), max(20, width - columns), overflow="fold")
-    result = Text("\n").join([Text(" " * columns).append_text(row) for row in rows])
-    result.rstrip()
-    return result
+    for row in rows:
+        row.rstrip()
+    return Text("\n").join([Text(" " * columns).append_text(row) for row in rows])
 
 
 def print_json(value: Json) -> None:

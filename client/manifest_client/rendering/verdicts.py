@@ -11,7 +11,7 @@ from rich.text import Text
 
 from manifest.identity import short_id
 from manifest.models import TrailComparison, Verdict
-from manifest_client.rendering.diffs import HEADINGS, difference_lines
+from manifest_client.rendering.diffs import HEADINGS, as_sentence, difference_lines
 from manifest_client.rendering.terminal import indented, styled
 
 if TYPE_CHECKING:
@@ -37,17 +37,15 @@ _MOST_TENSORS = 4
 def plan_summary(plan: Plan) -> Text:
     """The plan in one line."""
     counts = Counter(item.state for item in plan.items)
-    parts = [f"{counts[state]} {state}" for state in _STATES if counts[state]]
-    return styled(("plan  ", "quiet"), " · ".join(reversed(parts)))
+    parts = [f"{counts[state]} {state}" for state in reversed(_STATES) if counts[state]]
+    return styled(("manifest: ", "quiet"), "plan: " + ", ".join(parts))
 
 
 def plan_page(plan: Plan, *, width: int) -> Group:
     """Every item of the plan, what is in the way first."""
     parts: list[RenderableType] = [_plan_conclusion(plan), Text()]
     for state in _STATES:
-        for item in plan.items:
-            if item.state == state:
-                parts.append(_plan_item(item, width))
+        parts += [_plan_item(item, width) for item in plan.items if item.state == state]
     return Group(*parts)
 
 
@@ -62,7 +60,7 @@ def verdict_page(
 ) -> Group:
     """The outcome first, then what was compared, then what can explain a difference."""
     style = _OUTCOME_STYLES[verdict.outcome]
-    headline = styled((verdict.outcome.upper(), style), "  ", _sentence(verdict))
+    headline = styled((verdict.outcome.upper(), style), "  ", as_sentence(verdict.sentence))
     parts: list[RenderableType] = [indented(headline, 0, width), Text()]
     label_width = max(len(role) for role in (*roles, "compared"))
 
@@ -77,11 +75,6 @@ def verdict_page(
     parts += _reasons(verdict, width)
     parts += _explanations(verdict, width, is_whole=is_whole)
     return Group(*parts)
-
-
-def _sentence(verdict: Verdict) -> str:
-    text = verdict.sentence.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _compared(comparison: TrailComparison) -> Iterator[tuple[str, str]]:
@@ -113,8 +106,7 @@ def _explanations(verdict: Verdict, width: int, *, is_whole: bool) -> list[Text]
         return [Text(), indented(styled(line), 0, width)]
     lines = [Text(), styled(("What can explain it", "heading"))]
     visible = verdict.explanations if is_whole else verdict.explanations[:_MOST_EXPLANATIONS]
-    for item in visible:
-        lines += list(difference_lines(item, width=width, is_whole=is_whole))
+    lines += difference_lines(visible, width=width, is_whole=is_whole)
     if len(visible) < len(verdict.explanations) and verdict.replay is not None:
         runs = f"{short_id(verdict.original)} {short_id(verdict.replay)}"
         more = len(verdict.explanations) - len(visible)

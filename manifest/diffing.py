@@ -1,0 +1,531 @@
+"""Where two manifests differ, and whether it matters.
+
+Compared is what can decide the bits of a run, by exact type and value. Left out is what merely
+identifies a run: its id, name, times, process ids, status and notes; the run that its entropy was
+taken over from; digests that repeat a generator's state; times of change of files; paths that
+differ only because the project lies elsewhere. Shown as informational: that other place itself,
+names of branches and machines, and files that a run wrote.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+import re
+import struct
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, get_args
+
+from manifest.canonical import ABSENT, Json
+from manifest.models import SECTIONS, Diff, Difference, Impact, Manifest, Process
+from manifest.rules import DROPPED, Blobs, Found, Judgement, Pair, Sections, is_tagged, judge
+
+_RANK: Final = {impact: rank for rank, impact in enumerate(get_args(Impact))}
+_ORDER: Final = {section: order for order, section in enumerate(SECTIONS)}
+
+_WHOLE_ENTRIES: Final = frozenset(("generators", "inputs", "outputs"))
+_KEYED_BY_PATH: Final = (
+    ("inputs",),
+    ("outputs",),
+    ("seeds", "calls"),
+    ("seeds", "os_entropy_uses"),
+)
+# Maps that list all there is: a key that is missing in one of them is absent, not unknown.
+_LISTING_ALL: Final = frozenset(
+    (("config",), ("packages",), ("code", "files"), ("seeds", "draws"), *_KEYED_BY_PATH)
+)
+
+_DEEPEST = 32
+_MOST_BYTES = 2_000_000
+_MOST_STEPS = 10_000_000
+_MOST_DETAIL_LINES = 400
+_CONTEXT_LINES = 3
+_MOST_NAMES = 5
+_LONGEST_NAME = 80
+
+_Path = tuple[str, ...]
+_Compared = tuple[_Path, Json, Json]
+_Opcode = tuple[str, int, int, int, int]
+_NOT_CAPTURED: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """One key on which not all of several runs agree."""
+
+    section: str
+    key: str
+    values: tuple[Json, ...]
+    were_captured: tuple[bool, ...]
+    impact: Impact
+
+
+def diff(before: Manifest, after: Manifest, *, blobs: Blobs | None = None) -> Diff:
+    """Find every key on which two runs differ, the most consequential first.
+
+    Exchanging the runs exchanges the values and changes neither keys nor impacts. What a further
+    process of a run recorded has its name before the key, as in ``main.x1: torch.num_threads``,
+    and is left out where it only repeats what differs anyway.
+
+    Args:
+        before: One run.
+        after: Another.
+        blobs: The bytes of a blob of either run, or None; for differences within text files.
+    """
+    texts = _Texts(blobs)
+    differences, compared = _compare(before.sections, after.sections, texts, before.id)
+    known = {(each.section, each.key): each for each in differences}
+    for name in sorted(before.processes.keys() | after.processes.keys()):
+        found, count = _compare_process(name, before, after, texts)
+        differences += [
+            each.model_copy(update={"key": f"{_shown(name)}: {each.key}"})
+            for each in found
+            if not _repeats(each, known.get((each.section, each.key)))
+        ]
+        compared += count
+    ranked = _ranked(differences)
+    return Diff(
+        before=before.id,
+        after=after.id,
+        conclusion=conclude(ranked),
+        differences=ranked,
+        compared=compared,
+    )
+
+
+def diff_sections(
+    before: Sections, after: Sections, *, blobs: Blobs | None = None
+) -> tuple[Difference, ...]:
+    """Compare what two processes recorded, such as two ranks of one run."""
+    differences, _ = _compare(before, after, _Texts(blobs), "")
+    return _ranked(differences)
+
+
+def diff_many(manifests: Sequence[Manifest]) -> list[Variation]:
+    """Find every key on which not all of several runs agree, with the value of each.
+
+    The impact is the gravest of those between the first run and each other one.
+    """
+    if not manifests:
+        return []
+    rows: dict[tuple[str, str], dict[int, Difference]] = {}
+    for column, manifest in enumerate(manifests[1:], start=1):
+        for each in diff(manifests[0], manifest).differences:
+            rows.setdefault((each.section, each.key), {})[column] = each
+    gravest = [min(row.values(), key=_rank) for row in rows.values()]
+    return [
+        _variation(rows[each.section, each.key], each, len(manifests))
+        for each in sorted(gravest, key=_rank)
+    ]
+
+
+def conclude(differences: Sequence[Difference]) -> str:
+    """Say in one sentence what differences amount to."""
+    if not differences:
+        return "No recorded difference."
+    certain, possible, unknown = (
+        [each for each in differences if each.impact == impact]
+        for impact in ("certain", "possible", "unknown")
+    )
+    if certain:
+        verb = "changes" if len(certain) == 1 else "change"
+        others = f"; {len(possible)} more can" if possible else ""
+        said = f"{_counted(certain)} {verb} results: {_names(certain)}{others}"
+        return f"{said}; the runs cannot be expected to agree."
+    if possible:
+        said = f"{_counted(possible)} can change results: {_names(possible)}"
+        return f"{said}; the runs may not agree."
+    if unknown:
+        said = f"{_counted(unknown)} of unknown effect: {_names(unknown)}"
+        return f"{said}; the runs may not agree."
+    return "Nothing that can change results differs."
+
+
+def _counted(differences: Sequence[Difference]) -> str:
+    return "1 difference" if len(differences) == 1 else f"{len(differences)} differences"
+
+
+def _names(differences: Sequence[Difference]) -> str:
+    names = [_name(each) for each in differences[:_MOST_NAMES]]
+    if len(differences) > _MOST_NAMES:
+        names.append(f"and {len(differences) - _MOST_NAMES} more")
+    return ", ".join(names)
+
+
+def _name(difference: Difference) -> str:
+    key = _cut(" ".join(difference.key.split()))
+    if difference.section == "code":
+        return key.removeprefix("files.")
+    speaks_for_itself = difference.section in ("settings", "environment", "hardware", "inputs")
+    return key if speaks_for_itself else f"{difference.section}.{key}"
+
+
+def _ranked(differences: Sequence[Difference]) -> tuple[Difference, ...]:
+    return tuple(sorted(differences, key=_rank))
+
+
+def _rank(difference: Difference) -> tuple[int, int, str, str]:
+    order = _ORDER.get(difference.section, len(_ORDER))
+    return _RANK[difference.impact], order, difference.section, difference.key
+
+
+def _repeats(difference: Difference, known: Difference | None) -> bool:
+    return known is not None and all(
+        _is_same(getattr(difference, name), getattr(known, name))
+        for name in ("before", "after", "was_captured_before", "was_captured_after")
+    )
+
+
+def _variation(row: Mapping[int, Difference], gravest: Difference, count: int) -> Variation:
+    # Runs without a difference here are, in this key, the same as the first.
+    first = (gravest.before, gravest.was_captured_before)
+    others = {column: (each.after, each.was_captured_after) for column, each in row.items()}
+    cells = [others.get(column, first) for column in range(count)]
+    return Variation(
+        section=gravest.section,
+        key=gravest.key,
+        values=tuple(value for value, _ in cells),
+        were_captured=tuple(was_captured for _, was_captured in cells),
+        impact=gravest.impact,
+    )
+
+
+def _compare_process(
+    name: str, before: Manifest, after: Manifest, texts: _Texts
+) -> tuple[list[Difference], int]:
+    """Compare a process that both runs have, as if it were the run; else say that one lacks it."""
+    processes = before.processes.get(name), after.processes.get(name)
+    if processes[0] is None or processes[1] is None:
+        return [_only_process(*processes)], 1
+    if not (processes[0].sections and processes[1].sections):
+        return [], 0  # what the first process that trained recorded is the run's own
+    return _compare(
+        _over(before.sections, processes[0].sections),
+        _over(after.sections, processes[1].sections),
+        texts,
+        before.id,
+    )
+
+
+def _only_process(before: Process | None, after: Process | None) -> Difference:
+    has_trained = any(each is not None and each.trail is not None for each in (before, after))
+    return Difference(
+        section="processes",
+        key="recorded",
+        before=ABSENT if before is None else True,
+        after=ABSENT if after is None else True,
+        impact="possible" if has_trained else "informational",
+        reason="only one of the runs had this process",
+    )
+
+
+def _over(below: Sections, above: Sections) -> Sections:
+    return {
+        name: {**_map(below.get(name)), **_map(above.get(name))}
+        for name in below.keys() | above.keys()
+    }
+
+
+def _compare(
+    before: Sections, after: Sections, texts: _Texts, before_id: str
+) -> tuple[list[Difference], int]:
+    before, after = _prepared(before, after), _prepared(after, before)
+    found: list[Found] = []
+    compared = 0
+    for section in sorted(before.keys() | after.keys()):
+        differing, count = _walk(section, before.get(section), after.get(section))
+        found += differing
+        compared += count
+    prefixes = {(each.section, ".".join(each.path[: n + 1])) for each in found for n in range(2)}
+    pair = Pair(before, after, before_id, texts.blobs, frozenset(prefixes))
+    judged = [(each, judge(each, pair)) for each in found]
+    return [
+        _difference(each, judgement, texts.detail(each, pair))
+        for each, judgement in sorted(judged, key=lambda item: _RANK[item[1].impact])
+        if judgement is not DROPPED
+    ], compared
+
+
+def _difference(found: Found, judgement: Judgement, detail: str) -> Difference:
+    return Difference(
+        section=found.section,
+        key=found.key,
+        before=found.before,
+        after=found.after,
+        was_captured_before=found.was_captured_before,
+        was_captured_after=found.was_captured_after,
+        impact=judgement.impact,
+        reason=judgement.reason,
+        source=judgement.source,
+        detail=detail,
+    )
+
+
+def _prepared(sections: Sections, others: Sections) -> dict[str, dict[str, Json]]:
+    """Copy sections with what they say by convention said outright."""
+    prepared = {name: dict(_map(section)) for name, section in sections.items()}
+    root = prepared.get("command", {}).get("root")
+    if isinstance(root, str) and len(root) > 1:
+        for section, *keys in _KEYED_BY_PATH:
+            _make_relative(prepared, section, keys, root + "/")
+    environment = prepared.get("environment", {})
+    for key in _map(others.get("environment")):
+        # Recorded only where the program changed what it was started with.
+        if environment and key.startswith("env_now.") and key not in environment:
+            environment[key] = environment.get(key.replace("_now", "", 1), ABSENT)
+        # Of those that may matter all are recorded that are set.
+        if environment and key.startswith("env."):
+            environment.setdefault(key, ABSENT)
+    return prepared
+
+
+def _make_relative(
+    prepared: dict[str, dict[str, Json]], section: str, keys: list[str], root: str
+) -> None:
+    if not keys and section in prepared:
+        prepared[section] = _relative(prepared[section], root)
+    for key in keys:
+        inner = prepared.get(section, {}).get(key)
+        if inner is not None and _is_map(inner):
+            prepared[section][key] = _relative(inner, root)
+
+
+def _relative(paths: Mapping[str, Json], root: str) -> dict[str, Json]:
+    # A relative path that is there already keeps its name, and so does its double.
+    return {
+        path if path.removeprefix(root) in paths else path.removeprefix(root): value
+        for path, value in paths.items()
+    }
+
+
+def _walk(section: str, before: Json, after: Json) -> tuple[list[Found], int]:
+    """Compare two maps of maps key by key; also count the keys."""
+    found: list[Found] = []
+    compared = 0
+    deepest = 1 if section in _WHOLE_ENTRIES else _DEEPEST
+    # A section is a map even if it looks like a stand-in; one that holds nothing was not captured.
+    pending = _children(section, (), before or _NOT_CAPTURED, after or _NOT_CAPTURED)
+    while pending:
+        path, one, other = pending.pop()
+        if len(path) < deepest and _holds_keys(one, other):
+            pending += _children(section, path, one, other)
+            continue
+        compared += 1
+        if not _is_same(one, other):
+            found.append(_found(section, path, one, other))
+    return found, compared
+
+
+def _children(section: str, path: _Path, one: Json, other: Json) -> list[_Compared]:
+    """The values under each key of two maps, of which one may be missing."""
+    lacking = ABSENT if (section, *path) in _LISTING_ALL else _NOT_CAPTURED
+    lacks = [_lacked(each, lacking) for each in (one, other)]
+    maps = [_map(each) if not path or _is_map(each) else {} for each in (one, other)]
+    return [
+        ((*path, key), maps[0].get(key, lacks[0]), maps[1].get(key, lacks[1]))
+        for key in maps[0].keys() | maps[1].keys()
+    ]
+
+
+def _lacked(holder: Json, lacking: Json) -> Json:
+    """What a run says about a key that its map, or what stands in its place, does not hold."""
+    if is_tagged(holder, "$absent"):
+        return ABSENT
+    return lacking if isinstance(holder, dict) else _NOT_CAPTURED
+
+
+def _holds_keys(one: Json, other: Json) -> bool:
+    """Whether to look below: two maps, or one that holds something the other run lacks."""
+    if _is_map(one) and _is_map(other):
+        return True
+    filled = [each for each in (one, other) if _is_map(each) and each]
+    return bool(filled) and any(
+        each is _NOT_CAPTURED or is_tagged(each, "$absent") for each in (one, other)
+    )
+
+
+def _found(section: str, path: _Path, before: Json, after: Json) -> Found:
+    return Found(
+        section=_shown(section),
+        path=path,
+        key=_shown(".".join(path)),
+        before=None if before is _NOT_CAPTURED else before,
+        after=None if after is _NOT_CAPTURED else after,
+        was_captured_before=before is not _NOT_CAPTURED,
+        was_captured_after=after is not _NOT_CAPTURED,
+    )
+
+
+def _is_map(value: Json) -> bool:
+    return isinstance(value, dict) and not is_tagged(value)
+
+
+def _map(value: Json) -> Mapping[str, Json]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _shown(key: str) -> str:
+    # A model takes no lone surrogates.
+    return key if key.isascii() else key.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _is_same(before: Json, after: Json) -> bool:
+    """Whether two plain values are of one type and equal, floats by their bits; to any depth."""
+    pending = [(before, after)]
+    while pending:
+        one, other = pending.pop()
+        if one is other:
+            continue
+        if type(one) is not type(other) or not _is_alike(one, other):
+            return False
+        if isinstance(one, dict):
+            pending += [(value, other[key]) for key, value in one.items()]
+        elif isinstance(one, list):
+            pending += zip(one, other, strict=True)
+    return True
+
+
+def _is_alike(one: object, other: object) -> bool:
+    """Whether two values of one type are equal, apart from what containers hold."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys()
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other)
+    if isinstance(one, float):
+        return struct.pack("<d", one) == struct.pack("<d", other)
+    return one == other
+
+
+class _Texts:
+    """What changed within values: elements of lists, lines of texts and of files.
+
+    Matching lines can take time that grows with the cube of their number, and files come from
+    strangers: all texts of one diff share a number of steps, then only their sizes are told.
+    """
+
+    def __init__(self, blobs: Blobs | None) -> None:
+        self.blobs = blobs
+        self._steps_left = _MOST_STEPS
+
+    def detail(self, found: Found, pair: Pair) -> str:
+        """Describe what changed within a value, or nothing if the values themselves say it."""
+        before, after = found.before, found.after
+        if isinstance(before, list) and isinstance(after, list):
+            return self._changed_elements(before, after)
+        if isinstance(before, str) and isinstance(after, str) and "\n" in before + after:
+            return self._unified(found.key, before.splitlines(), after.splitlines())
+        digests = _digests_of_text(found, pair)
+        if digests is None or self._steps_left <= 0:
+            return ""
+        one, other = map(pair.text, digests)
+        if one is None or other is None:
+            return ""
+        return self._changed_file(found.key.removeprefix("files."), one, other)
+
+    def _changed_file(self, name: str, before: bytes, after: bytes) -> str:
+        sizes = f"{len(before)} and {len(after)} bytes"
+        if max(len(before), len(after)) > _MOST_BYTES:
+            return sizes
+        try:
+            one, other = (data.decode("utf-8").splitlines() for data in (before, after))
+        except UnicodeDecodeError:
+            return f"binary, {sizes}"
+        return self._unified(name, one, other)
+
+    def _unified(self, name: str, before: list[str], after: list[str]) -> str:
+        start, end = _common_ends(before, after)
+        start, end = max(0, start - _CONTEXT_LINES), max(0, end - _CONTEXT_LINES)
+        one, other = before[start : len(before) - end], after[start : len(after) - end]
+        if not self._affords(one, other):
+            return f"{len(before)} and {len(after)} lines"
+        lines = difflib.unified_diff(
+            one, other, f"before/{name}", f"after/{name}", n=_CONTEXT_LINES, lineterm=""
+        )
+        shown = [_shifted(line, start) for line in itertools.islice(lines, _MOST_DETAIL_LINES)]
+        left = sum(1 for _ in lines)
+        if left:
+            shown.append(f"… {left} more line{'s' if left > 1 else ''}")
+        return _shown("\n".join(shown))
+
+    def _changed_elements(self, before: list[Json], after: list[Json]) -> str:
+        """Say which elements of a list changed, as in ``--lr 0.1 → 0.2``."""
+        are_texts = all(isinstance(value, str) for value in (*before, *after))
+        write = str if are_texts else _written
+        one, other = ([write(value) for value in values] for values in (before, after))
+        if not self._affords(one, other):
+            return f"{len(one)} and {len(other)} elements"
+        matcher = difflib.SequenceMatcher(None, one, other, autojunk=False)
+        changes = [
+            change for opcode in matcher.get_opcodes() for change in _changes(one, other, opcode)
+        ]
+        return _shown("; ".join(changes))
+
+    def _affords(self, before: list[str], after: list[str]) -> bool:
+        counts, others = Counter(before), Counter(after)
+        pairs = sum(count * others[line] for line, count in counts.items())
+        steps = len(before) + len(after) + pairs * min(len(before), len(after))
+        if steps > self._steps_left:
+            return False
+        self._steps_left -= steps
+        return True
+
+
+def _digests_of_text(found: Found, pair: Pair) -> tuple[Json, Json] | None:
+    if not found.is_in_both:
+        return None
+    if found.section == "inputs":
+        before, after = (_map(facts).get("blob") for facts in found.values)
+        return before, after
+    is_file = found.section == "code" and found.path[0] == "files"
+    is_patch = found.section == "code" and found.key == "git.patch"
+    explains = is_file or (is_patch and not pair.differs("code", "files"))
+    return found.values if explains else None
+
+
+def _common_ends(before: list[str], after: list[str]) -> tuple[int, int]:
+    """How many lines are the same at the start, and how many of the others at the end."""
+    pairs = zip(before, after, strict=False)
+    start = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    rest = zip(reversed(before[start:]), reversed(after[start:]), strict=False)
+    return start, sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], rest))
+
+
+def _shifted(line: str, by: int) -> str:
+    hunk = re.fullmatch(r"@@ -(\d+)(\S*) \+(\d+)(\S*) @@", line)
+    if hunk is None:
+        return line
+    return f"@@ -{int(hunk[1]) + by}{hunk[2]} +{int(hunk[3]) + by}{hunk[4]} @@"
+
+
+def _changes(before: list[str], after: list[str], opcode: _Opcode) -> list[str]:
+    kind, start, end, other, other_end = opcode
+    if kind == "equal":
+        return []
+    if kind == "replace" and end - start == other_end - other:
+        shift = other - start
+        return [
+            f"{_option(before, index)}{_cut(before[index])} → {_cut(after[index + shift])}"
+            for index in range(start, end)
+        ]
+    removed = [f"removed {_cut(value)}" for value in before[start:end]]
+    return removed + [f"added {_cut(value)}" for value in after[other:other_end]]
+
+
+def _option(elements: list[str], index: int) -> str:
+    option = elements[index - 1] if index else ""
+    takes_value = option.startswith("-") and "=" not in option
+    return f"{option} " if takes_value and not elements[index].startswith("-") else ""
+
+
+def _written(value: Json) -> str:
+    try:
+        return json.dumps(value, sort_keys=True)
+    except (RecursionError, TypeError, ValueError):
+        return "…"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_NAME else text[:_LONGEST_NAME] + "…"

@@ -1,0 +1,96 @@
+"""What is shown of values that a stranger wrote."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manifest.canonical import ABSENT, Json, failed, plain, redacted
+from manifest_client.rendering.moments import age, duration
+from manifest_client.rendering.terminal import folded, shown, styled
+from manifest_client.rendering.values import describe
+
+
+@given(st.text())
+def test_shown_text_has_no_character_that_a_terminal_obeys(text: str) -> None:
+    assert shown(text).isprintable()
+
+
+@given(st.text(st.characters(categories=["L", "N", "P", "S"])))
+def test_ordinary_text_is_shown_as_it_is(text: str) -> None:
+    assert shown(text) == text
+
+
+@pytest.mark.parametrize(
+    ("hostile", "harmless"),
+    [
+        ("\x1b[2J\x1b]0;title\x07", r"\x1b[2J\x1b]0;title\x07"),
+        ("one\ntwo\rthree", r"one\ntwo\rthree"),
+        ("user\u202egpj.exe", r"user\u202egpj.exe"),
+        ("\u2066a\u2069\u200b", r"\u2066a\u2069\u200b"),
+        ("\x9b31m", r"\x9b31m"),
+        ("\ud800", r"\ud800"),
+        ("[red]bold[/red]", "[red]bold[/red]"),
+    ],
+)
+def test_hostile_text_is_visible_and_harmless(hostile: str, harmless: str) -> None:
+    assert shown(hostile) == harmless
+    assert styled(hostile, (hostile, "bad")).plain == harmless * 2
+
+
+@given(st.text(), st.integers(min_value=1, max_value=40))
+def test_folded_text_is_no_wider_than_asked(text: str, width: int) -> None:
+    assert len(folded(text, width)) <= width
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (2, "2"),
+        ("2", '"2"'),
+        (None, "None"),
+        ("None", '"None"'),
+        ("", '""'),
+        (" padded", '" padded"'),
+        ("tf32", "tf32"),
+        (True, "True"),
+        (plain(float("nan")), "nan"),
+        (plain(2**70), str(2**70)),
+        (ABSENT, "not set"),
+        (redacted("secret", b"salt"), "redacted ("),
+        (failed(OSError("gone")), "could not be read: OSError: gone"),
+        (["a", 1], "[a, 1]"),
+        ({"kind": "python", "digest": "xxh3:abc"}, "kind: python, digest: xxh3:abc"),
+        ("sha256:" + "a" * 64, "sha256:aaaaaaaaaaaa…"),
+        ({}, "empty"),
+    ],
+)
+def test_a_value_is_said_so_that_other_values_read_otherwise(value: Json, said: str) -> None:
+    assert describe(value).startswith(said)
+
+
+def test_a_state_in_bytes_is_said_by_size_and_digest() -> None:
+    state = {"$bytes": base64.b64encode(bytes(5056)).decode()}
+    assert describe(state).startswith("5056 bytes, sha256:")
+    assert describe({"$bytes": "no base64!"}) == "bytes that cannot be read"
+
+
+def test_moments_are_said_in_one_unit() -> None:
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    assert age("2026-01-01T23:59:48.5Z", now) == "11 s"
+    assert age("2026-01-01T23:50:00Z", now) == "10 min"
+    assert age("2026-01-01T12:00:00Z", now) == "12 h"
+    assert age("2025-12-20T00:00:00Z", now) == "13 d"
+    assert age("2027-01-01T00:00:00Z", now) == "now"
+
+
+def test_durations_are_said_in_two_units_at_most() -> None:
+    start = "2026-01-01T00:00:00Z"
+    assert duration(start, "2026-01-01T00:00:00.84Z") == "0.8 s"
+    assert duration(start, "2026-01-01T00:00:12Z") == "12 s"
+    assert duration(start, "2026-01-01T00:03:05Z") == "3 min 5 s"
+    assert duration(start, "2026-01-01T02:04:05Z") == "2 h 4 min"

@@ -1,0 +1,556 @@
+"""Captured source, laid out again, is the same to the byte; real repositories throughout."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from manifest.environment.source import (
+    LeftOut,
+    SourceState,
+    UntrackedFile,
+    capture_source,
+    restore_source,
+)
+from manifest.errors import NotReplayable
+
+BINARY = bytes(range(256)) * 40
+
+
+@pytest.fixture(autouse=True)
+def git_of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git without anyone's configuration, and a scratch folder to look into afterwards."""
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "config").write_text("[user]\nname = Ada\nemail = ada@example.org\n")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+
+
+def git(folder: Path, *arguments: str) -> bytes:
+    done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, check=True)
+    return done.stdout.strip()
+
+
+def make_repository(folder: Path) -> Path:
+    folder.mkdir()
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    (folder / "train.py").write_text("a = 1\nb = 2\nc = 3\n")
+    (folder / "data.bin").write_bytes(BINARY)
+    (folder / "package").mkdir()
+    (folder / "package" / "model.py").write_text("class Model: ...\n" * 20)
+    (folder / "run.sh").write_text("echo\n")
+    (folder / "link").symlink_to("train.py")
+    (folder / ".gitignore").write_text("ignored/\n")
+    git(folder, "add", "-A")
+    git(folder, "commit", "--quiet", "-m", "first")
+    return folder
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return make_repository(tmp_path / "repository")
+
+
+def contents(folder: Path) -> dict[bytes, tuple[str, bytes]]:
+    """Every file below a folder, with what git would notice about it."""
+    found: dict[bytes, tuple[str, bytes]] = {}
+    for where, folders, names in os.walk(os.fsencode(folder)):
+        folders[:] = [name for name in folders if name not in (b".git", b"ignored")]
+        links = [name for name in folders if os.path.islink(os.path.join(where, name))]
+        for name in [*names, *links]:
+            path = os.path.join(where, name)
+            if name == b".git":
+                continue
+            key = os.path.relpath(path, os.fsencode(folder))
+            if os.path.islink(path):
+                found[key] = ("link", os.readlink(path))
+            else:
+                mode = "run" if os.stat(path).st_mode & stat.S_IXUSR else "file"
+                found[key] = (mode, Path(os.fsdecode(path)).read_bytes())
+    return found
+
+
+def restored(state: SourceState, repository: Path) -> Path:
+    copy = repository.parent / "copy"
+    assert restore_source(state, copy, repository) == state.tree
+    return copy
+
+
+def assert_round_trip(repository: Path) -> SourceState:
+    objects = git(repository, "count-objects", "-v")
+    status = git(repository, "status", "--porcelain=v2", "-z")
+    state = capture_source(repository)
+    assert state.problem is None
+    assert git(repository, "count-objects", "-v") == objects
+    assert git(repository, "status", "--porcelain=v2", "-z") == status
+    copy = restored(state, repository)
+    assert contents(copy) == contents(repository)
+    assert git(copy, "rev-parse", "HEAD") == git(repository, "rev-parse", "HEAD")
+    assert os.listdir(repository.parent / "scratch") == []
+    return state
+
+
+def test_a_clean_tree_is_its_commit(repository: Path) -> None:
+    state = assert_round_trip(repository)
+    assert state.commit == git(repository, "rev-parse", "HEAD").decode()
+    assert state.tree == git(repository, "rev-parse", "HEAD^{tree}").decode()
+    assert (state.branch, state.is_dirty, state.patch, state.untracked) == ("main", False, b"", ())
+    assert state.root == repository
+    assert state.gaps == ()
+
+
+def staged(root: Path) -> None:
+    (root / "train.py").write_text("a = 1\nb = 20\nc = 3\n")
+    git(root, "add", "train.py")
+
+
+def unstaged(root: Path) -> None:
+    (root / "train.py").write_text("a = 1\nb = 20\nc = 3\n")
+
+
+def staged_then_changed_again(root: Path) -> None:
+    staged(root)
+    (root / "train.py").write_text("a = 100\n")
+
+
+def staged_then_changed_back(root: Path) -> None:
+    staged(root)
+    (root / "train.py").write_text("a = 1\nb = 2\nc = 3\n")
+
+
+def changed_with_the_same_size_at_once(root: Path) -> None:
+    (root / "train.py").write_text("a = 1\nb = 7\nc = 3\n")
+    git(root, "add", "train.py")
+    (root / "train.py").write_text("a = 1\nb = 8\nc = 3\n")
+
+
+def deleted(root: Path) -> None:
+    (root / "train.py").unlink()
+    git(root, "rm", "--quiet", "data.bin")
+
+
+def renamed(root: Path) -> None:
+    git(root, "mv", "package/model.py", "network.py")
+    (root / "network.py").write_text("class Model: ...\n" * 20 + "x = 1\n")
+
+
+def binary(root: Path) -> None:
+    (root / "data.bin").write_bytes(BINARY[::-1])
+    (root / "new.bin").write_bytes(BINARY)
+    git(root, "add", "new.bin")
+
+
+def mode_changed(root: Path) -> None:
+    (root / "run.sh").chmod(0o755)
+
+
+def links_changed(root: Path) -> None:
+    (root / "link").unlink()
+    (root / "link").symlink_to("data.bin")
+    (root / "data").symlink_to("/nowhere/at/all")
+    (root / "folder").symlink_to("package")
+
+
+def a_file_became_a_link_and_a_link_a_file(root: Path) -> None:
+    (root / "train.py").unlink()
+    (root / "train.py").symlink_to("run.sh")
+    (root / "link").unlink()
+    (root / "link").write_text("a file\n")
+
+
+def a_file_became_a_folder_and_a_folder_a_file(root: Path) -> None:
+    (root / "run.sh").unlink()
+    (root / "run.sh").mkdir()
+    (root / "run.sh" / "inner.py").write_text("x = 1\n")
+    (root / "package" / "model.py").unlink()
+    (root / "package").rmdir()
+    (root / "package").write_text("no folder\n")
+
+
+def untracked(root: Path) -> None:
+    (root / "notes.txt").write_bytes(b"no newline at the end")
+    (root / "tool").write_text("#!/bin/sh\n")
+    (root / "tool").chmod(0o755)
+    (root / "deep" / "er").mkdir(parents=True)
+    (root / "deep" / "er" / "empty.py").touch()
+    (root / "crlf.txt").write_bytes(b"a\r\nb\r\n")
+
+
+def without_a_newline_at_the_end(root: Path) -> None:
+    (root / "train.py").write_bytes(b"a = 1\nb = 2\nc = 3")
+    (root / "run.sh").write_bytes(b"")
+
+
+def with_names_of_any_bytes(root: Path) -> None:
+    for name in (b"caf\xe9.py", "café.py".encode(), b'quo"te\n.py', b" space ", b"*.py", b"-f"):
+        path = os.path.join(os.fsencode(root), name)
+        for kind in (b"", b"tracked"):
+            with open(path + kind, "wb") as file:
+                file.write(b"\xff\x00" + name)
+    names = [name for name in os.listdir(os.fsencode(root)) if name.endswith(b"tracked")]
+    literally = {**os.environ, "GIT_LITERAL_PATHSPECS": "1"}
+    subprocess.run(["git", "-C", root, "add", "--", *names], env=literally, check=True)
+    for name in names:
+        with open(os.path.join(os.fsencode(root), name), "ab") as file:
+            file.write(b"more")
+
+
+def intended_to_add(root: Path) -> None:
+    (root / "soon.py").write_text("x = 1\n")
+    git(root, "add", "-N", "soon.py")
+
+
+def removed_from_git_only(root: Path) -> None:
+    git(root, "rm", "--cached", "--quiet", "train.py")
+
+
+def hidden_from_git(root: Path) -> None:
+    git(root, "update-index", "--assume-unchanged", "train.py")
+    git(root, "update-index", "--skip-worktree", "run.sh")
+    (root / "train.py").write_text("a = 5\n")
+    (root / "run.sh").write_text("echo hidden\n")
+
+
+def in_the_middle_of_a_merge(root: Path) -> None:
+    git(root, "checkout", "--quiet", "-b", "other")
+    (root / "train.py").write_text("a = 2\n")
+    git(root, "commit", "--quiet", "-am", "other")
+    git(root, "checkout", "--quiet", "main")
+    (root / "train.py").write_text("a = 3\n")
+    git(root, "commit", "--quiet", "-am", "main")
+    subprocess.run(["git", "-C", root, "merge", "other"], capture_output=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        staged,
+        unstaged,
+        staged_then_changed_again,
+        changed_with_the_same_size_at_once,
+        deleted,
+        renamed,
+        binary,
+        mode_changed,
+        links_changed,
+        a_file_became_a_link_and_a_link_a_file,
+        a_file_became_a_folder_and_a_folder_a_file,
+        untracked,
+        without_a_newline_at_the_end,
+        with_names_of_any_bytes,
+        intended_to_add,
+        removed_from_git_only,
+        hidden_from_git,
+        in_the_middle_of_a_merge,
+    ],
+    ids=lambda change: change.__name__,
+)
+def test_a_changed_tree_comes_back_to_the_byte(repository: Path, change: object) -> None:
+    assert callable(change)
+    change(repository)
+    state = assert_round_trip(repository)
+    assert state.is_dirty
+    assert state.gaps == ()
+
+
+def test_a_change_that_was_taken_back_is_no_change(repository: Path) -> None:
+    staged_then_changed_back(repository)
+    assert assert_round_trip(repository).patch == b""
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "diff.noprefix=true",
+        "diff.mnemonicPrefix=true",
+        "diff.context=0",
+        "diff.renames=copies",
+        "color.ui=always",
+        "diff.external=false",
+        "diff.submodule=log",
+        "core.autocrlf=input",
+        "diff.relative=true",
+        "apply.whitespace=error",
+        "core.fsmonitor=false",
+        "diff.orderFile=x",
+        "core.quotePath=true",
+        "core.splitIndex=true",
+        "diff.suppressBlankEmpty=true",
+        "status.showUntrackedFiles=no",
+        "core.safecrlf=true",
+        "core.untrackedCache=true",
+    ],
+)
+def test_what_the_user_configured_does_not_spoil_the_patch(repository: Path, setting: str) -> None:
+    git(repository, "config", *setting.split("="))
+    for change in (unstaged, renamed, binary, mode_changed):
+        change(repository)
+    (repository / "blank.py").write_text("a\n\n\n   \nb \n")
+    state = capture_source(repository)
+    assert state.problem is None
+    assert state.patch.startswith(b"diff --git a/")
+    assert contents(restored(state, repository)) == contents(repository)
+
+
+def test_hooks_and_monitors_of_the_repository_do_not_run(repository: Path) -> None:
+    witness = repository.parent / "witness"
+    hook = repository.parent / "hook"
+    hook.write_text(f"#!/bin/sh\ntouch {witness}\n")
+    hook.chmod(0o755)
+    for name in ("post-checkout", "post-index-change", "pre-applypatch"):
+        (repository / ".git" / "hooks").mkdir(exist_ok=True)
+        (repository / ".git" / "hooks" / name).symlink_to(hook)
+    git(repository, "config", "core.fsmonitor", str(hook))
+    unstaged(repository)
+    restored(capture_source(repository), repository)
+    assert not witness.exists()
+
+
+def test_a_subfolder_means_the_whole_repository(repository: Path) -> None:
+    unstaged(repository)
+    assert capture_source(repository / "package") == capture_source(repository)
+
+
+def test_a_linked_working_tree_is_one_of_its_own(repository: Path) -> None:
+    linked = repository.parent / "linked"
+    git(repository, "worktree", "add", "--quiet", "-b", "side", str(linked))
+    unstaged(linked)
+    untracked(linked)
+    state = assert_round_trip(linked)
+    assert (state.root, state.branch) == (linked, "side")
+    assert not capture_source(repository).is_dirty
+
+
+def test_variables_of_a_hook_that_we_run_in_do_not_lead_elsewhere(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    monkeypatch.setenv("GIT_INDEX_FILE", "/nowhere/index")
+    assert capture_source(repository).problem is None
+
+
+def test_a_submodule_is_laid_out_at_the_commit_it_was_at(repository: Path, tmp_path: Path) -> None:
+    library = make_repository(tmp_path / "library")
+    allowed = ("-c", "protocol.file.allow=always")
+    git(repository, *allowed, "submodule", "--quiet", "add", str(library), "library")
+    git(repository, "commit", "--quiet", "-m", "with a submodule")
+    within = repository / "library"
+    (within / "train.py").write_text("z = 1\n")
+    git(within, "commit", "--quiet", "-am", "second")
+    state = assert_round_trip(repository)
+    assert [item.path for item in state.submodules] == [b"library"]
+    assert state.submodules[0].commit == git(within, "rev-parse", "HEAD").decode()
+    assert state.gaps == ()
+    (within / "train.py").write_text("z = 2\n")
+    assert capture_source(repository).gaps == ("library: a submodule with uncommitted changes",)
+
+
+def test_addresses_are_kept_without_credentials(repository: Path) -> None:
+    git(repository, "remote", "add", "mirror", "https://ada:hunter2@mirror.example/r.git")
+    git(repository, "remote", "add", "origin", "https://ghp_secret@host.example/r.git")
+    state = capture_source(repository)
+    assert state.remote == "https://host.example/r.git"
+    assert state.remotes == {
+        "mirror": "https://mirror.example/r.git",
+        "origin": "https://host.example/r.git",
+    }
+
+
+def test_a_huge_file_is_left_out_and_named(repository: Path) -> None:
+    unstaged(repository)
+    (repository / "checkpoint.pt").write_bytes(bytes(300_000))
+    (repository / "data.bin").write_bytes(bytes(200_000))
+    (repository / "small.py").write_text("x = 1\n")
+    state = capture_source(repository, most_bytes_a_file=100_000)
+    assert {(item.path, item.size) for item in state.left_out} == {
+        (b"checkpoint.pt", 300_000),
+        (b"data.bin", 200_000),
+    }
+    assert len(state.gaps) == 2
+    copy = restored(state, repository)
+    assert (copy / "data.bin").read_bytes() == BINARY
+    assert (copy / "train.py").read_text() == (repository / "train.py").read_text()
+    assert (copy / "small.py").exists()
+    assert not (copy / "checkpoint.pt").exists()
+
+
+def test_of_many_files_the_small_ones_are_kept(repository: Path) -> None:
+    (repository / "a.log").write_bytes(bytes(60_000))
+    (repository / "b.log").write_bytes(bytes(50_000))
+    (repository / "c.py").write_text("x = 1\n")
+    state = capture_source(repository, most_bytes=100_000)
+    assert [file.path for file in state.untracked] == [b"b.log", b"c.py"]
+    assert [item.path for item in state.left_out] == [b"a.log"]
+
+
+def test_pipes_and_ignored_files_are_not_looked_at_and_nested_repositories_are_named(
+    repository: Path,
+) -> None:
+    os.mkfifo(repository / "pipe")  # git does not list it
+    (repository / "ignored").mkdir()
+    (repository / "ignored" / "x").write_text("x")
+    (repository / "package" / "__pycache__").mkdir()
+    (repository / "package" / "__pycache__" / "model.pyc").write_text("x")
+    make_repository(repository / "nested")
+    state = capture_source(repository)
+    assert state.untracked == ()
+    assert state.left_out == (LeftOut(b"nested/", 0, "a repository of its own"),)
+
+
+def test_a_shallow_clone_and_a_detached_commit_are_enough(repository: Path) -> None:
+    git(repository, "commit", "--quiet", "--allow-empty", "-m", "second")
+    clone = repository.parent / "clone"
+    source = f"file://{repository}"
+    git(repository, "clone", "--quiet", "--depth=1", source, str(clone))
+    git(clone, "checkout", "--quiet", "--detach")
+    unstaged(clone)
+    state = assert_round_trip(clone)
+    assert state.branch is None
+    assert git(repository.parent / "copy", "log", "--oneline").count(b"\n") == 0
+
+
+def test_what_is_no_repository_says_so(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet", "--bare", "bare")
+    for folder, word in (
+        (tmp_path / "scratch", "not a git repository"),
+        (tmp_path / "missing", "not a folder"),
+        (tmp_path / "bare", "bare repository"),
+    ):
+        state = capture_source(folder)
+        assert word in str(state.problem)
+        assert state.gaps == (state.problem,)
+
+
+def test_a_repository_without_a_commit_says_so(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet", "--initial-branch=main", "empty")
+    state = capture_source(tmp_path / "empty")
+    assert state.problem == "the branch main has no commit yet"
+    assert state.branch == "main"
+
+
+def test_a_damaged_repository_says_so(repository: Path) -> None:
+    unstaged(repository)
+    (repository / ".git" / "index").write_bytes(b"DIRC damaged")
+    state = capture_source(repository)
+    assert "index" in str(state.problem)
+    assert state.commit is not None
+    for file in (repository / ".git" / "objects").glob("??/*"):
+        file.unlink()
+    assert "HEAD is damaged" in str(capture_source(repository).problem)
+
+
+def test_without_git_it_says_so(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(repository))
+    assert capture_source(repository).problem == "git is not installed"
+
+
+def test_a_git_that_hangs_is_ended(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = repository.parent / "bin"
+    slow.mkdir()
+    (slow / "git").write_text("#!/bin/sh\nexec sleep 60\n")
+    (slow / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow}:{os.environ['PATH']}")
+    state = capture_source(repository, timeout_seconds=0.1)
+    assert "took over 0.1 s" in str(state.problem)
+
+
+def test_a_commit_that_is_not_there_is_asked_for(repository: Path, tmp_path: Path) -> None:
+    state = capture_source(repository)
+    other = make_repository(tmp_path / "other")
+    git(other, "commit", "--quiet", "--amend", "-m", "another")
+    (repository / "train.py").write_text("new")
+    git(repository, "commit", "--quiet", "-am", "second")
+    state = capture_source(repository)
+    with pytest.raises(NotReplayable, match="fetch it there first"):
+        restore_source(state, tmp_path / "copy", other)
+
+
+@pytest.mark.parametrize("commit", ["--upload-pack=x", "HEAD", "main", "", None])
+def test_only_the_name_of_a_commit_is_checked_out(repository: Path, commit: str | None) -> None:
+    state = replace(capture_source(repository), commit=commit)
+    with pytest.raises(NotReplayable):
+        restore_source(state, repository.parent / "copy", repository)
+
+
+def test_a_folder_with_files_in_it_is_not_written_to(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "precious").touch()
+    with pytest.raises(NotReplayable, match="not empty"):
+        restore_source(capture_source(repository), tmp_path / "copy", repository)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"../evil",
+        b"/tmp/evil",
+        b"a/../../evil",
+        b".git/hooks/post-checkout",
+        b".GIT/config",
+        b"a/.git/config",
+        b".git./config",
+        b"",
+        b"a//b",
+        b"a\0b",
+        b"out/evil",
+        b"train.py",
+    ],
+)
+def test_nothing_is_written_outside_the_folder(repository: Path, path: bytes) -> None:
+    outside = repository.parent / "outside"
+    outside.mkdir()
+    files = (
+        UntrackedFile(b"out", "120000", os.fsencode(outside)),
+        UntrackedFile(path, "100755", b"evil"),
+    )
+    state = replace(capture_source(repository), untracked=files)
+    with pytest.raises(NotReplayable):
+        restore_source(state, repository.parent / "copy", repository)
+    assert list(outside.iterdir()) == []
+    assert not (repository.parent / "evil").exists()
+
+
+@pytest.mark.parametrize("path", ["../evil", "/tmp/evil", ".git/config", "out/evil"])
+def test_a_patch_cannot_leave_the_folder(repository: Path, path: str) -> None:
+    outside = repository.parent / "outside"
+    outside.mkdir()
+    patch = (
+        "diff --git a/out b/out\nnew file mode 120000\n--- /dev/null\n+++ b/out\n"
+        f"@@ -0,0 +1 @@\n+{outside}\n\\ No newline at end of file\n"
+        f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n"
+        "@@ -0,0 +1 @@\n+evil\n"
+    )
+    state = replace(capture_source(repository), patch=patch.encode())
+    with pytest.raises(NotReplayable):
+        restore_source(state, repository.parent / "copy", repository)
+    assert list(outside.iterdir()) == []
+    assert not (repository.parent / "evil").exists()
+
+
+def test_a_patch_that_does_not_fit_changes_nothing(repository: Path) -> None:
+    unstaged(repository)
+    state = capture_source(repository)
+    broken = replace(state, patch=state.patch.replace(b"-b = 2", b"-b = 3"))
+    with pytest.raises(NotReplayable):
+        restore_source(broken, repository.parent / "copy", repository)
+    assert (repository.parent / "copy" / "train.py").read_text() == "a = 1\nb = 2\nc = 3\n"
+
+
+def test_source_that_came_out_otherwise_is_refused(repository: Path) -> None:
+    unstaged(repository)
+    state = capture_source(repository)
+    altered = replace(state, patch=state.patch.replace(b"+b = 20", b"+b = 21"))
+    with pytest.raises(NotReplayable, match="expected the tree"):
+        restore_source(altered, repository.parent / "copy", repository)
+
+
+def test_what_could_not_be_captured_cannot_be_restored(repository: Path, tmp_path: Path) -> None:
+    state = capture_source(tmp_path / "scratch")
+    with pytest.raises(NotReplayable, match="not a git repository"):
+        restore_source(state, tmp_path / "copy", repository)

@@ -1,0 +1,552 @@
+from __future__ import annotations
+
+import copy
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manifest.canonical import ABSENT, Digest, digest_bytes
+from manifest.diffing import conclude, diff, diff_many, diff_sections
+from manifest.models import SECTIONS, Difference, Manifest, Process, TrailSummary
+
+Sections = dict[str, dict[str, Any]]
+
+A = "01900000-0000-7000-8000-00000000000a"
+B = "01900000-0000-7000-8000-00000000000b"
+C = "01900000-0000-7000-8000-00000000000c"
+
+
+def manifest(
+    sections: Mapping[str, Any], *, run_id: str = A, processes: dict[str, Process] | None = None
+) -> Manifest:
+    return Manifest(
+        schema=1,
+        id=run_id,
+        project="digits",
+        status="finished",
+        started_at="2026-01-01T00:00:00Z",
+        mode="run",
+        sections=dict(sections),
+        processes=processes or {},
+    )
+
+
+def differences(before: Sections, after: Sections, **options: Any) -> tuple[Difference, ...]:
+    return diff(manifest(before), manifest(after, run_id=B), **options).differences
+
+
+def only(before: Sections, after: Sections, **options: Any) -> Difference:
+    (difference,) = differences(before, after, **options)
+    return difference
+
+
+def stored(*texts: bytes) -> tuple[list[Digest], Callable[[Digest], bytes | None]]:
+    digests = [digest_bytes(text) for text in texts]
+    return digests, dict(zip(digests, texts, strict=True)).get
+
+
+# What counts as a difference.
+
+
+def test_equal_runs_have_no_difference() -> None:
+    found = diff(
+        manifest({"packages": {"torch": "2.13.0"}}), manifest({"packages": {"torch": "2.13.0"}})
+    )
+    assert (found.differences, found.conclusion) == ((), "No recorded difference.")
+    assert found.compared == 1
+
+
+def test_diff_ignores_the_order_of_packages() -> None:
+    assert differences({"packages": {"a": "1", "b": "2"}}, {"packages": {"b": "2", "a": "1"}}) == ()
+
+
+def test_ids_times_and_names_are_no_differences() -> None:
+    before = manifest({"config": {"lr": 1}})
+    after = before.model_copy(
+        update={"id": B, "name": "again", "started_at": "2027-01-01T00:00:00Z", "exit_code": 0}
+    )
+    assert diff(before, after).differences == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (True, 1),
+        (0, False),
+        (1, 1.0),
+        (0.0, -0.0),
+        (0.1, 0.1 + 2**-56),
+        ("1", 1),
+        (None, False),
+        ([], {}),
+        ([1], [1.0]),
+        ([1, 2], [2, 1]),
+        ({"$float": "nan"}, {"$float": "inf"}),
+        ({"$float": "nan"}, "nan"),
+        ({"$int": "9007199254740993"}, {"$int": "9007199254740994"}),
+        (ABSENT, {"$redacted": "aa"}),
+        (ABSENT, None),
+    ],
+)
+def test_values_differ_by_type_and_by_bits(before: object, after: object) -> None:
+    difference = only({"settings": {"k": before}}, {"settings": {"k": after}})
+    assert (difference.before, difference.after) == (before, after)
+    assert difference.was_captured_before
+    assert difference.was_captured_after
+
+
+@pytest.mark.parametrize(
+    "value", [{"$float": "nan"}, float("nan"), 10**400, ABSENT, {"$bytes": ""}]
+)
+def test_a_value_equals_itself(value: object) -> None:
+    assert differences({"settings": {"k": value}}, {"settings": {"k": copy.deepcopy(value)}}) == ()
+
+
+def test_a_nan_with_other_bits_is_another_value() -> None:
+    payload = struct.unpack("<d", struct.pack("<Q", 0x7FF8000000000001))[0]
+    assert differences({"settings": {"k": float("nan")}}, {"settings": {"k": payload}}) != ()
+
+
+def test_not_captured_absent_and_redacted_are_three_different_things() -> None:
+    values: list[dict[str, Any]] = [{}, {"k": ABSENT}, {"k": {"$redacted": "aa"}}, {"k": "v"}]
+    for one in values:
+        for other in values:
+            found = differences({"settings": one}, {"settings": other})
+            assert len(found) == (0 if one == other else 1)
+            for each in found:
+                assert (each.was_captured_before, each.was_captured_after) == (
+                    bool(one),
+                    bool(other),
+                )
+
+
+def test_what_one_run_did_not_capture_has_an_unknown_effect() -> None:
+    difference = only({"settings": {}}, {"settings": {"torch.num_threads": 2}})
+    assert difference.impact == "unknown"
+    assert "not captured in the first run" in difference.reason
+
+
+def test_a_package_that_is_not_listed_is_absent_rather_than_not_captured() -> None:
+    difference = only({"packages": {"a": "1"}}, {"packages": {"a": "1", "numpy": "2.4.6"}})
+    assert (difference.before, difference.was_captured_before) == (ABSENT, True)
+    assert difference.impact == "certain"
+
+
+def test_packages_of_a_run_that_lists_none_are_not_captured() -> None:
+    difference = only({}, {"packages": {"numpy": "2.4.6"}})
+    assert (difference.was_captured_before, difference.impact) == (False, "unknown")
+
+
+def test_an_empty_map_is_not_a_missing_one() -> None:
+    assert only({"config": {"a": {}}}, {"config": {"a": {"b": 1}}}).key == "a.b"
+    assert only({"settings": {"a": {}}}, {"settings": {}}).key == "a"
+
+
+def test_keys_of_nested_maps_are_joined_by_dots() -> None:
+    difference = only(
+        {"config": {"model": {"layers": {"n": 1}}}}, {"config": {"model": {"layers": {"n": 2}}}}
+    )
+    assert (difference.key, difference.before, difference.after) == ("model.layers.n", 1, 2)
+
+
+def test_a_value_in_place_of_a_map_is_one_difference() -> None:
+    difference = only({"config": {"a": {"b": 1, "c": 2}}}, {"config": {"a": "b"}})
+    assert (difference.key, difference.before, difference.after) == ("a", {"b": 1, "c": 2}, "b")
+
+
+def test_a_key_that_contains_a_dot_is_not_a_path() -> None:
+    found = differences({"config": {"a.b": 1}}, {"config": {"a": {"b": 1}}})
+    assert [each.key for each in found] == ["a.b", "a.b"]
+
+
+def test_a_section_that_looks_like_a_stand_in_is_compared_all_the_same() -> None:
+    assert only({"config": {"$float": "1"}}, {"config": {"$float": "2"}}).key == "$float"
+
+
+def test_a_variable_that_is_not_recorded_is_unset() -> None:
+    difference = only(
+        {"environment": {"env.A": "1"}}, {"environment": {"env.A": "1", "env.NCCL_ALGO": "Tree"}}
+    )
+    assert (difference.before, difference.impact) == (ABSENT, "certain")
+
+
+def test_a_variable_that_the_program_left_alone_has_its_first_value() -> None:
+    started = {"env.OMP_DYNAMIC": "a"}
+    difference = only(
+        {"environment": started}, {"environment": {**started, "env_now.OMP_DYNAMIC": "b"}}
+    )
+    assert (difference.key, difference.before, difference.after) == (
+        "env_now.OMP_DYNAMIC",
+        "a",
+        "b",
+    )
+    assert difference.impact == "certain"
+
+
+def test_deeply_nested_values_are_compared() -> None:
+    def nest(value: object) -> object:
+        for level in range(20_000):
+            value = [value] if level % 2 else {"k": value}
+        return value
+
+    before, after = {"config": {"k": nest(1)}}, {"config": {"k": nest(2)}}
+    assert len(differences(before, after)) == 1
+    assert differences(before, {"config": {"k": nest(1)}}) == ()
+
+
+# Ranking and the sentence.
+
+
+def test_the_most_consequential_difference_comes_first() -> None:
+    before = {
+        "packages": {"pip": "1", "unheard-of": "1"},
+        "settings": {"torch.num_threads": 1, "torch.anomaly": True, "sdpa.overrideable": True},
+        "code": {"files": {"train.py": "a"}},
+    }
+    after = {
+        "packages": {"pip": "2", "unheard-of": "2"},
+        "settings": {"torch.num_threads": 2, "torch.anomaly": False, "sdpa.overrideable": False},
+        "code": {"files": {"train.py": "b"}},
+    }
+    found = differences(before, after)
+    assert [(each.impact, each.key) for each in found] == [
+        ("certain", "files.train.py"),
+        ("certain", "torch.num_threads"),
+        ("possible", "sdpa.overrideable"),
+        ("unknown", "unheard-of"),
+        ("performance", "torch.anomaly"),
+        ("informational", "pip"),
+    ]
+
+
+def test_a_difference_says_why_it_matters_and_where_that_is_written() -> None:
+    difference = only(
+        {"settings": {"torch.num_threads": 1}}, {"settings": {"torch.num_threads": 2}}
+    )
+    assert difference.reason
+    assert difference.source
+
+
+def test_a_key_without_a_rule_says_so() -> None:
+    difference = only({"settings": {"nobody.knows": 1}}, {"settings": {"nobody.knows": 2}})
+    assert (difference.impact, difference.reason) == ("unknown", "no rule is known for this key")
+
+
+def difference(impact: str, key: str, section: str = "settings") -> Difference:
+    return Difference.model_validate(
+        {"section": section, "key": key, "before": 1, "after": 2, "impact": impact, "reason": "r"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        ([], "No recorded difference."),
+        (
+            [("certain", "torch.num_threads", "settings"), ("certain", "files.train.py", "code")],
+            "2 differences change results: torch.num_threads, train.py; "
+            "the runs cannot be expected to agree.",
+        ),
+        (
+            [("certain", "numpy", "packages")],
+            "1 difference changes results: packages.numpy; the runs cannot be expected to agree.",
+        ),
+        (
+            [("certain", "a", "settings"), ("possible", "b", "settings")],
+            "1 difference changes results: a; 1 more can; the runs cannot be expected to agree.",
+        ),
+        (
+            [("possible", "lr", "config")],
+            "1 difference can change results: config.lr; the runs may not agree.",
+        ),
+        (
+            [("possible", "a", "settings"), ("unknown", "b", "settings")],
+            "1 difference can change results: a; the runs may not agree.",
+        ),
+        (
+            [("unknown", "a", "settings"), ("unknown", "b", "hardware")],
+            "2 differences of unknown effect: a, b; the runs may not agree.",
+        ),
+        (
+            [("performance", "a", "settings"), ("informational", "b", "settings")],
+            "Nothing that can change results differs.",
+        ),
+        (
+            [("certain", key, "settings") for key in "abcdefg"],
+            "7 differences change results: a, b, c, d, e, and 2 more; "
+            "the runs cannot be expected to agree.",
+        ),
+    ],
+)
+def test_the_conclusion_is_one_sentence(found: list[tuple[str, str, str]], sentence: str) -> None:
+    assert conclude([difference(*each) for each in found]) == sentence
+
+
+def test_the_conclusion_stays_one_line_whatever_the_keys_are() -> None:
+    sentence = conclude([difference("certain", "a\nb" * 500)])
+    assert "\n" not in sentence
+    assert len(sentence) < 200
+
+
+# Details.
+
+
+def test_a_changed_argument_is_shown_with_its_option() -> None:
+    before = ["python", "train.py", "--lr", "0.1", "--fast", "--seed=1"]
+    after = ["python", "train.py", "--lr", "0.2", "--seed=2", "--verbose", "-n"]
+    found = only({"command": {"argv": before}}, {"command": {"argv": after}})
+    assert found.detail.startswith("--lr 0.1 → 0.2")
+    assert "added --verbose" in found.detail or "--fast" in found.detail
+
+
+def test_an_added_argument_is_shown_as_added() -> None:
+    found = only({"command": {"argv": ["t.py"]}}, {"command": {"argv": ["t.py", "--fast"]}})
+    assert (found.detail, found.before, found.after) == (
+        "added --fast",
+        ["t.py"],
+        ["t.py", "--fast"],
+    )
+
+
+def test_elements_that_only_differ_by_type_are_told_apart() -> None:
+    assert only({"config": {"k": [1, 2]}}, {"config": {"k": ["1", 2]}}).detail == '1 → "1"'
+
+
+def test_a_changed_source_file_is_shown_as_a_unified_diff() -> None:
+    lines = [f"line {number}" for number in range(1, 41)]
+    changed = [*lines[:19], "changed", *lines[20:]]
+    (before, after), blobs = stored("\n".join(lines).encode(), "\n".join(changed).encode())
+    found = only(
+        {"code": {"files": {"a/train.txt": before}}},
+        {"code": {"files": {"a/train.txt": after}}},
+        blobs=blobs,
+    )
+    assert found.detail.splitlines() == [
+        "--- before/a/train.txt",
+        "+++ after/a/train.txt",
+        "@@ -17,7 +17,7 @@",
+        " line 17",
+        " line 18",
+        " line 19",
+        "-line 20",
+        "+changed",
+        " line 21",
+        " line 22",
+        " line 23",
+    ]
+
+
+def test_a_long_diff_is_cut_and_says_by_how_much() -> None:
+    texts = ["".join(f"{word} {number}\n" for number in range(500)).encode() for word in ("a", "b")]
+    (before, after), blobs = stored(*texts)
+    found = only(
+        {"code": {"files": {"x.py": before}}}, {"code": {"files": {"x.py": after}}}, blobs=blobs
+    )
+    lines = found.detail.splitlines()
+    assert (len(lines), lines[-1]) == (401, "… 603 more lines")
+
+
+def test_files_that_would_take_long_to_compare_are_only_measured() -> None:
+    text = b"".join(b"l%d\n" % (number % 2_000) for number in range(20_000))
+    (before, after), blobs = stored(b"first\n" + text + b"last\n", b"f\n" + text[::-1] + b"l\n")
+    found = only(
+        {"code": {"files": {"x.txt": before}}}, {"code": {"files": {"x.txt": after}}}, blobs=blobs
+    )
+    assert found.detail == "20002 and 20003 lines"
+
+
+def test_binary_files_are_only_measured() -> None:
+    (before, after), blobs = stored(b"\xff\xfe", b"\xff")
+    found = only(
+        {"inputs": {"w.pt": {"size": 2, "blob": before}}},
+        {"inputs": {"w.pt": {"size": 1, "blob": after}}},
+        blobs=blobs,
+    )
+    assert found.detail == "binary, 2 and 1 bytes"
+
+
+def test_a_patch_is_shown_only_where_no_file_explains_it() -> None:
+    (before, after, other), blobs = stored(b"+a\n", b"+b\n", b"c\n")
+    patches = {"git.patch": before}, {"git.patch": after}
+    assert "+b" in only({"code": patches[0]}, {"code": patches[1]}, blobs=blobs).detail
+    found = differences(
+        {"code": {**patches[0], "files": {"x.txt": before}}},
+        {"code": {**patches[1], "files": {"x.txt": other}}},
+        blobs=blobs,
+    )
+    assert {each.key: bool(each.detail) for each in found} == {
+        "files.x.txt": True,
+        "git.patch": False,
+    }
+
+
+def test_a_file_whose_text_is_lacking_differs_without_detail() -> None:
+    found = only(
+        {"code": {"files": {"x.py": "sha256:" + "0" * 64}}},
+        {"code": {"files": {"x.py": "not a digest"}}},
+        blobs=lambda digest: None,
+    )
+    assert (found.impact, found.detail) == ("certain", "")
+
+
+# Processes.
+
+
+def process(**sections: dict[str, Any]) -> Process:
+    trail = TrailSummary(steps=1, streams=("loss",), algorithm="1")
+    return Process(sections=sections, trail=trail)
+
+
+def test_a_rank_that_differs_is_named() -> None:
+    before = manifest(
+        {"hardware": {"gpu.driver": "550.127"}},
+        processes={
+            "main": Process(),
+            "main.x1": process(hardware={"gpu.driver": "550.127"}),
+        },
+    )
+    after = manifest(
+        {"hardware": {"gpu.driver": "550.127"}},
+        processes={
+            "main": Process(),
+            "main.x1": process(hardware={"gpu.driver": "550.90"}),
+        },
+    )
+    (found,) = diff(before, after).differences
+    assert (found.section, found.key) == ("hardware", "main.x1: gpu.driver")
+    assert (found.before, found.after) == ("550.127", "550.90")
+
+
+def test_a_rank_that_repeats_a_difference_of_the_run_is_not_listed_again() -> None:
+    def run(threads: int) -> Manifest:
+        settings = {"torch.num_threads": threads}
+        ranks = {f"main.x{rank}": process(settings=settings) for rank in range(3)}
+        return manifest({"settings": settings}, processes=ranks)
+
+    assert [each.key for each in diff(run(1), run(2)).differences] == ["torch.num_threads"]
+
+
+def test_a_rank_that_only_one_run_had_is_a_difference() -> None:
+    found = diff(
+        manifest({}), manifest({}, processes={"main.x1": process(settings={})})
+    ).differences
+    assert [(each.section, each.key, each.impact) for each in found] == [
+        ("processes", "main.x1: recorded", "possible")
+    ]
+
+
+def test_two_ranks_of_one_run_can_be_compared() -> None:
+    (found,) = diff_sections(
+        {"settings": {"torch.num_threads": 1}}, {"settings": {"torch.num_threads": 2}}
+    )
+    assert (found.key, found.impact) == ("torch.num_threads", "certain")
+
+
+# Many runs.
+
+
+def test_many_runs_give_one_value_each_for_what_varies() -> None:
+    runs = [
+        manifest({"config": {"lr": 1, "seed": 0}, "settings": {"torch.num_threads": 2}}),
+        manifest({"config": {"lr": 1, "seed": 1}, "settings": {"torch.num_threads": 2}}, run_id=B),
+        manifest({"config": {"lr": 2, "seed": 0}, "settings": {}}, run_id=C),
+    ]
+    found = diff_many(runs)
+    assert [(each.section, each.key, each.values, each.were_captured) for each in found] == [
+        ("config", "lr", (1, 1, 2), (True, True, True)),
+        ("config", "seed", (0, 1, 0), (True, True, True)),
+        ("settings", "torch.num_threads", (2, 2, None), (True, True, False)),
+    ]
+    assert [each.impact for each in found] == ["possible", "possible", "unknown"]
+
+
+def test_one_run_or_none_varies_in_nothing() -> None:
+    assert diff_many([]) == diff_many([manifest({"config": {"a": 1}})]) == []
+
+
+# Laws.
+
+KEYS = st.one_of(
+    st.sampled_from(
+        [
+            "argv", "orig_argv", "root", "files", "git.commit", "git.patch", "entropy", "draws",
+            "calls", "entropy_from", "hash_seed", "torch", "torch.version", "torch.num_threads",
+            "python", "state", "kind", "digest", "size", "mtime_ns", "blob", "missing", "a.py",
+            "/r/a.py", "env.OMP_NUM_THREADS", "env.PYTHONHASHSEED", "env_now.TZ", "cpu.count",
+            "loader.0", "batch_size", "torch.distributed.world_size", "executable", "imported",
+            "python.version", "$absent", "$redacted", "$failed", "$float",
+        ]
+    ),
+    st.text(st.characters(), max_size=4),
+)  # fmt: skip
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 2),
+    st.sampled_from([10**40, -(10**40), "/r", "/q/s", "/r/a.py", "sha256:" + "0" * 64, "2.13.0"]),
+    st.floats(),
+    st.text(st.characters(), max_size=4),
+    st.just(ABSENT),
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=3)),
+    max_leaves=6,
+)
+SECTIONS_OF_A_RUN = st.dictionaries(
+    st.sampled_from(SECTIONS), st.dictionaries(KEYS, VALUES, max_size=6), max_size=len(SECTIONS)
+)
+
+
+def unchecked(sections: Sections, run_id: str) -> Manifest:
+    # Validation would refuse keys with lone surrogates, which a damaged store may still hold.
+    return manifest({}, run_id=run_id).model_copy(update={"sections": sections})
+
+
+@given(SECTIONS_OF_A_RUN)
+def test_a_run_does_not_differ_from_itself(sections: Sections) -> None:
+    before, after = unchecked(sections, A), unchecked(copy.deepcopy(sections), B)
+    assert diff(before, after).differences == ()
+
+
+@settings(max_examples=200)
+@given(SECTIONS_OF_A_RUN, SECTIONS_OF_A_RUN)
+def test_exchanging_the_runs_mirrors_the_differences(one: Sections, other: Sections) -> None:
+    there = diff(unchecked(one, A), unchecked(other, B), blobs=lambda digest: b"x = 1\n")
+    back = diff(unchecked(other, B), unchecked(one, A), blobs=lambda digest: b"x = 1\n")
+
+    def seen(value: object) -> str:
+        return repr(type(value)) if isinstance(value, int) else repr(value)
+
+    assert [
+        (each.section, each.key, each.impact, seen(each.before)) for each in there.differences
+    ] == [(each.section, each.key, each.impact, seen(each.after)) for each in back.differences]
+    assert there.compared == back.compared
+    assert there.conclusion == back.conclusion
+
+
+@given(SECTIONS_OF_A_RUN, SECTIONS_OF_A_RUN)
+def test_comparing_leaves_the_runs_as_they_are(one: Sections, other: Sections) -> None:
+    kept = copy.deepcopy((one, other))
+    diff(unchecked(one, A), unchecked(other, B))
+    assert diff_sections(kept[0], one) == diff_sections(kept[1], other) == ()
+
+
+@given(st.lists(SECTIONS_OF_A_RUN, max_size=4))
+def test_what_varies_has_a_value_for_each_run(runs: list[Sections]) -> None:
+    for variation in diff_many([unchecked(sections, A) for sections in runs]):
+        assert len(variation.values) == len(variation.were_captured) == len(runs)
+
+
+@given(SECTIONS_OF_A_RUN, SECTIONS_OF_A_RUN)
+def test_differences_are_ranked(one: Sections, other: Sections) -> None:
+    order = ["certain", "possible", "unknown", "performance", "informational"]
+    ranks = [
+        (order.index(each.impact), SECTIONS.index(each.section), each.key)
+        for each in diff_sections(one, other)
+    ]
+    assert ranks == sorted(ranks)

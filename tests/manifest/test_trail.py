@@ -1,0 +1,224 @@
+"""The form of a trail: what is written is read, wherever the file ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manifest.errors import DamagedRun, NewerSchema
+from manifest.trail import (
+    ROW_SIZE,
+    STREAMS,
+    UNOBSERVED,
+    Ending,
+    Trail,
+    TrailWriter,
+    digest_period,
+    is_digested,
+    keeps_leaves,
+    summarize,
+)
+
+MEBIBYTE = 2**20
+
+
+def digest_of(step: int, stream: str) -> bytes:
+    return bytes([step + 1, STREAMS.index(stream) + 1]) * 8
+
+
+def write_trail(path: Path, *, steps: int) -> None:
+    writer = TrailWriter(path)
+    for step in range(steps):
+        digests = [digest_of(step, "param"), digest_of(step, "grad")]
+        writer.append_leaves(step, "param", ("weight", "bias"), digests)
+        writer.append(*(digest_of(step, stream) for stream in STREAMS))
+    writer.close(Ending(rng={"python": "00"}, tensors={"weight": "11"}))
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    write_trail(tmp_path / "main.bin", steps=3)
+    trail = Trail.open(tmp_path / "main.bin")
+    assert trail.steps == 3
+    assert trail.streams() == STREAMS
+    assert trail.digest(2, "grad") == digest_of(2, "grad")
+    assert trail.leaves(1, "param") == {
+        "weight": digest_of(1, "param")[:8],
+        "bias": digest_of(1, "grad")[:8],
+    }
+    assert trail.leaf_steps("param") == [0, 1, 2]
+    assert trail.leaves(1, "grad") is None
+    assert trail.final == Ending(rng={"python": "00"}, tensors={"weight": "11"})
+
+
+def test_a_row_has_the_size_that_is_promised(tmp_path: Path) -> None:
+    write_trail(tmp_path / "one.bin", steps=1)
+    write_trail(tmp_path / "two.bin", steps=2)
+    sizes = [(tmp_path / name).stat().st_size for name in ("one.bin", "two.bin")]
+    assert sizes[1] - sizes[0] == ROW_SIZE == 80
+
+
+def test_every_prefix_reads_as_a_prefix(tmp_path: Path) -> None:
+    write_trail(tmp_path / "main.bin", steps=3)
+    whole = (tmp_path / "main.bin").read_bytes()
+    header = whole.index(b"\n") + 1
+    for end in range(len(whole)):
+        (tmp_path / "torn.bin").write_bytes(whole[:end])
+        trail = Trail.open(tmp_path / "torn.bin")
+        assert trail.steps == max(0, end - header) // ROW_SIZE
+        for step in range(trail.steps):
+            assert trail.digest(step, "param") == digest_of(step, "param")
+
+
+def test_every_prefix_of_the_tensors_reads_as_a_prefix(tmp_path: Path) -> None:
+    write_trail(tmp_path / "main.bin", steps=3)
+    whole = (tmp_path / "main.tensors").read_bytes()
+    seen = set()
+    for end in range(len(whole) + 1):
+        (tmp_path / "main.tensors").write_bytes(whole[:end])
+        trail = Trail.open(tmp_path / "main.bin")
+        steps = trail.leaf_steps("param")
+        assert steps == list(range(len(steps)))
+        for step in steps:
+            assert (trail.leaves(step, "param") or {})["weight"] == digest_of(step, "param")[:8]
+        seen.add(len(steps))
+    assert seen == {0, 1, 2, 3}
+
+
+def test_a_torn_ending_is_no_ending(tmp_path: Path) -> None:
+    write_trail(tmp_path / "main.bin", steps=1)
+    (tmp_path / "main.final").write_bytes((tmp_path / "main.final").read_bytes()[:-1])
+    assert Trail.open(tmp_path / "main.bin").final is None
+
+
+def test_what_was_not_observed_is_none(tmp_path: Path) -> None:
+    writer = TrailWriter(tmp_path / "main.bin")
+    writer.append(digest_of(0, "rng"), UNOBSERVED, UNOBSERVED, UNOBSERVED, UNOBSERVED)
+    writer.close()
+    trail = Trail.open(tmp_path / "main.bin")
+    assert trail.digest(0, "batch") is None
+    assert trail.streams() == ("rng",)
+    assert summarize(tmp_path / "main.bin") == {
+        "steps": 1,
+        "streams": ["rng"],
+        "algorithm": trail.algorithm,
+    }
+
+
+def test_a_step_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    write_trail(tmp_path / "main.bin", steps=2)
+    with pytest.raises(IndexError, match="from 0 to 1, found 2"):
+        Trail.open(tmp_path / "main.bin").digest(2, "rng")
+
+
+def test_a_newer_trail_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "main.bin").write_text(json.dumps({"schema": 2, "algorithm": "x"}) + "\n")
+    with pytest.raises(NewerSchema):
+        Trail.open(tmp_path / "main.bin")
+    assert summarize(tmp_path / "main.bin") is None
+
+
+@pytest.mark.parametrize("line", ["", "[]", "{}", '{"schema": 1, "algorithm": "a", "row": 8}'])
+def test_what_is_not_a_trail_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "main.bin").write_text(line + "\n")
+    with pytest.raises(DamagedRun):
+        Trail.open(tmp_path / "main.bin")
+
+
+def test_a_trail_is_never_written_over(tmp_path: Path) -> None:
+    write_trail(tmp_path / "main.bin", steps=1)
+    before = (tmp_path / "main.bin").read_bytes()
+    writer = TrailWriter(tmp_path / "main.bin")
+    writer.append(*[digest_of(9, "rng")] * 5)
+    writer.close()
+    assert isinstance(writer.failure, FileExistsError)
+    assert (tmp_path / "main.bin").read_bytes() == before
+
+
+def test_a_folder_that_is_not_there_silences_the_writer(tmp_path: Path) -> None:
+    write_trail_to_nowhere = TrailWriter(tmp_path / "missing" / "main.bin")
+    write_trail_to_nowhere.append(*[digest_of(0, "rng")] * 5)
+    write_trail_to_nowhere.append_leaves(0, "param", ("weight",), [digest_of(0, "param")])
+    write_trail_to_nowhere.close(Ending())
+    assert isinstance(write_trail_to_nowhere.failure, FileNotFoundError)
+    assert list(tmp_path.iterdir()) == []
+
+
+FULL_DISK = """
+import resource, sys
+from manifest.trail import Ending, TrailWriter
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+writer = TrailWriter(sys.argv[1])
+for step in range(100):
+    writer.append_leaves(step, "param", ("weight",), [b"l" * 16])
+    writer.append(*[b"d" * 16] * 5)
+writer.close(Ending())
+print(writer.steps, writer.failure)
+"""
+
+
+def test_a_full_disk_silences_the_writer_and_leaves_a_prefix(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "main.bin")]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert said.startswith("100 ")
+    assert "None" not in said
+    trail = Trail.open(tmp_path / "main.bin")
+    assert 0 < trail.steps < 100
+    assert trail.digest(trail.steps - 1, "rng") == b"d" * 16
+
+
+KILLED = """
+import os, signal, sys
+from manifest.trail import TrailWriter
+writer = TrailWriter(sys.argv[1])
+for step in range(5):
+    writer.append(*[b"d" * 16] * 5)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_kill_loses_no_row(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "main.bin")]
+    assert subprocess.run(command, check=False).returncode == -9
+    assert Trail.open(tmp_path / "main.bin").steps == 5
+
+
+def test_closing_gives_every_descriptor_back(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    write_trail(tmp_path / "main.bin", steps=2)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_small_models_are_digested_at_every_step() -> None:
+    period = digest_period(64 * MEBIBYTE)
+    assert all(is_digested(step, period) for step in range(1000))
+
+
+def test_large_models_are_digested_at_first_and_then_now_and_then() -> None:
+    period = digest_period(1024 * MEBIBYTE)
+    assert period == 32
+    digested = [step for step in range(129) if is_digested(step, period)]
+    assert digested == [*range(16), 32, 64, 96, 128]
+
+
+@given(
+    st.integers(0, 10**7),
+    st.integers(0, 10**12),
+)
+def test_leaves_kept_at_an_octave_are_never_more_than_the_first(start: int, size: int) -> None:
+    period = digest_period(size)
+    octave = 1 << max(6, start.bit_length())
+    steps = range(octave * period, 2 * octave * period, max(period, octave * period // 64))
+    assert sum(is_digested(step, period) and keeps_leaves(step, period) for step in steps) <= 64
+
+
+def test_leaves_are_kept_densely_at_first_and_32_times_an_octave_then() -> None:
+    assert all(keeps_leaves(step, 1) for step in range(64))
+    for octave in (64, 1024, 2**20):
+        assert sum(keeps_leaves(step, 1) for step in range(octave, 2 * octave)) == 32

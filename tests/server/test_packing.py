@@ -1,0 +1,198 @@
+"""A manifest goes into rows and comes back the same, whatever it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manifest.canonical import Digest, Json, digest_value, plain
+from manifest.errors import DamagedRun, DigestMismatch
+from manifest.models import Manifest, Process
+from manifest_server.packing import KeptSection, PackedRun, compressed, pack_runs, unpack_run
+
+RUN_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
+
+_scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(max_size=20)
+)
+_values = st.one_of(
+    _scalars,
+    st.lists(_scalars, max_size=3),
+    st.dictionaries(st.text(max_size=5), _scalars, max_size=3),
+).map(plain)
+_names = st.one_of(st.sampled_from(["command", "settings", "packages", "seeds"]), st.text())
+_sections = st.dictionaries(
+    _names, st.dictionaries(st.text(max_size=8), _values, max_size=4), max_size=4
+)
+
+
+def document_of(manifest: Manifest) -> dict[str, Any]:
+    """The document as its writer wrote it: only what was given."""
+    return manifest.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def there_and_back(manifest: Manifest) -> Manifest:
+    (packed,) = pack_runs([manifest])
+    return unpacked(packed, str(manifest.digest))
+
+
+def unpacked(packed: PackedRun, digest: str) -> Manifest:
+    document = packed.row["document"]
+    assert isinstance(document, bytes)
+    kept = [
+        KeptSection(
+            str(reference["process"]),
+            str(reference["name"]),
+            str(reference["digest"]),
+            compressed(packed.sections[Digest(str(reference["digest"]))]),
+        )
+        for reference in packed.references
+    ]
+    return unpack_run(document, digest, kept)
+
+
+@given(
+    sections=_sections,
+    others=st.dictionaries(st.text(max_size=5), _sections, max_size=2),
+    is_sealed=st.booleans(),
+    has_digests=st.booleans(),
+    name=st.one_of(st.none(), st.text()),
+)
+def test_any_manifest_comes_back_equal(
+    sections: dict[str, Json],
+    others: dict[str, Json],
+    is_sealed: bool,
+    has_digests: bool,
+    name: str | None,
+) -> None:
+    document: dict[str, Any] = {
+        "schema": 1,
+        "id": RUN_ID,
+        "project": "p",
+        "name": name,
+        "status": "finished",
+        "started_at": "2025-01-31T08:00:00Z",
+        "mode": "run",
+        "sections": sections,
+        "processes": {process: {"sections": held} for process, held in others.items()},
+    }
+    if has_digests:
+        document["digests"] = {key: digest_value(section) for key, section in sections.items()}
+    if is_sealed:
+        document["digest"] = digest_value(document)
+    manifest = Manifest.model_validate(document)
+    back = there_and_back(manifest)
+    assert back == manifest
+    assert back.model_fields_set - {"digest"} == manifest.model_fields_set - {"digest"}
+    if is_sealed:
+        assert document_of(back) == document
+        assert digest_value({k: v for k, v in document_of(back).items() if k != "digest"}) == (
+            manifest.digest
+        )
+
+
+def test_a_field_that_was_not_given_stays_out_of_the_document(
+    make_manifest: Callable[..., Manifest],
+) -> None:
+    back = there_and_back(make_manifest())
+    assert "exit_signal" not in document_of(back)
+    assert "name" in document_of(back)
+
+
+def test_runs_of_one_environment_share_its_sections(
+    make_manifest: Callable[..., Manifest],
+) -> None:
+    first, second = pack_runs([make_manifest(), make_manifest(project="other")])
+    assert first.sections == second.sections
+    assert {str(reference["name"]) for reference in first.references} == {
+        "environment",
+        "packages",
+        "settings",
+    }
+
+
+def test_ranks_share_the_sections_of_their_run(make_manifest: Callable[..., Manifest]) -> None:
+    ranks = {
+        f"main.x{rank}": {"sections": make_manifest().sections, "rank": rank} for rank in range(8)
+    }
+    (alone,), (packed,) = (
+        pack_runs([make_manifest()]),
+        pack_runs([make_manifest(processes=ranks)]),
+    )
+    assert packed.sections == alone.sections
+
+
+def test_a_run_that_goes_on_is_kept_whole(make_manifest: Callable[..., Manifest]) -> None:
+    (packed,) = pack_runs([make_manifest(is_sealed=False)])
+    assert packed.sections == {}
+    assert packed.references == []
+
+
+def test_a_section_that_is_not_what_its_digest_says_is_refused(
+    make_manifest: Callable[..., Manifest],
+) -> None:
+    good = make_manifest()
+    changed = good.model_copy(
+        update={"sections": {**good.sections, "packages": {"package-0": "6.6.6"}}}
+    )
+    with pytest.raises(DigestMismatch, match="section 'packages' of run"):
+        pack_runs([good, changed])
+
+
+def test_true_is_not_one_even_beside_a_run_that_says_one(
+    make_manifest: Callable[..., Manifest],
+) -> None:
+    manifests = [
+        make_manifest(sections={"settings": {"flag": flag}}) for flag in (1, True, 1.0, 0, False)
+    ]
+    flags = [
+        unpacked(packed, manifest.digest).sections["settings"]["flag"]
+        for packed, manifest in zip(pack_runs(manifests), manifests, strict=True)
+    ]
+    assert [repr(flag) for flag in flags] == ["1", "True", "1.0", "0", "False"]
+
+
+def test_bytes_that_were_changed_are_not_handed_out(
+    make_manifest: Callable[..., Manifest],
+) -> None:
+    manifest = make_manifest()
+    (packed,) = pack_runs([manifest])
+    packed.sections.update(dict.fromkeys(packed.sections, b'{"evil":true}'))
+    with pytest.raises(DigestMismatch, match="in the store"):
+        unpacked(packed, manifest.digest)
+
+
+@pytest.mark.parametrize("value", ["\ud800", float("nan"), {1, 2}, object()])
+def test_a_value_without_canonical_form_is_refused_in_a_sentence(
+    make_manifest: Callable[..., Manifest], value: object
+) -> None:
+    manifest = make_manifest(is_sealed=False)
+    broken = manifest.model_copy(update={"sections": {"config": {"key": value}}})
+    with pytest.raises(DamagedRun, match="is not a readable run directory"):
+        pack_runs([broken])
+
+
+def test_a_name_that_only_looks_like_an_id_is_refused(
+    make_manifest: Callable[..., Manifest],
+) -> None:
+    with pytest.raises(DamagedRun, match="expected a run id"):
+        pack_runs([make_manifest(id="-" * 36)])
+
+
+def test_a_process_without_sections_comes_back_without() -> None:
+    process = Process(pid=7)
+    manifest = Manifest(
+        schema=1,
+        id=RUN_ID,
+        project="p",
+        status="running",
+        started_at="2025-01-31T08:00:00Z",
+        mode="run",
+        sections={},
+        processes={"main": process},
+    )
+    assert there_and_back(manifest).processes["main"].model_fields_set == {"pid"}

@@ -1,0 +1,145 @@
+"""Databases come to this version's schema, from anywhere and by many at once."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, inspect, text
+
+from manifest.errors import StoreUnusable
+from manifest.models import Manifest
+from manifest_migrations.upgrade import downgrade, migration_config, open_store, upgrade
+from manifest_server.database import open_engine, sqlite_url, transaction
+from manifest_server.sqlstore import SqlStore
+from manifest_server.tables import REVISION, metadata
+
+MakeManifest = Callable[..., Manifest]
+
+OPENER = """
+import sys
+from manifest_migrations.upgrade import open_store
+print("ready", flush=True)
+sys.stdin.readline()
+with open_store(sys.argv[1]) as store:
+    print(len(store.list_runs()))
+"""
+
+
+def test_the_newest_migration_is_the_schema_of_this_version(sqlite_path: Path) -> None:
+    engine = open_engine(sqlite_url(sqlite_path))
+    with transaction(engine) as connection:
+        scripts = ScriptDirectory.from_config(migration_config(connection))
+    engine.dispose()
+    assert scripts.get_current_head() == REVISION
+
+
+def test_every_revision_follows_the_one_before_in_the_order_of_its_name(sqlite_path: Path) -> None:
+    engine = open_engine(sqlite_url(sqlite_path))
+    with transaction(engine) as connection:
+        scripts = ScriptDirectory.from_config(migration_config(connection))
+    engine.dispose()
+    revisions = [script.revision for script in scripts.walk_revisions()]
+    assert revisions == [f"{number:04d}" for number in range(len(revisions), 0, -1)]
+
+
+def test_no_table_is_without_its_migration(database_url: str) -> None:
+    upgrade(database_url)
+    engine = open_engine(database_url)
+    with engine.connect() as connection, connection.begin():
+        config = migration_config(connection)
+        config.stdout = io.StringIO()
+        command.check(config)
+    engine.dispose()
+
+
+def test_a_schema_goes_up_and_down_and_up_with_rows_in_it(
+    database_url: str, make_manifest: MakeManifest
+) -> None:
+    with open_store(database_url) as store:
+        store.put_run(make_manifest())
+    downgrade(database_url, "base")
+    assert tables(open_engine(database_url)) <= {"manifest_revision"}
+    with open_store(database_url) as store:
+        manifest = make_manifest()
+        store.put_run(manifest)
+        assert store.list_runs()[0].id == manifest.id
+    assert set(metadata.tables) <= tables(open_engine(database_url))
+
+
+def test_an_upgrade_of_what_is_up_to_date_changes_nothing(
+    database_url: str, make_manifest: MakeManifest
+) -> None:
+    manifest = make_manifest()
+    with open_store(database_url) as store:
+        store.put_run(manifest)
+    upgrade(database_url)
+    with SqlStore.open(database_url) as store:
+        assert store.get_run(manifest.id) == manifest
+
+
+def test_many_processes_may_open_a_new_store_at_once(database_url: str) -> None:
+    openers = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPENER, database_url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for process in openers:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in openers:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    results = [(*process.communicate(), process.returncode) for process in openers]
+    assert results == [("0\n", "", 0)] * 4
+
+
+def test_an_upgrade_that_fails_leaves_the_database_as_it_was(database_url: str) -> None:
+    engine = open_engine(database_url)
+    with transaction(engine, is_writing=True) as connection:
+        # The last table that the migrations make is in the way.
+        connection.execute(text("CREATE TABLE run_sections (mine INTEGER)"))
+    with pytest.raises(StoreUnusable, match="already exists"):
+        open_store(database_url)
+    assert tables(engine) == {"run_sections"}
+    with transaction(engine, is_writing=True) as connection:
+        connection.execute(text("DROP TABLE run_sections"))
+    engine.dispose()
+    open_store(database_url).close()
+
+
+def test_a_checkout_and_a_wheel_find_the_same_scripts(checkout: Path, sqlite_path: Path) -> None:
+    engine = open_engine(sqlite_url(sqlite_path))
+    with transaction(engine) as connection:
+        location = migration_config(connection).get_main_option("script_location")
+    engine.dispose()
+    assert location == str(checkout / "alembic" / "manifest_migrations")
+
+
+def test_a_developer_can_ask_alembic_itself(checkout: Path, sqlite_path: Path) -> None:
+    alembic = [sys.executable, "-m", "alembic", "-x", f"url={sqlite_url(sqlite_path)}"]
+    upgrade(sqlite_url(sqlite_path))
+    done = subprocess.run(
+        [*alembic, "current"], cwd=checkout, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{REVISION} (head)\n"
+
+
+def tables(engine: Engine) -> set[str]:
+    """The names of the tables that are there."""
+    with transaction(engine) as connection:
+        names = set(inspect(connection).get_table_names())
+    engine.dispose()
+    return names
