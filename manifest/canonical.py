@@ -37,6 +37,7 @@ Digest = NewType("Digest", str)
 ABSENT: Final = {"$absent": True}
 
 _EXACT_INTEGER = 2**53
+_LONG_BITS = 4096
 
 
 def plain(value: object) -> Json:
@@ -44,7 +45,7 @@ def plain(value: object) -> Json:
     if value is None or isinstance(value, (bool, str)):
         return _text(value) if isinstance(value, str) else value
     if isinstance(value, int):
-        return int(value) if abs(value) <= _EXACT_INTEGER else {"$int": str(int(value))}
+        return int(value) if abs(value) <= _EXACT_INTEGER else {"$int": _digits(int(value))}
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"$float": str(float(value))}
     if isinstance(value, (bytes, bytearray)):
@@ -91,6 +92,11 @@ def checked_digest(text: str) -> Digest:
     if algorithm != "sha256" or len(digits) != 64 or set(digits) - set("0123456789abcdef"):
         raise ValueError(f"expected 'sha256:' and 64 hexadecimal digits, found {text[:80]!r}")
     return Digest(text)
+
+
+def _digits(value: int) -> str:
+    # CPython refuses to print the decimal digits of very long integers.
+    return str(value) if value.bit_length() < _LONG_BITS else hex(value)
 
 
 def _text(value: str) -> str:

@@ -221,12 +221,17 @@ def _parting(comparison: TrailComparison, found: Divergence) -> str:
         start = "equal in every step" if comparison.steps else "equal as far as it was observed"
         return f"{where}{start}; at the end of the process {_subject(found)}"
     start = f"equal to step {found.step - 1}; " if found.step else ""
-    equal = _equal_clause(found)
-    return f"{where}{start}at step {found.step} {equal}{_subject(found)}{_reason(found)}"
+    said = f"at step {found.step} {_equal_clause(found)}{_subject(found)}{_reason(found)}"
+    are_drawn_alike = found.stream == "rng" or "rng" in found.equal_streams
+    too = (
+        "" if are_drawn_alike or "rng" not in comparison.streams else "; the generators differ too"
+    )
+    return f"{where}{start}{said}{too}"
 
 
 def _equal_clause(found: Divergence) -> str:
-    earlier = [stream for stream in _CAUSAL[:4] if stream in found.equal_streams]
+    causes = _CAUSAL[: _CAUSAL.index(found.stream)]
+    earlier = [stream for stream in causes if stream in found.equal_streams]
     if not earlier:
         return ""
     verb = "is" if len(earlier) == 1 and earlier[0] in ("batch", "loss") else "are"

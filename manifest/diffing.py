@@ -15,7 +15,7 @@ import json
 import re
 import struct
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, get_args
 
@@ -48,7 +48,7 @@ _LONGEST_NAME = 80
 
 _Path = tuple[str, ...]
 _Compared = tuple[_Path, Json, Json]
-_Opcode = tuple[str, int, int, int, int]
+_Unit = tuple[str, str]
 _NOT_CAPTURED: Final = object()
 
 
@@ -439,7 +439,7 @@ class _Texts:
         start, end = _common_ends(before, after)
         start, end = max(0, start - _CONTEXT_LINES), max(0, end - _CONTEXT_LINES)
         one, other = before[start : len(before) - end], after[start : len(after) - end]
-        if not self._affords(one, other):
+        if not self._affords(_steps(one, other)):
             return f"{len(before)} and {len(after)} lines"
         lines = difflib.unified_diff(
             one, other, f"before/{name}", f"after/{name}", n=_CONTEXT_LINES, lineterm=""
@@ -453,24 +453,31 @@ class _Texts:
     def _changed_elements(self, before: list[Json], after: list[Json]) -> str:
         """Say which elements of a list changed, as in ``--lr 0.1 → 0.2``."""
         are_texts = all(isinstance(value, str) for value in (*before, *after))
-        write = str if are_texts else _written
-        one, other = ([write(value) for value in values] for values in (before, after))
-        if not self._affords(one, other):
-            return f"{len(one)} and {len(other)} elements"
+        units = _arguments if are_texts else _elements
+        one, other = units(before), units(after)
+        if not (self._affords(len(one) * len(other)) and self._affords(_steps(one, other))):
+            return f"{len(before)} and {len(after)} elements"
         matcher = difflib.SequenceMatcher(None, one, other, autojunk=False)
         changes = [
-            change for opcode in matcher.get_opcodes() for change in _changes(one, other, opcode)
+            change
+            for kind, start, end, other_start, other_end in matcher.get_opcodes()
+            if kind != "equal"
+            for change in _changes(one[start:end], other[other_start:other_end])
         ]
         return _shown("; ".join(changes))
 
-    def _affords(self, before: list[str], after: list[str]) -> bool:
-        counts, others = Counter(before), Counter(after)
-        pairs = sum(count * others[line] for line, count in counts.items())
-        steps = len(before) + len(after) + pairs * min(len(before), len(after))
+    def _affords(self, steps: int) -> bool:
         if steps > self._steps_left:
             return False
         self._steps_left -= steps
         return True
+
+
+def _steps(before: Sequence[Hashable], after: Sequence[Hashable]) -> int:
+    """The most steps that difflib takes: each block found may look at every pair of equals."""
+    counts, others = Counter(before), Counter(after)
+    pairs = sum(count * others[item] for item, count in counts.items())
+    return len(before) + len(after) + pairs * min(len(before), len(after))
 
 
 def _digests_of_text(found: Found, pair: Pair) -> tuple[Json, Json] | None:
@@ -500,24 +507,39 @@ def _shifted(line: str, by: int) -> str:
     return f"@@ -{int(hunk[1]) + by}{hunk[2]} +{int(hunk[3]) + by}{hunk[4]} @@"
 
 
-def _changes(before: list[str], after: list[str], opcode: _Opcode) -> list[str]:
-    kind, start, end, other, other_end = opcode
-    if kind == "equal":
-        return []
-    if kind == "replace" and end - start == other_end - other:
-        shift = other - start
-        return [
-            f"{_option(before, index)}{_cut(before[index])} → {_cut(after[index + shift])}"
-            for index in range(start, end)
-        ]
-    removed = [f"removed {_cut(value)}" for value in before[start:end]]
-    return removed + [f"added {_cut(value)}" for value in after[other:other_end]]
+def _arguments(elements: list[str]) -> list[_Unit]:
+    """Take options together with their values: ``--lr 0.1`` and ``lr=0.1`` are one thing each."""
+    units: list[_Unit] = []
+    for element in elements:
+        last, is_open = units[-1] if units else ("", ""), not element.startswith("-")
+        name, equals, value = element.partition("=")
+        if is_open and last[0] == "" and last[1].startswith("-"):
+            units[-1] = (f"{last[1]} ", element)
+        else:
+            units.append((name + equals, value) if equals else ("", element))
+    return units
 
 
-def _option(elements: list[str], index: int) -> str:
-    option = elements[index - 1] if index else ""
-    takes_value = option.startswith("-") and "=" not in option
-    return f"{option} " if takes_value and not elements[index].startswith("-") else ""
+def _elements(values: list[Json]) -> list[_Unit]:
+    return [("", _written(value)) for value in values]
+
+
+def _changes(before: list[_Unit], after: list[_Unit]) -> Iterator[str]:
+    """Pair what has one name, then what is left if it is as many; say the rest was removed."""
+    removed, added = [], list(after)
+    for name, value in before:
+        paired = next((unit for unit in added if name and unit[0] == name), None)
+        if paired is None:
+            removed.append(name + value)
+        else:
+            added.remove(paired)
+            yield f"{name}{_cut(value)} → {_cut(paired[1])}"
+    if len(removed) == len(added):
+        for old, (name, value) in zip(removed, added, strict=True):
+            yield f"{_cut(old)} → {_cut(name + value)}"
+    else:
+        yield from (f"removed {_cut(old)}" for old in removed)
+        yield from (f"added {_cut(name + value)}" for name, value in added)
 
 
 def _written(value: Json) -> str:

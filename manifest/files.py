@@ -26,6 +26,7 @@ class Files:
         self.inputs: dict[str, None] = {}
         self.outputs: dict[str, None] = {}
         self._sources: set[str] = set()
+        self._executed_names: set[str] = set()
         self._root = ""
         self._on_source: Callable[[Path], None] = lambda path: None
         self._skipped: tuple[str, ...] = ()
@@ -37,7 +38,8 @@ class Files:
             root: The folder of the project; source outside it belongs to packages.
             on_source: Told each file of the project when its code first runs.
         """
-        self.inputs, self.outputs, self._sources = {}, {}, set()
+        self.inputs, self.outputs = {}, {}
+        self._sources, self._executed_names = set(), set()
         self._root = os.path.join(root, "")
         self._on_source = on_source
         self._skipped = (*_SYSTEM_FOLDERS, *_installed_folders())
@@ -47,22 +49,36 @@ class Files:
         """Hear from now on; cannot be undone, only silenced by `is_active`."""
         sys.addaudithook(self._heard)
 
+    def take_in_loaded(self) -> None:
+        """Take note of the modules of the project that ran before anyone listened."""
+        for module in list(sys.modules.values()):
+            name = getattr(module, "__dict__", {}).get("__file__")
+            if isinstance(name, str) and name.endswith(".py"):
+                self.executed(name)
+
     def _heard(self, event: str, args: tuple[Any, ...]) -> None:
         # Called for every audited event of the interpreter: the common case must leave at once.
-        if event == "open":
-            if self.is_active:
-                self._opened(*args)
-        elif event == "exec" and self.is_active:
-            self._executed(getattr(args[0], "co_filename", ""))
-
-    def _executed(self, name: str) -> None:
-        if name in self._sources or name[:1] == "<":
+        if event != "open" and event != "exec" or not self.is_active:
             return
-        self._sources.add(name)
+        try:
+            if event == "open":
+                self._opened(*args)
+            else:
+                self.executed(getattr(args[0], "co_filename", ""))
+        except Exception:  # noqa: S110  what is raised here would fail the program's own open()
+            pass
+
+    def executed(self, name: str) -> None:
+        """Take note of source that runs, by the name that its code carries."""
+        if name in self._executed_names or name[:1] == "<":
+            return
+        self._executed_names.add(name)
         path = os.path.abspath(name)
         is_of_project = path.startswith(self._root) and not path.startswith(self._skipped)
         # Code may carry any text for a file name: a template's, a label.
         if is_of_project and os.path.isfile(path):
+            self._sources.add(path)
+            self.inputs.pop(path, None)
             self._on_source(Path(path))
 
     def _opened(self, name: Any, mode: Any, flags: Any) -> None:

@@ -32,7 +32,9 @@ Status = Literal["running", "finished", "failed", "crashed"]
 Impact = Literal["certain", "possible", "unknown", "performance", "informational"]
 Outcome = Literal["identical", "diverged", "within tolerance", "not replayable"]
 
-RunId = Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")]
+RunId = Annotated[
+    str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
+]
 Section = dict[str, Json]
 
 

@@ -89,6 +89,9 @@ class Recorder:
         if _hooks is None:
             _hooks = hooks
             hooks.install(from_start=from_start, on_fork=_forked)
+        if not from_start:
+            with self.guarded("code"):
+                hooks.files.take_in_loaded()
         when_imported("torch", self._torch_imported)
         atexit.register(self.finish)
 
@@ -104,7 +107,8 @@ class Recorder:
 
     def section(self, name: str, values: dict[str, Json]) -> None:
         """Record facts of one section; later facts lie over earlier ones."""
-        self.say("section", section=name, values=values)
+        if values:
+            self.say("section", section=name, values=values)
 
     def note(self, where: str, what: object) -> None:
         """Record that something could not be done."""
@@ -138,6 +142,13 @@ class Recorder:
         ):
             with self.guarded(name):
                 self.section(name, capture())
+
+    def capture_slow_settings(self) -> None:
+        """Record those settings that take longer to read; the program need not wait for them."""
+        with self.guarded("settings"):
+            from manifest.settings import capture_slow_settings
+
+            self.section("settings", capture_slow_settings())
 
     def capture_settings(self) -> None:
         """Record the settings that the loaded libraries have now."""
@@ -186,6 +197,7 @@ class Recorder:
     def first_step(self) -> None:
         """Record what is settled once training has begun."""
         self.capture_settings()
+        self.background.append(in_background("settings", self.capture_slow_settings))
         if _hooks is not None:
             self._record_files(_hooks)
 

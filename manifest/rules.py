@@ -209,6 +209,7 @@ def _command(found: Found, pair: Pair) -> Judgement | None:
 
 
 def _interpreter(found: Found, pair: Pair) -> Judgement | None:
+    """The interpreter says its own paths too."""
     paths = ("python.executable", "python.prefix", "python.base_prefix", "python.path")
     return _interpreter_path(pair) if found.key in paths else None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from manifest.canonical import Json
+from manifest.files import project_root
 from manifest.rundir import RunDirectory
 
 
@@ -33,6 +34,8 @@ def survey(listener: Listener, run: RunDirectory, folder: Path) -> None:
 
 
 def _repository(listener: Listener, run: RunDirectory, folder: Path) -> None:
+    if not (project_root(folder) / ".git").exists():
+        return
     from manifest.environment.source import capture_source
 
     state = capture_source(folder)

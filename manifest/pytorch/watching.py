@@ -200,9 +200,14 @@ class Watcher:
             self._opened()
             if self._on_first_step is not None:
                 self._on_first_step()
-        local = self._local
-        row = Row(watched, self._rng(), local.batch.take(), local.loss.take(), grads, params)
-        self._rows.add(row)
+        batch, loss = self._gathered("batch"), self._gathered("loss")
+        self._rows.add(Row(watched, self._rng(), batch, loss, grads, params))
+
+    def _gathered(self, stream: str) -> Observed:
+        if stream in self._blind:
+            return None
+        gathering: Gathering = getattr(self._local, stream)
+        return gathering.take()
 
     def _rng(self) -> dict[str, bytes]:
         if "rng" in self._blind:
@@ -229,8 +234,7 @@ class Watcher:
         return watched
 
     def _ending(self) -> Ending:
-        local = self._local
-        left = {"batch": arrived(local.batch.take()), "loss": arrived(local.loss.take())}
+        left = {stream: arrived(self._gathered(stream)) for stream in ("batch", "loss")}
         return Ending(
             rng=_texts(self._rng()),
             tensors={} if "param" in self._blind else _texts(self._living_parameters()),

@@ -1,0 +1,630 @@
+"""Watching a program train: what is seen, and that the program is none the worse for it."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import inspect
+import os
+import random
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import dataloader as loader_module
+
+from manifest.comparing import compare_trails
+from manifest.pytorch.batches import Gathering
+from manifest.pytorch.states import Generators
+from manifest.pytorch.tensors import fingerprint, fingerprint_many
+from manifest.pytorch.watching import Watcher
+from manifest.trail import STREAMS, Trail
+
+Start = Callable[..., Watcher]
+
+
+class Watching:
+    """A watcher, where its trail lies, and what it noted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "main.bin"
+        self.notes: list[tuple[str, object]] = []
+        self.watcher = Watcher(
+            lambda: self.path, on_note=lambda where, what: self.notes.append((where, what))
+        )
+
+    def trail(self) -> Trail:
+        self.watcher.finish()
+        assert self.notes == []
+        return Trail.open(self.path)
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Iterator[Watching]:
+    watching = Watching(tmp_path)
+    watching.watcher.install()
+    yield watching
+    watching.watcher.finish()
+
+
+def make_model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+
+
+def make_loader() -> DataLoader[tuple[Tensor, ...]]:
+    torch.manual_seed(0)
+    return DataLoader(TensorDataset(torch.randn(12, 4), torch.randn(12, 1)), batch_size=4)
+
+
+def backward(loss: Tensor) -> None:
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def train(model: nn.Module, optimizer: Optimizer, *, steps: int = 3) -> None:
+    torch.manual_seed(1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        backward(model(torch.randn(5, 4)).square().mean())
+        optimizer.step()
+
+
+def test_every_stream_is_seen_at_every_step(watching: Watching) -> None:
+    model = make_model()
+    optimizer = Adam(model.parameters())
+    for inputs, targets in make_loader():
+        optimizer.zero_grad()
+        backward(nn.functional.mse_loss(model(inputs), targets))
+        optimizer.step()
+    trail = watching.trail()
+    assert trail.steps == 3
+    assert trail.streams() == STREAMS
+    names = ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert list(trail.leaves(2, "param") or {}) == names
+    assert list(trail.leaves(2, "grad") or {}) == names
+    assert trail.final is not None
+    assert list(trail.final.tensors) == names
+    assert trail.final.tensors["2.bias"] == fingerprint(list(model.parameters())[3]).hex()
+    assert "torch.cpu" in trail.final.rng
+
+
+def test_fingerprints_are_those_of_what_was_there(watching: Watching) -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = SGD([weight], lr=0.5)
+    loss = weight.sum()
+    backward(loss)
+    optimizer.step()
+    trail = watching.trail()
+    assert trail.digest(0, "grad") == fingerprint(torch.ones(2))
+    assert trail.digest(0, "param") == fingerprint(torch.full((2,), 0.5))
+    assert trail.digest(0, "batch") is None
+    assert trail.leaves(0, "param") == {"group0.param0": fingerprint(weight)[:8]}
+
+
+def weights_after(work: Callable[[], nn.Module]) -> list[bytes]:
+    return fingerprint_many(work().parameters())
+
+
+def test_a_program_gives_the_same_bits_with_and_without(tmp_path: Path) -> None:
+    def work() -> nn.Module:
+        random.seed(0)
+        np.random.seed(0)
+        model = make_model()
+        model.append(nn.Dropout())
+        optimizer = SGD(model.parameters(), lr=0.1)
+        for inputs, targets in make_loader():
+            noise = random.random() + float(np.random.rand())
+            backward((model(inputs) - targets + noise).square().mean())
+            optimizer.step()
+        return model
+
+    def drawn() -> tuple[object, ...]:
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    without, drawn_without = weights_after(work), drawn()
+    watching = Watching(tmp_path)
+    watching.watcher.install()
+    watched, drawn_watched = weights_after(work), drawn()
+    assert watching.trail().steps == 3
+    assert watched == without
+    assert drawn_watched == drawn_without
+
+
+def test_reading_generators_draws_nothing_and_sees_every_draw() -> None:
+    generators = Generators()
+    before = generators.digests()
+    assert generators.digests() == before
+    draws: dict[str, Callable[[], object]] = {
+        "python": random.random,
+        "numpy.legacy": np.random.rand,
+        "torch.cpu": lambda: torch.rand(1),
+    }
+    for name, draw in draws.items():
+        draw()
+        after = generators.digests()
+        assert [key for key in after if after[key] != before[key]] == [name]
+        before = after
+
+
+def test_states_read_from_memory_are_those_of_the_public_functions() -> None:
+    fast, slow = Generators(), Generators()
+    expected = slow.digests()
+    assert slow._python is not None
+    assert slow._numpy is not None
+    slow._python._words = slow._python._slow_words
+    slow._numpy.state = slow._numpy._slow_words
+    assert fast.digests() == slow.digests() == expected
+    random.gauss(0, 1)
+    assert fast.digests()["python"] == slow.digests()["python"] != expected["python"]
+
+
+def test_another_bit_generator_of_numpy_is_seen() -> None:
+    generators = Generators()
+    legacy: Any = np.random
+    before = legacy.get_bit_generator()
+    legacy.set_bit_generator(np.random.PCG64(0))
+    try:
+        first = generators.digests()["numpy.legacy"]
+        assert generators.digests()["numpy.legacy"] == first
+        np.random.rand()
+        assert generators.digests()["numpy.legacy"] != first
+    finally:
+        legacy.set_bit_generator(before)
+
+
+SCRIPT = """
+import random, sys
+import numpy as np
+import torch
+from torch import nn
+from manifest.pytorch.watching import Watcher
+
+watcher = Watcher(lambda: sys.argv[1], on_note=print)
+watcher.install()
+random.seed(0); np.random.seed(0); torch.manual_seed(0)
+data = torch.utils.data.TensorDataset(torch.randn(40, 6), torch.randn(40, 1))
+loader = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)
+model = nn.Sequential(nn.Linear(6, 8), nn.Dropout(), nn.Linear(8, 1))
+optimizer = torch.optim.Adam(model.parameters())
+for step, (inputs, targets) in enumerate(loader):
+    optimizer.zero_grad()
+    nn.functional.mse_loss(model(inputs), targets).backward()
+    if step == int(sys.argv[2]):
+        with torch.no_grad():
+            model[2].weight.view(torch.int32)[0, 3] ^= 1
+    optimizer.step()
+watcher.finish()
+"""
+
+
+def test_the_same_training_twice_gives_the_same_bytes_and_one_other_bit_is_found(
+    tmp_path: Path,
+) -> None:
+    for name, step in (("one", "-1"), ("two", "-1"), ("other", "6")):
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path / f"{name}.bin"), step]
+        assert subprocess.run(command, check=True, capture_output=True).stdout == b""
+    for suffix in (".bin", ".tensors", ".final"):
+        contents = [(tmp_path / (name + suffix)).read_bytes() for name in ("one", "two")]
+        assert contents[0] == contents[1]
+    one, other = (Trail.open(tmp_path / f"{name}.bin") for name in ("one", "other"))
+    found = compare_trails({"main": one}, {"main": other}).divergence
+    assert found is not None
+    assert (found.step, found.stream, found.tensors) == (6, "param", ("2.weight",))
+    assert found.equal_streams == ("rng", "batch", "loss", "grad")
+
+
+def test_gradient_accumulation_keeps_every_batch_and_loss(watching: Watching) -> None:
+    losses = [torch.tensor([value], requires_grad=True) for value in (1.0, 2.0, 3.0)]
+    optimizer = SGD(losses, lr=0.1)
+    for order in ([0, 1], [1, 0], [0, 1], [0, 1, 2]):
+        for index in order:
+            backward(losses[index].detach().requires_grad_())
+        optimizer.step()
+    trail = watching.trail()
+    first, swapped, again, longer = (trail.digest(step, "loss") for step in range(4))
+    assert first == again
+    assert len({first, swapped, longer}) == 3
+
+
+def test_adversaries_step_in_turn(watching: Watching) -> None:
+    generator, critic = make_model(), make_model()
+    one = SGD(generator.parameters(), lr=0.1)
+    two = SGD(critic.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(2):
+        train(generator, one, steps=1)
+        train(critic, two, steps=1)
+    trail = watching.trail()
+    assert trail.steps == 4
+    assert trail.final is not None
+    assert len(trail.final.tensors) == 8
+    assert "0.weight#2" in trail.final.tensors
+
+
+def test_gradients_of_a_closure_are_seen(watching: Watching) -> None:
+    model = make_model()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)
+    inputs = torch.randn(5, 4)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss: Tensor = model(inputs).square().mean()
+        backward(loss)
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    expected = [fingerprint(p.grad)[:8] for p in model.parameters() if p.grad is not None]
+    trail = watching.trail()
+    assert trail.steps == 1
+    assert list((trail.leaves(0, "grad") or {}).values()) == expected
+
+
+def test_sparse_gradients_and_parameters_without_one_are_seen(watching: Watching) -> None:
+    table, unused = nn.Embedding(5, 2, sparse=True), nn.Parameter(torch.zeros(1))
+    optimizer = SGD([*table.parameters(), unused], lr=0.1)
+    backward(table(torch.tensor([1, 1, 3])).sum())
+    optimizer.step()
+    leaves = watching.trail().leaves(0, "grad")
+    assert leaves is not None
+    assert [name for name, leaf in leaves.items() if leaf != bytes(8)] == ["weight"]
+
+
+def test_scaled_gradients_are_seen_unscaled(watching: Watching) -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = SGD([weight], lr=0.5)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    backward(scaler.scale(weight.sum()))
+    scaler.step(optimizer)
+    scaler.update()
+    trail = watching.trail()
+    assert trail.digest(0, "grad") == fingerprint(torch.ones(2))
+    assert trail.digest(0, "loss") is not None
+
+
+def test_reentrant_checkpoints_are_not_losses(watching: Watching) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    inputs = torch.randn(5, 4, requires_grad=True)
+    losses = []
+    for use_reentrant in (True, False):
+        saved = copy.deepcopy(model.state_dict())
+        backward(checkpoint(model, inputs, use_reentrant=use_reentrant).sum())
+        optimizer.step()
+        model.load_state_dict(saved)
+        losses.append(use_reentrant)
+    trail = watching.trail()
+    assert trail.digest(0, "loss") == trail.digest(1, "loss")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_code_is_watched_and_has_the_same_graphs(tmp_path: Path, backend: str) -> None:
+    import torch._dynamo
+    from torch._dynamo.utils import counters
+
+    def work() -> tuple[int, int]:
+        torch._dynamo.reset()
+        counters.clear()
+        model = make_model()
+        optimizer = SGD(model.parameters(), lr=0.1)
+        whole: Any = torch.compile(model, backend=backend, fullgraph=True)
+        train(whole, optimizer)
+
+        def step(inputs: Tensor) -> None:
+            optimizer.zero_grad()
+            torch.autograd.backward(model(inputs).square().mean())
+            optimizer.step()
+
+        compiled = torch.compile(step, backend=backend)
+        for _ in range(3):
+            compiled(torch.randn(5, 4))
+        return counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
+
+    watching = Watching(tmp_path)
+    watching.watcher.install()
+    graphs, breaks = work()
+    trail = watching.trail()
+    assert trail.steps == 6
+    assert trail.digest(5, "loss") is not None
+    graphs_without, breaks_without = work()
+    assert graphs == graphs_without
+    assert breaks <= breaks_without
+
+
+def test_wrapped_functions_keep_name_and_signature(watching: Watching) -> None:
+    wrapped: Any = torch.autograd.backward
+    assert wrapped.__name__ == "backward"
+    assert wrapped.__module__ == "torch.autograd"
+    assert next(iter(inspect.signature(wrapped).parameters)) == "tensors"
+    once = wrapped, loader_module._BaseDataLoaderIter.__next__
+    watching.watcher.install()
+    Watching(watching.path.parent / "elsewhere").watcher.install()
+    assert (torch.autograd.backward, loader_module._BaseDataLoaderIter.__next__) == once
+
+
+def test_nothing_is_kept_alive(watching: Watching) -> None:
+    model = make_model()
+    optimizer = Adam(model.parameters())
+    train(model, optimizer)
+    living = [weakref.ref(o) for o in (model, model[0], model[0].weight, optimizer)]
+    del model, optimizer
+    gc.collect()
+    assert [reference() for reference in living] == [None] * 4
+    trail = watching.trail()
+    assert trail.steps == 3
+    assert trail.final is not None
+    assert trail.final.tensors == {}
+
+
+class Unreadable(Tensor):
+    def as_subclass(self, cls: Any) -> Any:
+        raise RuntimeError("not for you")
+
+
+def test_what_cannot_be_read_is_noted_once_and_the_rest_goes_on(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    watching.watcher.install()
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    bad: Any = torch.zeros(1).as_subclass(Unreadable)
+    dataset: Any = [bad, bad]
+    for _ in DataLoader(dataset, batch_size=None):
+        train(model, optimizer, steps=1)
+    watching.watcher.finish()
+    assert [where for where, _ in watching.notes] == ["trail.batch"]
+    trail = Trail.open(watching.path)
+    assert trail.steps == 2
+    assert trail.streams() == ("rng", "loss", "grad", "param")
+
+
+def test_a_trail_that_cannot_be_written_is_noted_and_training_goes_on(tmp_path: Path) -> None:
+    watching = Watching(tmp_path / "missing")
+    watching.watcher.install()
+    model = make_model()
+    train(model, SGD(model.parameters(), lr=0.1))
+    watching.watcher.finish()
+    assert [where for where, _ in watching.notes] == ["trail"]
+    assert isinstance(watching.notes[0][1], FileNotFoundError)
+
+
+def test_an_error_of_the_program_passes_through(watching: Watching) -> None:
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        backward(torch.zeros(1))
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+
+    def closure() -> float:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        optimizer.step(closure)
+    model = make_model()
+    train(model, SGD(model.parameters(), lr=0.1), steps=1)
+    assert watching.trail().steps == 1
+
+
+def test_a_forked_child_that_trains_has_a_trail_of_its_own(tmp_path: Path) -> None:
+    parent = os.getpid()
+    notes: list[object] = []
+    watcher = Watcher(
+        lambda: tmp_path / ("main.bin" if os.getpid() == parent else "child.bin"),
+        on_note=lambda where, what: notes.append((where, what)),
+    )
+    watcher.install()
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    torch.set_num_threads(1)
+    train(model, optimizer, steps=2)
+    for is_training in (True, False):
+        if (child := os.fork()) == 0:
+            try:
+                if is_training:
+                    for weight in model.parameters():
+                        weight.grad = torch.ones_like(weight)
+                    optimizer.step()
+                watcher.finish()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+    train(model, optimizer, steps=1)
+    watcher.finish()
+    assert notes == []
+    assert sorted(path.name for path in tmp_path.glob("*.bin")) == ["child.bin", "main.bin"]
+    assert Trail.open(tmp_path / "main.bin").steps == 3
+    assert Trail.open(tmp_path / "child.bin").steps == 1
+
+
+def test_threads_that_train_side_by_side_write_whole_rows(watching: Watching) -> None:
+    def work() -> None:
+        weight = nn.Parameter(torch.ones(3))
+        optimizer = SGD([weight], lr=0.1)
+        for _ in range(50):
+            optimizer.zero_grad()
+            backward(weight.sum())
+            optimizer.step()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    trail = watching.trail()
+    assert trail.steps == 200
+    assert all(trail.digest(step, "grad") == fingerprint(torch.ones(3)) for step in range(200))
+
+
+def test_the_end_is_called_when_the_last_row_is_written(tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop() -> None:
+        raise Stopped
+
+    watching = Watching(tmp_path)
+    watching.watcher.install(until=2, on_until=stop)
+    model = make_model()
+    with pytest.raises(Stopped):
+        train(model, SGD(model.parameters(), lr=0.1), steps=5)
+    assert Trail.open(watching.path).steps == 2
+    watching.watcher.finish()
+
+
+def test_the_first_step_is_announced_once(tmp_path: Path) -> None:
+    announced: list[bool] = []
+    watcher = Watcher(
+        lambda: tmp_path / "main.bin",
+        on_note=print,
+        on_first_step=lambda: announced.append(True),
+    )
+    watcher.install()
+    model = make_model()
+    assert announced == []
+    train(model, SGD(model.parameters(), lr=0.1), steps=3)
+    watcher.finish()
+    assert announced == [True]
+
+
+def test_a_step_by_hand_needs_no_optimizer(watching: Watching) -> None:
+    model = make_model()
+    for inputs, _ in make_loader():
+        backward(model(inputs).sum())
+        with torch.no_grad():
+            for weight in model.parameters():
+                assert weight.grad is not None
+                weight.sub_(0.1 * weight.grad)
+        watching.watcher.step(loss=1.5, model=model)
+    trail = watching.trail()
+    assert trail.steps == 3
+    assert trail.streams() == STREAMS
+    assert list(trail.leaves(0, "param") or {}) == [name for name, _ in model.named_parameters()]
+
+
+def test_a_step_by_hand_adds_nothing_to_one_of_an_optimizer(watching: Watching) -> None:
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    for _ in range(3):
+        train(model, optimizer, steps=1)
+        watching.watcher.step(loss=0.0, model=model)
+    assert watching.trail().steps == 3
+
+
+def test_what_is_left_of_a_run_with_no_step_is_kept(watching: Watching) -> None:
+    for _ in make_loader():
+        pass
+    trail = watching.trail()
+    assert trail.steps == 0
+    assert trail.final is not None
+    assert list(trail.final.left) == ["batch"]
+
+
+def test_a_second_watcher_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    (tmp_path / "second").mkdir()
+    first, second = Watching(tmp_path), Watching(tmp_path / "second")
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    first.watcher.install()
+    train(model, optimizer, steps=2)
+    second.watcher.install()
+    train(model, optimizer, steps=1)
+    assert Trail.open(first.path).final is not None
+    assert (first.trail().steps, second.trail().steps) == (2, 1)
+
+
+def test_names_given_to_the_optimizer_come_first(watching: Watching) -> None:
+    model = make_model()
+    named = [(f"mine.{name}", weight) for name, weight in model.named_parameters()]
+    train(model, SGD(named, lr=0.1), steps=1)
+    assert list(watching.trail().leaves(0, "param") or {}) == [name for name, _ in named]
+
+
+def test_names_reach_from_the_outermost_module(watching: Watching) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 1, bias=False)])
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            out: Tensor = self.layers[1](self.layers[0](inputs)) * self.scale
+            return out
+
+    model = Net()
+    train(model, SGD(model.parameters(), lr=0.1), steps=1)
+    leaves = watching.trail().leaves(0, "param") or {}
+    assert list(leaves) == [name for name, _ in model.named_parameters()]
+
+
+@dataclass
+class Sample:
+    image: Tensor
+    label: int
+
+
+def digest_of(*values: object) -> bytes:
+    gathering = Gathering()
+    for value in values:
+        gathering.add(value)
+    taken = gathering.take()
+    assert isinstance(taken, list)
+    return taken[0]
+
+
+def test_batches_of_any_nesting_are_told_apart() -> None:
+    one, two = torch.ones(1), torch.zeros(1)
+    different: list[object] = [
+        [one, two],
+        [two, one],
+        [[one], two],
+        [one, [two]],
+        [],
+        [[]],
+        {"a": one, "b": two},
+        {"a": two, "b": one},
+        {"b": one, "a": two},
+        Sample(one, 1),
+        Sample(one, 2),
+        np.zeros(2),
+        np.zeros(2, dtype=np.float32),
+        np.zeros((2, 1)),
+        "ab",
+        b"ab",
+        ["a", "b"],
+        1,
+        1.0,
+        True,
+        None,
+        {"a", "b"},
+        {"a", "c"},
+        object(),
+        -0.0,
+        0.0,
+    ]
+    assert len({digest_of(value) for value in different}) == len(different)
+
+
+def test_equal_batches_have_equal_digests() -> None:
+    values: list[Callable[[], object]] = [
+        lambda: [torch.ones(2), {"a": np.arange(3)}, "text"],
+        lambda: Sample(torch.zeros(1), 3),
+        lambda: (1, 2.5, None, object()),
+        lambda: np.arange(6).reshape(2, 3).T,
+    ]
+    for make in values:
+        assert digest_of(make()) == digest_of(make())
+
+
+def test_a_batch_that_contains_itself_ends() -> None:
+    batch: list[object] = []
+    batch.append(batch)
+    assert len(digest_of(batch)) == 16
