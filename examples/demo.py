@@ -126,12 +126,12 @@ def act(number: int, title: str, what: str) -> None:
 
 def heading(text: str) -> None:
     """Begin a part."""
-    print(f"\n{bold(f'── {text} '.ljust(76, '─'))}")
+    print(f"\n\n{bold(f'── {text} '.ljust(76, '─'))}")
 
 
 def say(what: str) -> None:
     """Speak to the reader."""
-    print(textwrap.fill(what, 76), flush=True)
+    print("\n" + textwrap.fill(what, 76), flush=True)
 
 
 def farewell(seconds: float) -> None:

@@ -64,7 +64,7 @@ class Recorder:
         self._journal: Journal | None = journal
         self.background: list[threading.Thread] = []
         self._from_start = True
-        self._has_surroundings = False
+        self._has_surroundings = self._has_slow_settings = False
         self._inputs: dict[str, dict[str, Json]] = {}
         self._digest_budget_bytes = _MOST_DIGESTED_BYTES
 
@@ -94,6 +94,11 @@ class Recorder:
                 hooks.files.take_in_loaded()
         when_imported("torch", self._torch_imported)
         atexit.register(self.finish)
+
+    @property
+    def _is_program(self) -> bool:
+        # Not a worker or helper that it started: those record no surroundings unless they train.
+        return not any(mark in self.process for mark in (".f", ".x"))
 
     def say(self, kind: str, **fields: Json) -> None:
         """Append an entry to the journal of this process."""
@@ -145,6 +150,7 @@ class Recorder:
 
     def capture_slow_settings(self) -> None:
         """Record those settings that take longer to read; the program need not wait for them."""
+        self._has_slow_settings = True
         with self.guarded("settings"):
             from manifest.settings import capture_slow_settings
 
@@ -179,9 +185,11 @@ class Recorder:
         if _watcher is not None:
             with self.guarded("trail"):
                 _watcher.finish()
-        if hooks.lineage.name == self.process:
+        if self._is_program:
             self.capture_surroundings()
             self.capture_settings()
+            if not self._has_slow_settings:
+                self.capture_slow_settings()
         draws = hooks.entropy.counts()
         within = os.path.join(self.root, "")
         uses = {place.removeprefix(within): n for place, n in hooks.uses.places.items()}
@@ -189,13 +197,14 @@ class Recorder:
         self._record_files(hooks)
 
     def _torch_imported(self, torch: ModuleType) -> None:
-        if self._from_start:
+        if self._from_start and self._is_program:
             self.capture_surroundings()
         with self.guarded("trail"):
             _watch_steps(_number(os.environ.get("MANIFEST_UNTIL")))
 
     def first_step(self) -> None:
         """Record what is settled once training has begun."""
+        self.capture_surroundings()
         self.capture_settings()
         self.background.append(in_background("settings", self.capture_slow_settings))
         if _hooks is not None:

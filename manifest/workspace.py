@@ -39,17 +39,14 @@ def build(project: Project, run: RunDirectory, workspace: Path) -> Path:
         NotReplayable: A recorded path would leave the workspace, or a blob is missing.
     """
     workspace.mkdir(parents=True, exist_ok=True)
+    # Source first, while the folder holds no link that a recorded path could lead through.
+    for name, digest in project.sources.items():
+        _write(workspace / confined(name), name, digest, run)
     for relative in _linked(project):
         link = workspace / relative
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(project.root / relative)
-    for name, digest in project.sources.items():
-        path = workspace / confined(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            path.write_bytes(run.get_blob(digest))
-        except KeyError:
-            raise NotReplayable([f"the run does not hold the recorded {name}"]) from None
+        if not os.path.lexists(link):
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(project.root / relative)
     return workspace
 
 
@@ -63,6 +60,14 @@ def confined(name: str) -> PurePosixPath:
     if path.is_absolute() or ".." in path.parts or ".git" in path.parts or "\0" in name:
         raise NotReplayable([f"the recorded path {name!r} leaves the workspace"])
     return path
+
+
+def _write(path: Path, name: str, digest: Digest, run: RunDirectory) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.write_bytes(run.get_blob(digest))
+    except KeyError:
+        raise NotReplayable([f"the run does not hold the recorded {name}"]) from None
 
 
 def _linked(project: Project) -> Iterator[Path]:

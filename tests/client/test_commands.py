@@ -109,6 +109,17 @@ def test_diff_shows_the_key_both_values_and_the_impact_in_words(call: Call, reco
     assert "CHANGES RESULTS" in out or "CAN CHANGE RESULTS" in out
 
 
+def test_diff_only_names_what_one_run_did_not_capture_and_nobody_can_judge(
+    call: Call, record: Record
+) -> None:
+    record(sections={"settings": {"torch.num_threads": 2}})
+    record(sections={"settings": {"torch.num_threads": 2, "some.new.setting": "a" * 99}})
+    out = call("diff", "@prev", "@latest").out
+    assert "Not captured in the first run:\n    settings some.new.setting" in out
+    assert "aaa" not in out
+    assert "aaa" in call("diff", "@prev", "@latest", "--all").out
+
+
 def test_diff_as_json_is_a_diff_with_the_comparison_of_the_trails(
     call: Call, record: Record
 ) -> None:

@@ -64,6 +64,7 @@ def test_folded_text_is_no_wider_than_asked(text: str, width: int) -> None:
         (redacted("secret", b"salt"), "redacted ("),
         (failed(OSError("gone")), "could not be read: OSError: gone"),
         (["a", 1], "[a, 1]"),
+        ([{"a": 1}, {"$float": "nan"}], "[{a: 1}, nan]"),
         ({"kind": "python", "digest": "xxh3:abc"}, "kind: python, digest: xxh3:abc"),
         ("sha256:" + "a" * 64, "sha256:aaaaaaaaaaaa…"),
         ({}, "empty"),
@@ -81,8 +82,9 @@ def test_a_state_in_bytes_is_said_by_size_and_digest() -> None:
 
 def test_moments_are_said_in_one_unit() -> None:
     now = datetime(2026, 1, 2, tzinfo=UTC)
-    assert age("2026-01-01T23:59:48.5Z", now) == "11 s"
+    assert age("2026-01-01T23:59:48.6Z", now) == "11 s"
     assert age("2026-01-01T23:50:00Z", now) == "10 min"
+    assert age("2026-01-01T23:58:29Z", now) == "2 min"
     assert age("2026-01-01T12:00:00Z", now) == "12 h"
     assert age("2025-12-20T00:00:00Z", now) == "13 d"
     assert age("2027-01-01T00:00:00Z", now) == "now"

@@ -53,10 +53,12 @@ def diff_page(
         parts += [Text(), heading]
         if impact in _QUIET and not is_whole:
             parts.append(_names(items, width))
+        elif is_whole:
+            parts += difference_lines(items, width=width, is_whole=True)
         else:
-            parts += difference_lines(items, width=width, is_whole=is_whole)
-    if any(item.impact in _QUIET for item in diff.differences) and not is_whole:
-        parts += [Text(), styled(("Values of these too: add --all.", "quiet"))]
+            parts += _with_gaps_named(items, width)
+    if not is_whole and any(_is_only_named(item) for item in diff.differences):
+        parts += [Text(), styled(("Values and reasons of these too: add --all.", "quiet"))]
     return Group(*parts)
 
 
@@ -124,9 +126,30 @@ def _value(value: Json, *, was_captured: bool) -> str:
     return describe(value) if was_captured else NOT_CAPTURED
 
 
+def _with_gaps_named(items: Sequence[Difference], width: int) -> list[Text]:
+    lines = list(
+        difference_lines(
+            [item for item in items if not _is_only_named(item)], width=width, is_whole=False
+        )
+    )
+    for which, is_gap in (
+        ("first", lambda item: not item.was_captured_before),
+        ("second", lambda item: item.was_captured_before),
+    ):
+        gaps = [item for item in items if _is_only_named(item) and is_gap(item)]
+        if gaps:
+            lines += [styled(f"  Not captured in the {which} run:"), _names(gaps, width)]
+    return lines
+
+
+def _is_only_named(item: Difference) -> bool:
+    is_gap = not (item.was_captured_before and item.was_captured_after)
+    return item.impact in _QUIET or (item.impact == "unknown" and is_gap)
+
+
 def _names(items: Sequence[Difference], width: int) -> Text:
     names = ", ".join(f"{item.section} {item.key}" for item in items)
-    return indented(styled((folded(names, 3 * (width - 2)), "quiet")), 2, width)
+    return indented(styled((folded(names, 6 * (width - 4)), "quiet")), 4, width)
 
 
 def _patch_style(line: str) -> Any:

@@ -12,8 +12,8 @@ def age(moment: str, now: datetime | None = None) -> str:
         return "now"
     for limit, unit_seconds, unit in ((90, 1, "s"), (5400, 60, "min"), (129_600, 3600, "h")):
         if seconds < limit:
-            return f"{int(seconds / unit_seconds)} {unit}"
-    return f"{int(seconds / 86_400)} d"
+            return f"{round(seconds / unit_seconds)} {unit}"
+    return f"{round(seconds / 86_400)} d"
 
 
 def duration(started_at: str, ended_at: str) -> str:

@@ -20,7 +20,7 @@ def describe(value: Json) -> str:
     if isinstance(value, Mapping):
         return _tagged(value) or _mapping(value)
     if isinstance(value, Sequence):
-        return "[" + ", ".join(describe(item) for item in value) + "]"
+        return "[" + ", ".join(_inner(item) for item in value) + "]"
     return repr(value)
 
 
