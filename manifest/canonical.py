@@ -22,7 +22,8 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, NewType, TypeAlias
 
 Json: TypeAlias = Any
@@ -52,7 +53,7 @@ def plain(value: object) -> Json:
         return {"$bytes": base64.b64encode(value).decode("ascii")}
     if isinstance(value, Mapping):
         return {_text(str(key)): plain(item) for key, item in value.items()}
-    if isinstance(value, Set):
+    if isinstance(value, AbstractSet):
         return sorted((plain(item) for item in value), key=repr)
     if isinstance(value, Sequence):
         return [plain(item) for item in value]

@@ -37,16 +37,16 @@ class Entropy:
         self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def bytes(self, kind: str, size: int) -> bytes:
-        """The next `size` bytes of the stream of this kind."""
+    def draw(self, kind: str, size_bytes: int) -> bytes:
+        """The next bytes of the stream of this kind."""
         with self._lock:
             ordinal = self._counts.get(kind, 0)
             self._counts[kind] = ordinal + 1
-        return _draw(self._master, self.process, kind, ordinal, size)
+        return _draw(self._master, self.process, kind, ordinal, size_bytes)
 
     def bits(self, kind: str, count: int) -> int:
         """The next `count` bits of the stream of this kind, as an integer."""
-        data = self.bytes(kind, (count + 7) // 8)
+        data = self.draw(kind, (count + 7) // 8)
         return int.from_bytes(data, "little") >> (-count % 8)
 
     def counts(self) -> dict[str, int]:

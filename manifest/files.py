@@ -15,6 +15,7 @@ from typing import Any
 _MOST_FILES = 5_000
 _BLOCK_BYTES = 1 << 20
 _SYSTEM_FOLDERS = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/lib/", "/usr/share/", "/run/")
+_HEARD = frozenset({"open", "exec"})
 _WRITING = os.O_WRONLY | os.O_RDWR
 
 
@@ -58,14 +59,14 @@ class Files:
 
     def _heard(self, event: str, args: tuple[Any, ...]) -> None:
         # Called for every audited event of the interpreter: the common case must leave at once.
-        if event != "open" and event != "exec" or not self.is_active:
+        if event not in _HEARD or not self.is_active:
             return
         try:
             if event == "open":
                 self._opened(*args)
             else:
                 self.executed(getattr(args[0], "co_filename", ""))
-        except Exception:  # noqa: S110  what is raised here would fail the program's own open()
+        except Exception:  # what is raised here would fail the program's own open()
             pass
 
     def executed(self, name: str) -> None:

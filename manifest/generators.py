@@ -127,8 +127,8 @@ def _torch_setter(data: bytes) -> Callable[[], None] | None:
     size = torch.get_rng_state().numel()
     if len(data) != size:
         raise StateNotRestorable(
-            f"the recorded state of torch's generator has {len(data)} bytes, this torch has {size}: "
-            "another version of torch?"
+            f"the recorded state of torch's generator has {len(data)} bytes, "
+            f"this torch has {size}: another version of torch?"
         )
     return lambda: torch.set_rng_state(torch.tensor(list(data), dtype=torch.uint8))
 
@@ -173,6 +173,6 @@ def _unpack(name: str, form: struct.Struct, data: bytes) -> tuple[Any, ...]:
     return form.unpack(data)
 
 
-def _check(name: str, is_valid: bool) -> None:
+def _check(name: str, is_valid: object) -> None:
     if not is_valid:
         raise StateNotRestorable(f"the recorded state of '{name}' does not have its form")

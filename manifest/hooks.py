@@ -29,6 +29,7 @@ class Hooks:
         self.lineage = Lineage("")
         self.files = Files()
         self.error: str | None = None
+        self._from_start = False
         self._note = note
 
     def begin(self, master: bytes, process: str, *, is_pinning_os: bool) -> None:
@@ -48,9 +49,10 @@ class Hooks:
             on_fork: Called in every forked child, with its entropy and name already its own.
         """
         self._attempt("pins.os", lambda: os_entropy.pin(self.entropy, self.uses))
-        self._pin_when_imported("random", self._pin_random, from_start)
-        self._pin_when_imported("numpy.random.bit_generator", self._pin_numpy, from_start)
-        self._pin_when_imported("torch", self._pin_torch, from_start)
+        self._from_start = from_start
+        self._pin_when_imported("random", self._pin_random)
+        self._pin_when_imported("numpy.random.bit_generator", self._pin_numpy)
+        self._pin_when_imported("torch", self._pin_torch)
 
         def forked() -> None:
             self.entropy.continue_as(self.lineage.name)
@@ -71,22 +73,18 @@ class Hooks:
         self.uses.is_pinned = False
         self.files.is_active = False
 
-    def _pin_when_imported(
-        self, name: str, pin: Callable[[ModuleType, bool], None], from_start: bool
-    ) -> None:
-        when_imported(
-            name, lambda module: self._attempt(f"pins.{name}", lambda: pin(module, from_start))
-        )
+    def _pin_when_imported(self, name: str, pin: Callable[[ModuleType], None]) -> None:
+        when_imported(name, lambda module: self._attempt(f"pins.{name}", lambda: pin(module)))
 
-    def _pin_random(self, random: ModuleType, from_start: bool) -> None:
+    def _pin_random(self, random: ModuleType) -> None:
         os_entropy.rebind(random)
-        python_random.pin(random, self.entropy, from_start=from_start)
+        python_random.pin(random, self.entropy, from_start=self._from_start)
 
-    def _pin_numpy(self, bit_generator: ModuleType, from_start: bool) -> None:
+    def _pin_numpy(self, bit_generator: ModuleType) -> None:
         numpy_random.pin(bit_generator, self.entropy)
 
-    def _pin_torch(self, torch: ModuleType, from_start: bool) -> None:
-        if not torch_random.pin(torch, self.entropy, from_start=from_start):
+    def _pin_torch(self, torch: ModuleType) -> None:
+        if not torch_random.pin(torch, self.entropy, from_start=self._from_start):
             self._note("pins.torch", "Generator.seed() cannot be pinned on this interpreter")
 
     def _watch_exceptions(self) -> None:

@@ -36,7 +36,7 @@ class _Finder:
             return None
         spec = self._found_by_others(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self.callbacks.pop(fullname))
+            spec.loader = _Loader(spec.loader, self.callbacks.pop(fullname))  # type: ignore[assignment]
         return spec
 
     def _found_by_others(

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from manifest import entropy
-from manifest.bootstrapping import RUN_DIR, variables_for
 from manifest.errors import NotRecordable
 from manifest.identity import new_run_id
+from manifest.inheriting import RUN_DIR, variables_for
 from manifest.origin import RECORD, RUN, Origin, write_origin
 from manifest.rundir import RunDirectory
 from manifest.surveying import survey
@@ -44,6 +44,7 @@ class Start:
     """Everything that decides how a program starts."""
 
     command: Sequence[str]
+    """As it is recorded."""
     folder: Path
     environ: Mapping[str, str]
     entropy: bytes
@@ -53,6 +54,8 @@ class Start:
     mode: str = RUN
     project: str | None = None
     name: str | None = None
+    arguments: Sequence[str] | None = None
+    """What is executed, where that differs: a replay moves paths into its workspace."""
 
 
 def launch(
@@ -100,7 +103,7 @@ def start(how: Start, *, base: Path) -> Launched:
     Raises:
         NotRecordable: There is no such program, or the run cannot be kept.
     """
-    executable, command = _resolve(how.command, how.environ)
+    executable, command = _resolve(how.arguments or how.command, how.environ)
     run = RunDirectory.create(base, new_run_id())
     _, journal = run.claim("run")
     origin = _origin(how, executable)
@@ -158,7 +161,8 @@ def _resolve(command: Sequence[str], environ: Mapping[str, str]) -> tuple[str, l
             f"there is no program '{command[0]}' on PATH or at that place. "
             "Write the command as you would without Manifest: `manifest run -- python train.py`."
         )
-    return found, list(command)
+    # Not resolved further: an environment's interpreter is a link, and its place is what matters.
+    return os.path.abspath(found), list(command)
 
 
 def _run(command: Sequence[str], executable: str, folder: Path, environ: Mapping[str, str]) -> int:

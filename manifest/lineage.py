@@ -73,7 +73,7 @@ def _name_executed_children(lineage: Lineage) -> None:
     def fork_exec(*args: Any) -> Any:
         return original(*_with_child_name(lineage, args))
 
-    _posixsubprocess.fork_exec = _putting_name_where_inherited(lineage, fork_exec)  # type: ignore[assignment]
+    _posixsubprocess.fork_exec = _putting_name_where_inherited(lineage, fork_exec)
     subprocess = sys.modules.get("subprocess")
     if subprocess is not None:
         subprocess._fork_exec = _posixsubprocess.fork_exec  # type: ignore[attr-defined]

@@ -36,7 +36,7 @@ def is_running(entry: dict[str, Any]) -> bool:
     if not isinstance(pid, int) or pid <= 0:
         return False
     if entry.get("started_ticks") is not None:
-        return _start_ticks(pid) == entry["started_ticks"]
+        return bool(_start_ticks(pid) == entry["started_ticks"])
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from manifest.canonical import SCHEMA
+from manifest.canonical import SCHEMA, Json
 from manifest.environment.redaction import redact_argv
 from manifest.files import project_root
 from manifest.journal import Journal
@@ -19,6 +19,8 @@ from manifest.liveness import identify_process
 from manifest.rundir import RunDirectory
 
 RUN, RECORD = "run", "record"
+
+_MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,24 @@ def write_origin(journal: Journal, run: RunDirectory, origin: Origin) -> None:
         "root": str(root),
         "kind": _kind(origin.command),
     }
-    journal.append("section", section="command", values=command)
-    journal.append("section", section="seeds", values={**seeds, "hash_seed": origin.hash_seed})
+    journal.section("command", command)
+    journal.section("seeds", {**seeds, "hash_seed": origin.hash_seed})
+    files = _files_of_command(origin, root, run)
+    if files:
+        journal.section("code", {"files": files})
+
+
+def _files_of_command(origin: Origin, root: Path, run: RunDirectory) -> dict[str, Json]:
+    # Scripts of any language and configuration files: a replay must see them as they were.
+    files: dict[str, Json] = {}
+    for argument in origin.command:
+        path = Path(os.path.abspath(origin.folder / argument))
+        try:
+            if path.is_relative_to(root) and path.is_file() and path.stat().st_size <= _MOST_BYTES:
+                files[path.relative_to(root).as_posix()] = run.put_blob(path.read_bytes())
+        except (OSError, ValueError):  # unreadable, or no path at all
+            continue
+    return files
 
 
 def _kind(command: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict
 from manifest import catalogue
 from manifest.environment import hardware, packages
 from manifest.models import Impact, Manifest
-from manifest.rundir import RunDirectory
 
 State = Literal["restorable", "equal already", "approximate", "impossible"]
 
@@ -51,12 +50,12 @@ class Plan(BaseModel):
         )
 
 
-def make_plan(original: RunDirectory, manifest: Manifest, *, in_place: bool) -> Plan:
+def make_plan(manifest: Manifest, *, in_place: bool) -> Plan:
     """Look at what a replay of this run needs, without running anything of the program."""
     items: list[PlanItem] = []
     for part in (_command, _randomness, _interpreter, _hardware, _inputs):
         items.extend(part(manifest))
-    items.extend(_source(original, manifest, in_place=in_place))
+    items.extend(_source(manifest, in_place=in_place))
     return Plan(items=tuple(items))
 
 
@@ -203,16 +202,14 @@ def _changed(path: str, facts: dict[str, Any]) -> str | None:
     return "was changed since"
 
 
-def _source(original: RunDirectory, manifest: Manifest, *, in_place: bool) -> Iterator[PlanItem]:
+def _source(manifest: Manifest, *, in_place: bool) -> Iterator[PlanItem]:
     files = manifest.sections.get("code", {}).get("files") or {}
     if not in_place:
         why = f"{len(files)} files from the run directory, in a folder of its own"
         yield PlanItem(what="source", state="restorable", why=why, impact="certain")
         return
     root = Path(manifest.sections["command"]["root"])
-    changed = [
-        name for name, digest in files.items() if not _is_same(original, root / name, digest)
-    ]
+    changed = [name for name, digest in files.items() if not _is_same(root / name, digest)]
     for name in changed:
         yield _impossible(f"source {name}", "was changed since; leave --in-place away")
     if not changed:
@@ -220,7 +217,7 @@ def _source(original: RunDirectory, manifest: Manifest, *, in_place: bool) -> It
         yield PlanItem(what="source", state="equal already", why=why, impact="certain")
 
 
-def _is_same(original: RunDirectory, path: Path, digest: str) -> bool:
+def _is_same(path: Path, digest: str) -> bool:
     from manifest.canonical import digest_bytes
 
     try:
@@ -259,6 +256,3 @@ def _impossible(what: str, why: str) -> PlanItem:
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "…"
-
-
-Progress = Callable[[str], None]

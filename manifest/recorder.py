@@ -20,6 +20,7 @@ from manifest.canonical import Json
 from manifest.files import content_digest, describe
 from manifest.hooks import Hooks
 from manifest.importing import when_imported
+from manifest.inheriting import as_user_made_it
 from manifest.journal import Journal
 from manifest.liveness import identify_process
 from manifest.rundir import RunDirectory
@@ -137,16 +138,25 @@ class Recorder:
             self._capture_surroundings()
 
     def _capture_surroundings(self) -> None:
-        from manifest.environment import hardware, interpreter, packages, variables
+        from manifest.environment import hardware, interpreter, packages
 
         for name, capture in (
             ("environment", interpreter.capture_interpreter),
-            ("environment", lambda: variables.capture_variables(os.environ, salt=self.run.salt())),
+            ("environment", self._capture_variables),
             ("packages", lambda: packages.capture_packages(sys.path)),
             ("hardware", hardware.capture_hardware),
         ):
             with self.guarded(name):
                 self.section(name, capture())
+
+    def _capture_variables(self) -> dict[str, Json]:
+        from manifest.environment import variables
+
+        return variables.capture_variables(
+            as_user_made_it(os.environ),
+            exec_environ=as_user_made_it(variables.read_exec_environ(os.environ)),
+            salt=self.run.salt(),
+        )
 
     def capture_slow_settings(self) -> None:
         """Record those settings that take longer to read; the program need not wait for them."""

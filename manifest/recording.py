@@ -10,16 +10,15 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
-from manifest import bootstrapping, recorder
+from manifest import inheriting, recorder
 from manifest.canonical import plain
 from manifest.entropy import new_master
 from manifest.errors import ManifestError
 from manifest.generators import capture_generators, restore_generators
 from manifest.identity import new_run_id
-from manifest.origin import RECORD, Origin
-from manifest.origin import write_origin
+from manifest.origin import RECORD, Origin, write_origin
 from manifest.recorder import Recorder, complain, in_background
 from manifest.rundir import RunDirectory, find_base
 
@@ -57,7 +56,7 @@ class Run:
             self._recorder.finish(error)
             self._recorder.run.write_manifest()
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -108,6 +107,7 @@ def record(
     no setting and never raises, unless `strict`.
 
     Args:
+        function: To be recorded at each call.
         project: What the run belongs to; by default the name of the folder.
         name: A name for people.
         config: Settings of the program's own.
@@ -183,7 +183,7 @@ def _restore_or_keep(watching: Recorder, generators: dict[str, Any]) -> None:
 
 def _given() -> RunDirectory | None:
     # A replay made the directory before it started the program.
-    path = os.environ.get(bootstrapping.RUN_DIR)
+    path = os.environ.get(inheriting.RUN_DIR)
     return RunDirectory(Path(path)) if path else None
 
 
@@ -207,7 +207,7 @@ def _created(project: str | None, name: str | None) -> RunDirectory:
 
 def _let_children_record(directory: RunDirectory) -> None:
     # In the C environment alone: spawned workers inherit it, `os.environ` stays as it was.
-    for name, value in bootstrapping.variables_for(directory, "main", os.environ).items():
+    for name, value in inheriting.variables_for(directory, "main", os.environ).items():
         os.putenv(name, value)
 
 

@@ -23,10 +23,13 @@ from manifest.trail import Trail
 
 Progress = Callable[[str], None]
 
+_OF_THE_REPLAY = frozenset({"env.PYTHONPATH"})
+"""What differs because it is a replay: the workspace has a place of its own."""
+
 
 def plan(original: RunDirectory, *, in_place: bool = False) -> Plan:
     """What a replay of this run needs, without running anything."""
-    return make_plan(original, _read(original), in_place=in_place)
+    return make_plan(_read(original), in_place=in_place)
 
 
 def replay(
@@ -55,7 +58,7 @@ def replay(
     """
     say = on_progress or (lambda what: None)
     manifest = _read(original)
-    made = make_plan(original, manifest, in_place=in_place)
+    made = make_plan(manifest, in_place=in_place)
     if made.blocking and not best_effort:
         raise NotReplayable([f"{item.what}: {item.why}" for item in made.blocking])
     until = until if until is not None else _steps_of_a_crashed(manifest)
@@ -120,7 +123,10 @@ def _unequal_ends(
         return f"the replay went on to step {steps_after}, the recorded run ended at {steps_before}"
     if before.exit_code is not None and before.exit_code != after.exit_code:
         reason = f" ({after.error})" if after.error else ""
-        return f"the recorded run ended with exit code {before.exit_code}, the replay with {after.exit_code}{reason}"
+        return (
+            f"the recorded run ended with exit code {before.exit_code}, "
+            f"the replay with {after.exit_code}{reason}"
+        )
     return None
 
 
@@ -129,10 +135,12 @@ def _unrepeated(before: Manifest) -> tuple[str, ...]:
     places = seeds.get("os_entropy_uses") or {}
     if not places or seeds.get("pinned_os_entropy"):
         return ()
-    return (
-        f"the program drew entropy from the operating system at {', '.join(sorted(places)[:3])}, "
-        "which is not repeated unless it is recorded with --pin-entropy",
+    shown = ", ".join(sorted(places)[:3])
+    reason = (
+        f"the program drew entropy from the operating system at {shown}, which is not repeated "
+        "unless it is recorded with --pin-entropy"
     )
+    return (reason,)
 
 
 def _read(run: RunDirectory) -> Manifest:
@@ -181,14 +189,17 @@ def _start(
     seeds = manifest.sections["seeds"]
     recorded_root = command["root"]
     argv = [_moved(argument, recorded_root, root) for argument in command["argv"]]
-    argv[0] = recorded_executable(manifest) or argv[0]
+    executable = recorded_executable(manifest) or argv[0]
+    moved = _moved(executable, recorded_root, root)
+    argv[0] = moved if os.access(moved, os.X_OK) else executable
     environ = _environ(manifest, recorded_root, root)
     if until is not None:
         environ["MANIFEST_UNTIL"] = str(until)
     if manifest.mode == origin.RECORD:
         environ["MANIFEST_REPLAY"] = str(original.path)
     return launching.Start(
-        command=[*argv, *extra_args],
+        command=[*command["argv"], *extra_args],
+        arguments=[*argv, *extra_args],
         folder=root / workspace.confined(command.get("cwd", ".")),
         environ=environ,
         entropy=bytes.fromhex(seeds["entropy"]),
@@ -235,7 +246,11 @@ def _explanations(
     original: RunDirectory, before: Manifest, again: RunDirectory, after: Manifest
 ) -> tuple[Difference, ...]:
     found = diff(before, after, blobs=lambda digest: _blob((original, again), digest))
-    return tuple(item for item in found.differences if item.impact in ("certain", "possible"))
+    return tuple(
+        item
+        for item in found.differences
+        if item.impact in ("certain", "possible") and item.key not in _OF_THE_REPLAY
+    )
 
 
 def _blob(runs: Sequence[RunDirectory], digest: Any) -> bytes | None:

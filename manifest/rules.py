@@ -391,7 +391,6 @@ _EFFECTS: Final = {
         "settings", "torch.float32_matmul_precision", is_whole=False
     ),
     "env.WORLD_SIZE": _Effect("settings", "torch.distributed.world_size", is_whole=False),
-    "python.hash_probe": _Effect("seeds", "hash_seed", is_whole=False),
 }
 """What some keys become, and whether they become nothing else."""
 
@@ -408,6 +407,13 @@ def _cause(found: Found, pair: Pair) -> Judgement | None:
     known = _catalogued(found, pair) or _UNKNOWN
     impact: Impact = "possible" if known.impact == "certain" and not differs else known.impact
     return Judgement(impact, f"takes effect as {said}. {known.reason}", known.source)
+
+
+def _hash_probe(found: Found, pair: Pair) -> Judgement | None:
+    """The hash of a string shows the hash seed; alone it tells only of seeds nobody knows."""
+    if found.key != "python.hash_probe" or not pair.differs("seeds", "hash_seed"):
+        return None
+    return Judgement("informational", "follows from hash_seed, which differs too")
 
 
 def _processors(found: Found, pair: Pair) -> Judgement | None:
@@ -486,7 +492,7 @@ def _text(value: Json) -> str | None:
 RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "command": (_command,),
     "code": (_source_file, _revision),
-    "settings": (_torch, _cause),
+    "settings": (_torch, _hash_probe),
     "seeds": (_entropy, _seeding_call),
     "generators": (_generator,),
     "loaders": (_batch,),

@@ -1,4 +1,4 @@
-"""What takes long to learn about a run, learnt beside the program: its repository, its accelerators.
+"""What takes long to learn about a run, learnt beside the program.
 
 Runs in the launcher, or in a thread of a program that records itself.
 """
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from manifest.canonical import Json
+from manifest.environment.hardware import capture_accelerators
+from manifest.environment.source import capture_source
 from manifest.files import project_root
 from manifest.rundir import RunDirectory
 
@@ -26,18 +28,19 @@ class Listener(Protocol):
 
 def survey(listener: Listener, run: RunDirectory, folder: Path) -> None:
     """Learn and record; what fails becomes a note."""
-    for where, part in (("code.git", _repository), ("hardware", _accelerators)):
-        try:
-            part(listener, run, folder)
-        except Exception as error:
-            listener.note(where, error)
+    try:
+        _survey_repository(listener, run, folder)
+    except Exception as error:
+        listener.note("code.git", error)
+    try:
+        listener.section("hardware", capture_accelerators())
+    except Exception as error:
+        listener.note("hardware", error)
 
 
-def _repository(listener: Listener, run: RunDirectory, folder: Path) -> None:
+def _survey_repository(listener: Listener, run: RunDirectory, folder: Path) -> None:
     if not (project_root(folder) / ".git").exists():
         return
-    from manifest.environment.source import capture_source
-
     state = capture_source(folder)
     for gap in state.gaps:
         listener.note("code.git", gap)
@@ -57,9 +60,3 @@ def _repository(listener: Listener, run: RunDirectory, folder: Path) -> None:
             os.fsdecode(file.path): run.put_blob(file.content) for file in state.untracked
         }
     listener.section("code", values)
-
-
-def _accelerators(listener: Listener, run: RunDirectory, folder: Path) -> None:
-    from manifest.environment.hardware import capture_accelerators
-
-    listener.section("hardware", capture_accelerators())

@@ -65,9 +65,12 @@ def confined(name: str) -> PurePosixPath:
 def _write(path: Path, name: str, digest: Digest, run: RunDirectory) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        path.write_bytes(run.get_blob(digest))
+        data = run.get_blob(digest)
     except KeyError:
         raise NotReplayable([f"the run does not hold the recorded {name}"]) from None
+    path.write_bytes(data)
+    if data.startswith(b"#!"):
+        path.chmod(0o755)
 
 
 def _linked(project: Project) -> Iterator[Path]:

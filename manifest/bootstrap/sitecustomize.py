@@ -8,7 +8,7 @@ import os
 import sys
 
 
-def _begin():
+def _begin() -> None:
     if sys.version_info < (3, 11) or "MANIFEST_RUN_DIR" not in os.environ:
         return
     try:
@@ -20,7 +20,7 @@ def _begin():
         os.write(2, f"manifest: this process is not recorded: {error!r}\n".encode())
 
 
-def _find_manifest():
+def _find_manifest() -> None:
     # The program may run in an environment that has no Manifest of its own: use this one, without
     # making anything else of its environment importable.
     import importlib.util
@@ -31,17 +31,19 @@ def _find_manifest():
     spec = importlib.util.spec_from_file_location(
         "manifest", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
     )
+    if spec is None or spec.loader is None:
+        raise ImportError(folder)
     module = importlib.util.module_from_spec(spec)
     sys.modules["manifest"] = module
     spec.loader.exec_module(module)
 
 
-def _hand_over():
+def _hand_over() -> None:
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [path for path in sys.path if os.path.abspath(path or ".") != here]
     own = sys.modules.pop("sitecustomize", None)
     try:
-        import sitecustomize  # noqa: F401
+        import sitecustomize  # type: ignore[import-not-found]  # noqa: F401
     except ImportError:
         if own is not None:
             sys.modules["sitecustomize"] = own

@@ -62,10 +62,10 @@ def pin(entropy: Entropy, uses: Uses) -> None:
     def urandom(size: int, /) -> bytes:
         try:
             uses.note(sys._getframe(1))
-        except Exception:  # noqa: S110  counting must never cost the program its entropy
+        except Exception:  # counting must never cost the program its entropy
             pass
-        if uses.is_pinned and isinstance(size, int) and size >= 0:
-            return entropy.bytes(KIND, size)
+        if uses.is_pinned and size >= 0:
+            return entropy.draw(KIND, size)
         return original(size)
 
     os.urandom = urandom

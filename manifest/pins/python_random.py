@@ -32,7 +32,8 @@ def pin(random: ModuleType, entropy: Entropy, *, from_start: bool) -> None:
 
     random.Random.seed = seed
     shared = random._inst
-    random.seed = shared.seed  # the module holds a bound method of the old function
+    # The module holds a bound method of the old function.
+    random.seed = shared.seed  # type: ignore[attr-defined]
     if from_start:
         shared.seed()
     # Registered behind the module's own hook, which seeds forked children from the system.

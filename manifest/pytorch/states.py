@@ -19,9 +19,13 @@ from xxhash import xxh3_128_digest
 _WORDS = 624
 _MT19937 = struct.Struct(f"<{_WORDS}Ii")
 _PYTHON = struct.Struct(f"<i{_WORDS}I")
+_END = 20  # bytes: some words, at one end with the position
 
 # In the 5056 bytes of the CPU generator, padding lies between these two parts.
-_TORCH_SIZE, _TORCH_FLAG_END, _TORCH_FLOAT = 5056, 5044, slice(5048, 5053)
+_TORCH_SIZE = 5056
+_TORCH_STATE = ctypes.c_char * 5044
+_TORCH_FLOAT_OFFSET, _TORCH_FLOAT_SIZE = 5048, 5
+_NO_FLOAT = bytes(_TORCH_FLOAT_SIZE)
 
 
 class Generators:
@@ -33,24 +37,21 @@ class Generators:
 
     def digests(self) -> dict[str, bytes]:
         """The digest of each state, by the name of the generator."""
-        return {name: xxh3_128_digest(state) for name, state in self._states().items()}
-
-    def _states(self) -> dict[str, bytes]:
-        states = {"torch.cpu": _torch_state()}
+        digests = {"torch.cpu": _torch_digest()}
         if (module := sys.modules.get("random")) is not None:
             if self._python is None or self._python.generator is not module._inst:
                 self._python = _Python(module._inst)
-            states["python"] = self._python.state()
+            digests["python"] = self._python.digest()
         if (module := sys.modules.get("numpy.random.mtrand")) is not None:
             bits = module._rand._bit_generator
             if self._numpy is None or self._numpy.bits is not bits:
                 self._numpy = _NumPy(module, bits)
-            states["numpy.legacy"] = self._numpy.state()
+            digests["numpy.legacy"] = self._numpy.digest()
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             # Seed and offset, which the host holds.
             for index, generator in enumerate(torch.cuda.default_generators):
-                states[f"cuda:{index}"] = _content(generator.get_state())
-        return states
+                digests[f"cuda:{index}"] = xxh3_128_digest(_content(generator.get_state()))
+        return digests
 
 
 class _Python:
@@ -61,15 +62,15 @@ class _Python:
         self._words = self._slow_words
         if type(generator).__basicsize__ >= object.__basicsize__ + _PYTHON.size:
             address = id(generator) + object.__basicsize__
-            self._words = _reader(address, _PYTHON.size, self._slow_words)
+            self._words = _digesting(address, _PYTHON, self._slow_words)
 
-    def state(self) -> bytes:
-        gauss = self.generator.gauss_next
-        return self._words() + (b"" if gauss is None else struct.pack("<d", gauss))
+    def digest(self) -> bytes:
+        words, gauss = self._words(), self.generator.gauss_next
+        return words if gauss is None else xxh3_128_digest(words + struct.pack("<d", gauss))
 
     def _slow_words(self) -> bytes:
         words = self.generator.getstate()[1]
-        return _PYTHON.pack(words[-1], *words[:-1])
+        return xxh3_128_digest(_PYTHON.pack(words[-1], *words[:-1]))
 
 
 class _NumPy:
@@ -78,38 +79,50 @@ class _NumPy:
     def __init__(self, module: Any, bits: Any) -> None:
         self.bits = bits
         self._get_state = module.get_state
-        self.state = self._slow_text
+        self.digest = self._slow_text
         if type(bits).__name__ == "MT19937":
             address = int(bits.ctypes.state_address)
-            self.state = _reader(address, _MT19937.size, self._slow_words)
+            self.digest = _digesting(address, _MT19937, self._slow_words)
 
     def _slow_words(self) -> bytes:
         state = self._get_state(legacy=False)["state"]
-        return _MT19937.pack(*state["key"].tolist(), state["pos"])
+        return xxh3_128_digest(_MT19937.pack(*state["key"].tolist(), state["pos"]))
 
     def _slow_text(self) -> bytes:
-        return b"".join(
-            value.tobytes() if hasattr(value, "tobytes") else str(value).encode()
-            for value in self._get_state(legacy=False)["state"].values()
+        parts = self._get_state(legacy=False)["state"].values()
+        return xxh3_128_digest(
+            b"".join(p.tobytes() if hasattr(p, "tobytes") else str(p).encode() for p in parts)
         )
 
 
-def _reader(address: int, size: int, slow: Callable[[], bytes]) -> Callable[[], bytes]:
+def _digesting(address: int, form: struct.Struct, slow: Callable[[], bytes]) -> Callable[[], bytes]:
     if sys.implementation.name != "cpython" or sys.byteorder != "little":
         return slow
-    content = (ctypes.c_char * size).from_address(address)
+    content = (ctypes.c_char * form.size).from_address(address)
+    # Any draw moves the position, which is at one of the ends, and making new words changes all of
+    # them: while both ends are as they were, the words between need not be read.
+    start_view = (ctypes.c_char * _END).from_address(address)
+    end_view = (ctypes.c_char * _END).from_address(address + form.size - _END)
+    last = (b"", b"", b"")
 
-    def read() -> bytes:
-        return content.raw
+    def digest() -> bytes:
+        nonlocal last
+        start, end = start_view.raw, end_view.raw
+        if start != last[0] or end != last[1]:
+            last = (start, end, xxh3_128_digest(content))
+        return last[2]
 
-    return read if read() == slow() else slow
+    return digest if digest() == slow() else slow
 
 
-def _torch_state() -> bytes:
-    content = _content(torch.default_generator.get_state())
-    if len(content) != _TORCH_SIZE:
-        return content
-    return content[:_TORCH_FLAG_END] + content[_TORCH_FLOAT]
+def _torch_digest() -> bytes:
+    state = torch.default_generator.get_state()
+    if state.nbytes != _TORCH_SIZE:
+        return xxh3_128_digest(_content(state))
+    address = state.data_ptr()
+    digest = xxh3_128_digest(_TORCH_STATE.from_address(address))
+    kept = ctypes.string_at(address + _TORCH_FLOAT_OFFSET, _TORCH_FLOAT_SIZE)
+    return digest if kept == _NO_FLOAT else xxh3_128_digest(digest + kept)
 
 
 def _content(state: torch.Tensor) -> bytes:

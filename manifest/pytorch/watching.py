@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,22 @@ class Watcher:
             loss: Of this step; a tensor or a number.
             model: A module, whose parameters and gradients are digested.
         """
-        if self._has_new_rows:
+        if self._has_new_rows or self._is_over:
             self._has_new_rows = False
             return
-        self._end_step(lambda: self._end_step_by_hand(loss, model))
-        self._has_new_rows = False
+        try:
+            if loss is not None:
+                self.gather("loss", loss)
+            named = dict(model.named_parameters()) if model is not None else {}
+            parameters = list(named.values())
+            watched = Watched(None, tuple(named), digest_period(_bytes(parameters)))
+            grads = self._digested("grad", watched, [p.grad for p in parameters])
+            is_last = self._add_row(watched, parameters, grads)
+        except Exception as error:
+            self._give_up(error)
+            return
+        if is_last and self._on_until is not None:
+            self._on_until()
 
     def finish(self) -> None:
         """Write what is left at the end, and watch no more."""
@@ -110,20 +122,31 @@ class Watcher:
 
     def before_step(self, optimizer: Optimizer, *, has_closure: bool) -> None:
         """Read gradients before an optimizer changes them; a closure only makes them later."""
-        local = self._local
-        local.grads = None
-        if has_closure or "grad" in self._blind:
-            return
         try:
-            parameters = _parameters(optimizer)
-            if is_digested(self._rows.count, self._watched(optimizer, parameters).period):
-                local.grads = start_reading([parameter.grad for parameter in parameters])
+            seen = self._look(optimizer)
+            if not has_closure:
+                seen.grads = self._digested("grad", seen.watched, [p.grad for p in seen.parameters])
+            self._local.seen = seen
         except Exception as error:
             self._go_blind("grad", error)
 
     def after_step(self, optimizer: Optimizer, *, has_closure: bool) -> None:
         """Read parameters and generators, and write the row of the step."""
-        self._end_step(lambda: self._end_step_of(optimizer, has_closure=has_closure))
+        if self._is_over:
+            return
+        try:
+            seen, self._local.seen = self._local.seen, None
+            if seen is None or seen.optimizer is not optimizer:
+                seen = self._look(optimizer)
+            if has_closure:
+                seen.grads = self._digested("grad", seen.watched, [p.grad for p in seen.parameters])
+            is_last = self._add_row(seen.watched, seen.parameters, seen.grads)
+            self._has_new_rows = True
+        except Exception as error:
+            self._give_up(error)
+            return
+        if is_last and self._on_until is not None:
+            self._on_until()
 
     def gather(self, stream: str, value: object) -> None:
         """Add a batch or a loss to the step that is under way in this thread."""
@@ -150,40 +173,6 @@ class Watcher:
         self._has_new_rows = False
         self._is_over = False
 
-    def _end_step(self, end: Callable[[], None]) -> None:
-        if self._is_over:
-            return
-        try:
-            with self._lock:
-                end()
-                is_last = self._rows.count == self._until
-                self._rows.write(self._trail, is_last=is_last)
-        except Exception as error:
-            self._is_over = True
-            self._on_note("trail", error)
-            return
-        if is_last and self._on_until is not None:
-            self._on_until()
-
-    def _end_step_of(self, optimizer: Optimizer, *, has_closure: bool) -> None:
-        parameters = _parameters(optimizer)
-        watched = self._watched(optimizer, parameters)
-        grads, self._local.grads = self._local.grads, None
-        if has_closure:
-            grads = self._digested("grad", watched, [p.grad for p in parameters])
-        params = self._digested("param", watched, parameters)
-        self._add_row(watched, grads, params)
-        self._has_new_rows = True
-
-    def _end_step_by_hand(self, loss: object, model: Any) -> None:
-        if loss is not None:
-            self.gather("loss", loss)
-        named = dict(model.named_parameters()) if model is not None else {}
-        parameters = list(named.values())
-        watched = Watched(None, tuple(named), digest_period(_bytes(parameters)))
-        grads = self._digested("grad", watched, [p.grad for p in parameters])
-        self._add_row(watched, grads, self._digested("param", watched, parameters))
-
     def _digested(
         self, stream: str, watched: Watched, tensors: Sequence[Tensor | None]
     ) -> Observed:
@@ -195,13 +184,19 @@ class Watcher:
             self._go_blind(stream, error)
             return None
 
-    def _add_row(self, watched: Watched, grads: Observed, params: Observed) -> None:
-        if self._rows.count == 0:
-            self._opened()
-            if self._on_first_step is not None:
-                self._on_first_step()
-        batch, loss = self._gathered("batch"), self._gathered("loss")
-        self._rows.add(Row(watched, self._rng(), batch, loss, grads, params))
+    def _add_row(self, watched: Watched, parameters: Sequence[Tensor], grads: Observed) -> bool:
+        with self._lock:
+            rows = self._rows
+            if rows.count == 0:
+                self._opened()
+                if self._on_first_step is not None:
+                    self._on_first_step()
+            params = self._digested("param", watched, parameters)
+            batch, loss = self._gathered("batch"), self._gathered("loss")
+            rows.add(Row(watched, self._rng(), batch, loss, grads, params))
+            is_last = rows.count == self._until
+            rows.write(self._trail, is_last=is_last)
+            return is_last
 
     def _gathered(self, stream: str) -> Observed:
         if stream in self._blind:
@@ -222,6 +217,10 @@ class Watcher:
         if self._trail is None and (path := self._trail_path()) is not None:
             self._trail = TrailWriter(path)
         return self._trail
+
+    def _look(self, optimizer: Optimizer) -> _Seen:
+        parameters = _parameters(optimizer)
+        return _Seen(optimizer, parameters, self._watched(optimizer, parameters))
 
     def _watched(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> Watched:
         watched = self._optimizers.get(id(optimizer))
@@ -255,6 +254,20 @@ class Watcher:
         self._blind.add(stream)
         self._on_note(f"trail.{stream}", error)
 
+    def _give_up(self, error: Exception) -> None:
+        self._is_over = True
+        self._on_note("trail", error)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was found before a step, for after it."""
+
+    optimizer: Optimizer
+    parameters: list[Tensor]
+    watched: Watched
+    grads: Observed = None
+
 
 class _PerThread(threading.local):
     """What a thread has seen since its last step; threads that train side by side stay apart."""
@@ -262,7 +275,7 @@ class _PerThread(threading.local):
     def __init__(self) -> None:
         self.batch = Gathering()
         self.loss = Gathering()
-        self.grads: Observed = None
+        self.seen: _Seen | None = None
 
 
 def _texts(digests: Mapping[str, bytes]) -> dict[str, str]:

@@ -22,11 +22,15 @@ def manifest_of(launched: Launched) -> Manifest:
     return Manifest.model_validate(launched.run.document())
 
 
-def test_a_module_in_a_package_repeats(script: Callable[[str, str], Path], recorded: Recorded, base: Path) -> None:
+def test_a_module_in_a_package_repeats(
+    script: Callable[[str, str], Path], recorded: Recorded, base: Path
+) -> None:
     source = (Path(__file__).parent / "scripts" / "train.py").read_text()
     script("pkg/__init__.py", "")
     script("pkg/rate.py", "RATE = 0.05\n")
-    script("pkg/train.py", source.replace("import argparse", "import argparse\nfrom .rate import RATE"))
+    script(
+        "pkg/train.py", source.replace("import argparse", "import argparse\nfrom .rate import RATE")
+    )
     launched = recorded("-m", "pkg.train", "--lr", "0.2")
     found = manifest_of(launched)
     assert found.status == "finished"

@@ -110,7 +110,9 @@ def test_a_folder_that_cannot_be_written_costs_one_line(python: Python, tmp_path
     assert (done.returncode, done.stdout) == (0, "trained\n")
     assert done.stderr.count("\n") == 1
     assert "not recorded" in done.stderr
-    strict = python(source.replace("()", "(strict=True)", 1), MANIFEST_DIR=str(tmp_path / "blocked"))
+    strict = python(
+        source.replace("()", "(strict=True)", 1), MANIFEST_DIR=str(tmp_path / "blocked")
+    )
     assert strict.returncode == 1
     assert "NotRecordable" in strict.stderr
 

@@ -246,13 +246,19 @@ def test_a_variable_without_effect_on_its_setting_matters_less() -> None:
 
 
 def test_the_hash_seed_is_counted_once() -> None:
-    def run(seed: str) -> Sections:
-        return {"seeds": {"hash_seed": seed}, "environment": {"env.PYTHONHASHSEED": seed}}
+    def run(seed: str, probe: int) -> Sections:
+        return {
+            "seeds": {"hash_seed": seed},
+            "environment": {"env.PYTHONHASHSEED": seed},
+            "settings": {"python.hash_probe": probe},
+        }
 
-    assert impacts(run("1"), run("2")) == {
+    assert impacts(run("1", 7), run("2", 8)) == {
         "hash_seed": "possible",
         "env.PYTHONHASHSEED": "informational",
+        "python.hash_probe": "informational",
     }
+    assert impacts(run("random", 7), run("random", 8)) == {"python.hash_probe": "possible"}
 
 
 def test_more_processors_matter_only_through_the_number_of_threads() -> None:

@@ -74,7 +74,13 @@ def test_what_the_run_wrote_is_left_out(root: Path, run: RunDirectory, tmp_path:
 def test_environments_and_repositories_are_left_out(
     root: Path, run: RunDirectory, tmp_path: Path
 ) -> None:
-    for name in (".git/config", ".manifest/store.db", "env/pyvenv.cfg", "env/bin/python", "keep.txt"):
+    for name in (
+        ".git/config",
+        ".manifest/store.db",
+        "env/pyvenv.cfg",
+        "env/bin/python",
+        "keep.txt",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("")
     made = build(project(root), run, tmp_path / "workspace")
@@ -83,7 +89,14 @@ def test_environments_and_repositories_are_left_out(
 
 @pytest.mark.parametrize(
     "name",
-    ["/etc/passwd", "../outside.py", "a/../../outside.py", ".git/hooks/post-checkout", "a/.git/x", "a\0b"],
+    [
+        "/etc/passwd",
+        "../outside.py",
+        "a/../../outside.py",
+        ".git/hooks/post-checkout",
+        "a/.git/x",
+        "a\0b",
+    ],
 )
 def test_a_recorded_path_that_leaves_the_workspace_is_refused(name: str) -> None:
     with pytest.raises(NotReplayable, match="leaves the workspace"):
