@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 
@@ -11,6 +10,6 @@ def load() -> None:
     """Import nothing."""
 
 
-def record(store: Path, config: dict[str, Any], train: Callable[[Any], None]) -> None:
+def record(config: dict[str, Any], train: Callable[[Any], None]) -> None:  # noqa: ARG001
     """Train."""
     train(lambda step, loss: None)

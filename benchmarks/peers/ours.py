@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 
@@ -12,7 +11,7 @@ def load() -> None:
     import manifest  # noqa: F401
 
 
-def record(store: Path, config: dict[str, Any], train: Callable[[Any], None]) -> None:
+def record(config: dict[str, Any], train: Callable[[Any], None]) -> None:
     """Train inside a run."""
     import manifest
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 
@@ -12,12 +11,12 @@ def load() -> None:
     import sacred.observers  # type: ignore[import-not-found] # noqa: F401
 
 
-def record(store: Path, config: dict[str, Any], train: Callable[[Any], None]) -> None:
+def record(config: dict[str, Any], train: Callable[[Any], None]) -> None:
     """Train inside a run; Sacred calls the training itself."""
     import sacred
 
     experiment = sacred.Experiment("benchmark")
-    experiment.observers.append(sacred.observers.FileStorageObserver(store))
+    experiment.observers.append(sacred.observers.FileStorageObserver("runs"))
     experiment.add_config(config)
 
     @experiment.main  # type: ignore[untyped-decorator]

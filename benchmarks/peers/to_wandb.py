@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 
@@ -12,9 +11,9 @@ def load() -> None:
     import wandb  # type: ignore[import-not-found] # noqa: F401
 
 
-def record(store: Path, config: dict[str, Any], train: Callable[[Any], None]) -> None:
+def record(config: dict[str, Any], train: Callable[[Any], None]) -> None:
     """Train inside a run."""
     import wandb
 
-    with wandb.init(project="benchmark", mode="offline", dir=store, config=config) as run:
+    with wandb.init(project="benchmark", mode="offline", config=config) as run:
         train(lambda step, loss: run.log({"loss": loss.item()}, step=step))

@@ -1,6 +1,6 @@
 """The training that every tool records, always the same tiny one, timed from inside.
 
-``train.py TOOL STORE STEPS OUT`` runs in the environment of the tool, in a process of its own, and
+``train.py TOOL STEPS OUT`` runs in the environment of the tool, in a process of its own, and
 writes what it measured to OUT. A copy of it is the program of the project that is recorded.
 """
 
@@ -29,7 +29,7 @@ LOADING_SECONDS = 1.0
 def main() -> None:
     """Import, start, train, end, each timed, and train once more with no tool."""
     measured: dict[str, Any] = {"begun_ns": time.monotonic_ns()}
-    adapter, store, steps, out = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    adapter, steps, out = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     started = now()
     import torch
 
@@ -50,11 +50,11 @@ def main() -> None:
         started = now()
 
     started = now()
-    tool.record(store, CONFIG, train)
+    tool.record(CONFIG, train)
     measured["end"] = since(started)
     measured["without"] = timed(training_of(lambda step, loss: None), steps)
     measured["ended_ns"] = time.monotonic_ns()
-    Path(out).write_text(json.dumps(measured))
+    out.write_text(json.dumps(measured))
 
 
 def training_of(log: Log) -> Callable[[int], None]:

@@ -95,7 +95,8 @@ def test_a_diverged_verdict_names_where_system_entropy_was_used(
     verdict = replay(original.run, base=base)
 
     assert verdict.outcome == "diverged"
-    assert verdict.comparison is not None and verdict.comparison.divergence is not None
+    assert verdict.comparison is not None
+    assert verdict.comparison.divergence is not None
     assert any("unseeded.py" in reason and "--pin-entropy" in reason for reason in verdict.reasons)
 
 

@@ -171,7 +171,7 @@ def test_a_call_inside_a_recorded_program_joins_its_run(tmp_path: Path) -> None:
     from manifest.launching import launch
 
     script = tmp_path / "train.py"
-    script.write_text("import manifest\nmanifest.record(name='mine', config={'a': 1}).finish()\n")
+    script.write_text("from manifest import record\nrecord(name='mine', config={'a': 1}).finish()\n")
     launched = launch([sys.executable, str(script)], base=tmp_path / ".manifest")
     document = launched.run.document()
     assert [RunDirectory(launched.run.path).id] == [run["id"] for run in runs(tmp_path)]

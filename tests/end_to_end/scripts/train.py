@@ -47,8 +47,7 @@ def main(options):
             if step == 10 and options.end == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
     with open(options.weights, "w") as file:
-        for parameter in model.parameters():
-            file.write(parameter.detach().numpy().tobytes().hex() + "\n")
+        file.writelines(parameter.detach().numpy().tobytes().hex() + "\n" for parameter in model.parameters())
         file.write(repr((random.getstate(), torch.get_rng_state().tolist())))
     if options.end == "raise":
         raise ValueError("the data ran out")

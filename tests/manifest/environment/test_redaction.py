@@ -80,7 +80,7 @@ PLAIN_COMMANDS = [
     ["--password-file", "/run/secrets/p1"],
     ["--ssh-key", "~/.ssh/id_ed25519"],
     ["--credentials", "creds2.json"],
-    ["--pwd", "/work/run1"],
+    ["--pwd", "/data/run1"],
     ["--token", "--verbose"],
     ["--password="],
     ["--api-key", "$API_KEY"],
