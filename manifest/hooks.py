@@ -29,6 +29,7 @@ class Hooks:
         self.lineage = Lineage("")
         self.files = Files()
         self.error: str | None = None
+        self.was_interrupted = False
         self._from_start = False
         self._note = note
 
@@ -94,6 +95,7 @@ class Hooks:
             kind: type[BaseException], error: BaseException, trace: TracebackType | None
         ) -> None:
             self.error = _described(kind, error)
+            self.was_interrupted = issubclass(kind, KeyboardInterrupt)
             previous(kind, error, trace)
 
         sys.excepthook = excepthook

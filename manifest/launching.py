@@ -12,10 +12,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from manifest import entropy
 from manifest.errors import NotRecordable
@@ -37,6 +37,8 @@ class Launched:
     exit_code: int
     """As a shell gives it: 128 + n when signal n ended the program."""
     signal: str | None
+    was_interrupted: bool
+    """Whether someone pressed Ctrl-C, whatever the program made of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def start(how: Start, *, base: Path) -> Launched:
     surveyor = threading.Thread(target=survey, args=(journal, run, how.folder), daemon=True)
     surveyor.start()
     try:
-        code = _run(command, executable, how.folder, environ)
+        code, was_interrupted = _run(command, executable, how.folder, environ)
     except NotRecordable:
         shutil.rmtree(run.path, ignore_errors=True)  # nothing ran: there is no run
         raise
@@ -124,7 +126,7 @@ def start(how: Start, *, base: Path) -> Launched:
     journal.append("exit", code=exit_code, signal=ended_by)
     journal.close()
     run.write_manifest()
-    return Launched(run, exit_code=exit_code, signal=ended_by)
+    return Launched(run, exit_code=exit_code, signal=ended_by, was_interrupted=was_interrupted)
 
 
 def _origin(how: Start, executable: str) -> Origin:
@@ -165,20 +167,33 @@ def _resolve(command: Sequence[str], environ: Mapping[str, str]) -> tuple[str, l
     return os.path.abspath(found), list(command)
 
 
-def _run(command: Sequence[str], executable: str, folder: Path, environ: Mapping[str, str]) -> int:
+def _run(
+    command: Sequence[str], executable: str, folder: Path, environ: Mapping[str, str]
+) -> tuple[int, bool]:
     try:
         process = subprocess.Popen(command, executable=executable, cwd=folder, env=environ)
     except OSError as error:
         raise NotRecordable(f"'{command[0]}' cannot be started: {error.strerror}") from error
-    # The terminal sends Ctrl-C to the program as well; it decides what that means.
-    previous = {number: signal.signal(number, _forward(process)) for number in _FORWARDED}
-    previous[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with _signals_passed_on(process) as interrupts:
+        code = process.wait()
+    return code, bool(interrupts)
+
+
+@contextmanager
+def _signals_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Give the program the signals that the launcher gets; yields the interrupts among them."""
+    interrupts: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+    # The terminal sends Ctrl-C to the program as well, which decides what that means.
+    previous = {
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    }
+    for number in _FORWARDED:
+        previous[number] = signal.signal(number, lambda number, _: process.send_signal(number))
     try:
-        return process.wait()
+        yield interrupts
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _forward(process: subprocess.Popen[bytes]) -> Any:
-    return lambda number, frame: process.send_signal(number)

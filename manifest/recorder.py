@@ -195,7 +195,9 @@ class Recorder:
         if _watcher is not None:
             with self.guarded("trail"):
                 _watcher.finish()
-        if self._is_program:
+        # After Ctrl-C nothing is imported any more: dataclasses are made by `exec` of a text, and
+        # any such `exec` makes CPython forget that it has to end by the signal.
+        if self._is_program and not hooks.was_interrupted:
             self.capture_surroundings()
             self.capture_settings()
             if not self._has_slow_settings:

@@ -55,6 +55,7 @@ def replay(
 
     Raises:
         NotReplayable: Something that is needed cannot be put back.
+        KeyboardInterrupt: Someone stopped the program; there is no verdict then.
     """
     say = on_progress or (lambda what: None)
     manifest = _read(original)
@@ -71,6 +72,8 @@ def replay(
         say("running the program again")
         how = _start(original, manifest, root, extra_args=extra_args, until=until)
         launched = launching.start(how, base=base)
+        if launched.was_interrupted:
+            raise KeyboardInterrupt
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     say("comparing")

@@ -140,7 +140,8 @@ import numpy as np, torch
 
 def digest():
     cuda = torch.cuda.is_initialized()
-    return repr((random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state().tolist(),
+    return repr((random.getstate(), np.random.get_state(legacy=False),
+                 torch.get_rng_state().tolist(),
                  generator.bit_generator.state, own.getstate(), torch.initial_seed(), cuda,
                  torch.is_grad_enabled(), torch.get_num_threads(), torch.get_default_dtype(),
                  torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
@@ -171,7 +172,9 @@ def test_a_call_inside_a_recorded_program_joins_its_run(tmp_path: Path) -> None:
     from manifest.launching import launch
 
     script = tmp_path / "train.py"
-    script.write_text("from manifest import record\nrecord(name='mine', config={'a': 1}).finish()\n")
+    script.write_text(
+        "from manifest import record\nrecord(name='mine', config={'a': 1}).finish()\n"
+    )
     launched = launch([sys.executable, str(script)], base=tmp_path / ".manifest")
     document = launched.run.document()
     assert [RunDirectory(launched.run.path).id] == [run["id"] for run in runs(tmp_path)]

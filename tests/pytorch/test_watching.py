@@ -26,10 +26,11 @@ from torch.utils.data import dataloader as loader_module
 
 from manifest.comparing import compare_trails
 from manifest.pytorch.batches import Gathering
+from manifest.pytorch.rows import Row, Rows, Watched
 from manifest.pytorch.states import Generators
-from manifest.pytorch.tensors import fingerprint, fingerprint_many
+from manifest.pytorch.tensors import Reading, fingerprint, fingerprint_many
 from manifest.pytorch.watching import Watcher
-from manifest.trail import STREAMS, Trail
+from manifest.trail import STREAMS, Trail, TrailWriter
 
 Start = Callable[..., Watcher]
 
@@ -628,3 +629,53 @@ def test_a_batch_that_contains_itself_ends() -> None:
     batch: list[object] = []
     batch.append(batch)
     assert len(digest_of(batch)) == 16
+
+
+class Event:
+    def __init__(self) -> None:
+        self.is_done = False
+
+    def query(self) -> bool:
+        return self.is_done
+
+    def synchronize(self) -> None:
+        self.is_done = True
+
+
+def on_its_way(tensor: Tensor, event: Event) -> Reading:
+    return Reading([None], [tensor], transfer=lambda lanes: (lanes, event))
+
+
+def test_rows_wait_for_the_accelerator_in_their_order(tmp_path: Path) -> None:
+    events = [Event() for _ in range(3)]
+    trail, rows = TrailWriter(tmp_path / "main.bin"), Rows()
+    losses = [torch.tensor(float(step)) for step in range(3)]
+    written = []
+    for loss, event in zip(losses, events, strict=True):
+        reading = on_its_way(loss, event)
+        rows.add(Row(Watched(None, (), 1), {"python": b"r" * 16}, None, reading, None, None))
+        rows.write(trail)
+        written.append(trail.steps)
+    assert written == [0, 0, 0]
+    events[1].is_done = True
+    rows.write(trail)
+    assert trail.steps == 0
+    events[0].is_done = True
+    rows.write(trail)
+    assert trail.steps == 2
+    rows.write(trail, is_last=True)
+    trail.close()
+    found = Trail.open(tmp_path / "main.bin")
+    again = [on_its_way(loss, Event()) for loss in losses]
+    assert [found.digest(step, "loss") for step in range(3)] == [r.wait()[0] for r in again]
+
+
+def test_large_models_are_digested_now_and_then(watching: Watching) -> None:
+    weight = nn.Parameter(torch.zeros(17 * 2**20))
+    optimizer = SGD([weight], lr=0.1)
+    for _ in range(19):
+        optimizer.step()
+    trail = watching.trail()
+    observed = [step for step in range(19) if trail.digest(step, "param") is not None]
+    assert observed == [*range(16), 18]
+    assert all(trail.digest(step, "rng") is not None for step in range(19))
