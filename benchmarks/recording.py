@@ -142,13 +142,19 @@ def is_installed(requirements: Path, folder: Path, python: Path) -> bool:
     """Make an environment and install into it, saying whether that went well."""
     print(f"installing {requirements.name} into {folder}", file=sys.stderr)
     venv.create(folder, clear=True, symlinks=True)
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps"]
     installed = subprocess.run(
-        [*pip, "--no-deps", "--requirement", str(requirements)], stdout=sys.stderr, check=False
+        [*pip, "--requirement", str(requirements)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
-    if installed.returncode == 0:
-        (folder / "is-complete").touch()
-    return installed.returncode == 0
+    if installed.returncode:
+        print(installed.stdout[-4000:], file=sys.stderr)
+        return False
+    (folder / "is-complete").touch()
+    return True
 
 
 def share_torch(folder: Path) -> None:
