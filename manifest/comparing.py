@@ -259,7 +259,7 @@ def _reason(found: Divergence) -> str:
     if found.stream == "batch":
         return ": data, before any computation"
     if found.stream == "param" and "grad" in found.equal_streams:
-        return ": not through the gradients, which are equal"
+        return ": the update of the optimizer, not the gradients"
     if "batch" in found.equal_streams:
         return ": compute, not data"
     return ""

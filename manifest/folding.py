@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from manifest.canonical import SCHEMA
-from manifest.errors import ManifestError
 from manifest.journal import Entry
-from manifest.trail import Trail
+from manifest.trail import summarize
 
 Document = dict[str, Any]
 
@@ -71,23 +70,11 @@ def _process(entries: list[Entry], trail: Path | None) -> Document:
     start = entries[0]
     return {
         "sections": _sections(entries),
-        "trail": _summary(trail) if trail is not None else None,
+        "trail": summarize(trail) if trail is not None else None,
         "started_at": _moment(start["at"]),
         "ended_at": next((_moment(e["at"]) for e in entries if e["kind"] == "end"), None),
         "pid": start.get("pid"),
         "rank": start.get("rank"),
-    }
-
-
-def _summary(path: Path) -> Document | None:
-    try:
-        trail = Trail.open(path)
-    except (OSError, ManifestError):
-        return None
-    return {
-        "steps": trail.steps,
-        "streams": list(trail.streams()),
-        "algorithm": trail.algorithm,
     }
 
 
