@@ -106,7 +106,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=15, help="at most (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=4.5, help="no round is begun that would "
                         "end later, installation aside (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--steps", type=int, default=300, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=200, help="default: %(default)s")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="tools whose name holds one")
     parser.add_argument("--cache", type=Path, default=CACHE, help="default: %(default)s")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write everything as JSON")

@@ -73,6 +73,8 @@ class Files:
         """Take note of source that runs, by the name that its code carries."""
         if name in self._executed_names or name[:1] == "<":
             return
+        if name[:1] == "/" and not name.startswith(self._root):
+            return
         self._executed_names.add(name)
         path = os.path.abspath(name)
         is_of_project = path.startswith(self._root) and not path.startswith(self._skipped)

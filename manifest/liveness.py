@@ -6,6 +6,7 @@ boot) and the boot make it unique.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from typing import Any
@@ -56,9 +57,10 @@ def _start_ticks(pid: int) -> int | None:
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+@functools.cache
 def _boot() -> str:
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            return file.read().strip().decode()
     except OSError:
         return ""

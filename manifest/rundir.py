@@ -148,7 +148,8 @@ class RunDirectory:
         }
         document["digest"] = digest_value(document)
         try:
-            _write_once(self.path / "manifest.json", canonical_bytes(document) + b"\n")
+            data = canonical_bytes(document) + b"\n"
+            _write_once(self.path / "manifest.json", data, is_durable=True)
         except FileExistsError:
             return self._sealed()
         return document
@@ -259,7 +260,7 @@ def _furnish(base: Path) -> None:
                 _write_once(base / name, content)
 
 
-def _write_once(path: Path, data: bytes) -> None:
+def _write_once(path: Path, data: bytes, *, is_durable: bool = False) -> None:
     # Linked into place whole: a reader never sees half a file, and two writers never mix.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -267,7 +268,8 @@ def _write_once(path: Path, data: bytes) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(file, view) :]
-        os.fsync(file)
+        if is_durable:
+            os.fsync(file)
     finally:
         os.close(file)
     try:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CONFIG = {"lr": 0.01, "batch_size": 8, "hidden": 32, "optimizer": "sgd", "dataset": "noise"}
 WARM_UP_STEPS = 50
-LOADING_SECONDS = 1.0
+LOADING_SECONDS = 0.5
 
 
 def main() -> None:
