@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 VARIABLE = "MANIFEST_PROCESS"
@@ -45,6 +46,16 @@ class Lineage:
         with self._lock:
             ordinal, self._executions = self._executions, self._executions + 1
         return f"{self.name}.x{ordinal}"
+
+    @contextmanager
+    def named_in_environment(self) -> Iterator[None]:
+        """Let the next program inherit a name: through the C environment, never `os.environ`."""
+        with self._lock:
+            os.putenv(VARIABLE, self.next_execution())
+            try:
+                yield
+            finally:
+                os.putenv(VARIABLE, self.name)
 
     def _before_fork(self) -> None:
         self._lock.acquire()
@@ -102,13 +113,8 @@ def _putting_name_where_inherited(
     def named_fork_exec(*args: Any) -> Any:
         if len(args) > _ENVIRONMENT_ARGUMENT and args[_ENVIRONMENT_ARGUMENT] is not None:
             return fork_exec(*args)
-        # The child inherits the C environment: the name is put there, never in `os.environ`.
-        with lineage._lock:
-            os.putenv(VARIABLE, lineage.next_execution())
-            try:
-                return fork_exec(*args)
-            finally:
-                os.putenv(VARIABLE, lineage.name)
+        with lineage.named_in_environment():
+            return fork_exec(*args)
 
     return named_fork_exec
 
@@ -119,6 +125,9 @@ def _wrap_spawn(lineage: Lineage, name: str) -> None:
         return
 
     def spawn(path: Any, argv: Any, env: Any, /, **options: Any) -> Any:
+        if env is None:  # inherit, since CPython 3.13
+            with lineage.named_in_environment():
+                return original(path, argv, env, **options)
         if VARIABLE in env:
             env = {**env, VARIABLE: lineage.next_execution()}
         return original(path, argv, env, **options)

@@ -222,6 +222,12 @@ class Recorder:
         if _hooks is not None:
             self._record_files(_hooks)
 
+    def step(self, loss: object, model: object) -> None:
+        """End a training step by hand, where no optimizer of PyTorch does."""
+        if _watcher is not None:
+            with self.guarded("trail"):
+                _watcher.step(loss=loss, model=model)
+
     def stop_program(self) -> None:
         """End the program here: a replay has seen what it came to see."""
         self.finish()

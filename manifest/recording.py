@@ -50,6 +50,18 @@ class Run:
         if self._recorder is not None:
             self._recorder.section("config", plain(config))
 
+    def step(self, *, loss: object = None, model: object = None) -> None:
+        """End a training step, where no optimizer of PyTorch does it.
+
+        Does nothing after a step that an optimizer has ended already.
+
+        Args:
+            loss: Of this step; a tensor or a number.
+            model: A module, whose parameters and gradients are fingerprinted.
+        """
+        if self._recorder is not None and not self._recorder.is_over:
+            self._recorder.step(loss, model)
+
     def finish(self, error: str | None = None) -> None:
         """End the run now instead of at the end of the program."""
         if self._recorder is not None and self._is_owner and not self._recorder.is_over:

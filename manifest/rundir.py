@@ -26,13 +26,13 @@ from manifest.canonical import (
     canonical_bytes,
     checked_digest,
     digest_bytes,
-    digest_value,
 )
 from manifest.errors import DamagedRun, DigestMismatch, NewerSchema, NotRecordable
 from manifest.folding import fold
 from manifest.identity import is_run_id
 from manifest.journal import Entry, Journal, entries
 from manifest.liveness import is_running
+from manifest.sealing import read_sealed, seal_document
 
 FOLDER = ".manifest"
 
@@ -122,7 +122,7 @@ class RunDirectory:
 
         Raises:
             NewerSchema: Written by a newer version.
-            DamagedRun: Not readable as a run.
+            DamagedRun: Not readable as a run, or changed since it was sealed.
         """
         if self.is_sealed():
             return self._sealed()
@@ -143,10 +143,7 @@ class RunDirectory:
     def write_manifest(self) -> dict[str, Any]:
         """Seal without asking who is alive: for the last process itself, at its end."""
         document = self._folded(is_over=True)
-        document["digests"] = {
-            name: digest_value(section) for name, section in document["sections"].items()
-        }
-        document["digest"] = digest_value(document)
+        seal_document(document)
         try:
             data = canonical_bytes(document) + b"\n"
             _write_once(self.path / "manifest.json", data, is_durable=True)
@@ -205,14 +202,10 @@ class RunDirectory:
     def _sealed(self) -> dict[str, Any]:
         path = self.path / "manifest.json"
         try:
-            document = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
+            data = path.read_bytes()
+        except OSError as error:
             raise DamagedRun(str(path), str(error)) from error
-        if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
-            raise DamagedRun(str(path), "it has no schema number")
-        if document["schema"] > SCHEMA:
-            raise NewerSchema(document["schema"], SCHEMA, str(path))
-        return document
+        return read_sealed(data, str(path))
 
     def _folded(self, *, is_over: bool) -> dict[str, Any]:
         origin = self.origin()

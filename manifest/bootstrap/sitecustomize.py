@@ -7,35 +7,52 @@ trace on `sys.path` and hands over to the `sitecustomize` that it hides, if ther
 import os
 import sys
 
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
 
 def _begin() -> None:
     if sys.version_info < (3, 11) or "MANIFEST_RUN_DIR" not in os.environ:
         return
     try:
-        _find_manifest()
+        _load_manifest()
         from manifest.bootstrapping import begin
 
         begin()
     except Exception as error:
-        os.write(2, f"manifest: this process is not recorded: {error!r}\n".encode())
+        os.write(2, f"manifest: this process is not recorded: {error}\n".encode())
 
 
-def _find_manifest() -> None:
-    # The program may run in an environment that has no Manifest of its own: use this one, without
-    # making anything else of its environment importable.
+def _load_manifest() -> None:
+    # The Manifest that started the program, not one that its environment may have, and nothing
+    # else of the environment that this one lies in.
     import importlib.util
 
-    if importlib.util.find_spec("manifest.bootstrapping") is not None:
-        return
-    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    own = _module_of_program()
+    if own is not None:
+        raise ImportError(f"it has a module named manifest of its own, {own}")
     spec = importlib.util.spec_from_file_location(
-        "manifest", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+        "manifest",
+        os.path.join(_PACKAGE, "__init__.py"),
+        submodule_search_locations=[_PACKAGE],
     )
     if spec is None or spec.loader is None:
-        raise ImportError(folder)
+        raise ImportError(_PACKAGE)
     module = importlib.util.module_from_spec(spec)
     sys.modules["manifest"] = module
     spec.loader.exec_module(module)
+
+
+def _module_of_program() -> "str | None":
+    scripts = [argument for argument in sys.orig_argv[1:] if argument.endswith(".py")]
+    folder = os.path.dirname(os.path.abspath(scripts[0])) if scripts else os.getcwd()
+    for path in (os.path.join(folder, "manifest.py"), os.path.join(folder, "manifest")):
+        if (
+            os.path.exists(path)
+            and path != _PACKAGE
+            and (path.endswith(".py") or os.path.exists(os.path.join(path, "__init__.py")))
+        ):
+            return path
+    return None
 
 
 def _hand_over() -> None:

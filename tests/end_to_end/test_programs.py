@@ -194,3 +194,26 @@ def test_a_missing_interpreter_is_said_before_anything_runs(
     interpreter.unlink()
     with pytest.raises(NotReplayable, match="interpreter"):
         replay(launched.run, base=base)
+
+
+def test_a_training_without_an_optimizer_is_compared_by_its_own_steps(
+    script: Callable[[str, str], Path], recorded: Recorded, base: Path
+) -> None:
+    script(
+        "train.py",
+        "import manifest, torch\n"
+        "run = manifest.record()\n"
+        "model = torch.nn.Linear(2, 1)\n"
+        "for _ in range(5):\n"
+        "    loss = model(torch.rand(4, 2)).square().sum()\n"
+        "    loss.backward()\n"
+        "    with torch.no_grad():\n"
+        "        for parameter in model.parameters():\n"
+        "            parameter -= 0.1 * parameter.grad\n"
+        "    run.step(loss=loss, model=model)\n",
+    )
+    launched = recorded("train.py")
+    (trail,) = [process.trail for process in manifest_of(launched).processes.values()]
+    assert trail is not None
+    assert (trail.steps, set(trail.streams)) == (5, {"rng", "loss", "grad", "param"})
+    assert replay(launched.run, base=base).outcome == "identical"

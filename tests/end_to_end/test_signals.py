@@ -69,9 +69,7 @@ def test_a_signal_ends_the_program_as_it_would_alone(
 
 
 def test_a_launcher_that_is_killed_leaves_the_program_and_its_run(project: Path) -> None:
-    (project / "program.py").write_text(
-        READY + "time.sleep(1)\npathlib.Path('done').touch()\n"
-    )
+    (project / "program.py").write_text(READY + "time.sleep(1)\npathlib.Path('done').touch()\n")
     launcher = subprocess.Popen([sys.executable, "-c", LAUNCH])
     deadline = time.monotonic() + 60
     while not (project / "ready").exists() and time.monotonic() < deadline:
