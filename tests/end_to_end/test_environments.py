@@ -79,7 +79,7 @@ def test_a_shell_script_runs_several_programs_with_streams_of_their_own(
 def test_a_command_that_cannot_be_started_is_said_and_leaves_no_run(
     command: list[str], base: Path
 ) -> None:
-    with pytest.raises(NotRecordable, match="manifest run -- python train.py"):
+    with pytest.raises(NotRecordable, match=r"manifest run -- python train\.py"):
         launch(command, base=base)
     assert not (base / "runs").exists() or list((base / "runs").iterdir()) == []
 

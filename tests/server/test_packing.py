@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from manifest.canonical import Digest, Json, digest_value, plain
 from manifest.errors import DamagedRun, DigestMismatch
@@ -179,8 +180,11 @@ def test_a_value_without_canonical_form_is_refused_in_a_sentence(
 def test_a_name_that_only_looks_like_an_id_is_refused(
     make_manifest: Callable[..., Manifest],
 ) -> None:
+    with pytest.raises(ValidationError, match="id"):
+        make_manifest(id="-" * 36)
+    unchecked = make_manifest().model_copy(update={"id": "-" * 36})
     with pytest.raises(DamagedRun, match="expected a run id"):
-        pack_runs([make_manifest(id="-" * 36)])
+        pack_runs([unchecked])
 
 
 def test_a_process_without_sections_comes_back_without() -> None:
