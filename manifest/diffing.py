@@ -9,19 +9,19 @@ names of branches and machines, and files that a run wrote.
 
 from __future__ import annotations
 
-import difflib
-import itertools
-import json
-import re
 import struct
-from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, get_args
 
 from manifest.canonical import ABSENT, Json
+from manifest.conclusion import conclude
+from manifest.findings import DROPPED, Blobs, Found, Judgement, Pair, Sections, is_tagged
+from manifest.judging import judge
 from manifest.models import SECTIONS, Diff, Difference, Impact, Manifest, Process
-from manifest.rules import DROPPED, Blobs, Found, Judgement, Pair, Sections, is_tagged, judge
+from manifest.texts import Texts, shown
+
+__all__ = ["Variation", "conclude", "diff", "diff_many", "diff_sections"]
 
 _RANK: Final = {impact: rank for rank, impact in enumerate(get_args(Impact))}
 _ORDER: Final = {section: order for order, section in enumerate(SECTIONS)}
@@ -39,16 +39,9 @@ _LISTING_ALL: Final = frozenset(
 )
 
 _DEEPEST = 32
-_MOST_BYTES = 2_000_000
-_MOST_STEPS = 10_000_000
-_MOST_DETAIL_LINES = 400
-_CONTEXT_LINES = 3
-_MOST_NAMES = 5
-_LONGEST_NAME = 80
 
 _Path = tuple[str, ...]
 _Compared = tuple[_Path, Json, Json]
-_Unit = tuple[str, str]
 _NOT_CAPTURED: Final = object()
 
 
@@ -75,13 +68,13 @@ def diff(before: Manifest, after: Manifest, *, blobs: Blobs | None = None) -> Di
         after: Another.
         blobs: The bytes of a blob of either run, or None; for differences within text files.
     """
-    texts = _Texts(blobs)
+    texts = Texts(blobs)
     differences, compared = _compare(before.sections, after.sections, texts, before.id)
     known = {(each.section, each.key): each for each in differences}
     for name in sorted(before.processes.keys() | after.processes.keys()):
         found, count = _compare_process(name, before, after, texts)
         differences += [
-            each.model_copy(update={"key": f"{_shown(name)}: {each.key}"})
+            each.model_copy(update={"key": f"{shown(name)}: {each.key}"})
             for each in found
             if not _repeats(each, known.get((each.section, each.key)))
         ]
@@ -100,7 +93,7 @@ def diff_sections(
     before: Sections, after: Sections, *, blobs: Blobs | None = None
 ) -> tuple[Difference, ...]:
     """Compare what two processes recorded, such as two ranks of one run."""
-    differences, _ = _compare(before, after, _Texts(blobs), "")
+    differences, _ = _compare(before, after, Texts(blobs), "")
     return _ranked(differences)
 
 
@@ -120,47 +113,6 @@ def diff_many(manifests: Sequence[Manifest]) -> list[Variation]:
         _variation(rows[each.section, each.key], each, len(manifests))
         for each in sorted(gravest, key=_rank)
     ]
-
-
-def conclude(differences: Sequence[Difference]) -> str:
-    """Say in one sentence what differences amount to."""
-    if not differences:
-        return "No recorded difference."
-    certain, possible, unknown = (
-        [each for each in differences if each.impact == impact]
-        for impact in ("certain", "possible", "unknown")
-    )
-    if certain:
-        verb = "changes" if len(certain) == 1 else "change"
-        others = f"; {len(possible)} more can" if possible else ""
-        said = f"{_counted(certain)} {verb} results: {_names(certain)}{others}"
-        return f"{said}; the runs cannot be expected to agree."
-    if possible:
-        said = f"{_counted(possible)} can change results: {_names(possible)}"
-        return f"{said}; the runs may not agree."
-    if unknown:
-        said = f"{_counted(unknown)} of unknown effect: {_names(unknown)}"
-        return f"{said}; the runs may not agree."
-    return "Nothing that can change results differs."
-
-
-def _counted(differences: Sequence[Difference]) -> str:
-    return "1 difference" if len(differences) == 1 else f"{len(differences)} differences"
-
-
-def _names(differences: Sequence[Difference]) -> str:
-    names = [_name(each) for each in differences[:_MOST_NAMES]]
-    if len(differences) > _MOST_NAMES:
-        names.append(f"and {len(differences) - _MOST_NAMES} more")
-    return ", ".join(names)
-
-
-def _name(difference: Difference) -> str:
-    key = _cut(" ".join(difference.key.split()))
-    if difference.section == "code":
-        return key.removeprefix("files.")
-    speaks_for_itself = difference.section in ("settings", "environment", "hardware", "inputs")
-    return key if speaks_for_itself else f"{difference.section}.{key}"
 
 
 def _ranked(differences: Sequence[Difference]) -> tuple[Difference, ...]:
@@ -194,7 +146,7 @@ def _variation(row: Mapping[int, Difference], gravest: Difference, count: int) -
 
 
 def _compare_process(
-    name: str, before: Manifest, after: Manifest, texts: _Texts
+    name: str, before: Manifest, after: Manifest, texts: Texts
 ) -> tuple[list[Difference], int]:
     """Compare a process that both runs have, as if it were the run; else say that one lacks it."""
     processes = before.processes.get(name), after.processes.get(name)
@@ -230,7 +182,7 @@ def _over(below: Sections, above: Sections) -> Sections:
 
 
 def _compare(
-    before: Sections, after: Sections, texts: _Texts, before_id: str
+    before: Sections, after: Sections, texts: Texts, before_id: str
 ) -> tuple[list[Difference], int]:
     before, after = _prepared(before, after), _prepared(after, before)
     found: list[Found] = []
@@ -279,6 +231,11 @@ def _prepared(sections: Sections, others: Sections) -> dict[str, dict[str, Json]
         # Of those that may matter all are recorded that are set.
         if environment and key.startswith("env."):
             environment.setdefault(key, ABSENT)
+    code = prepared.get("code", {})
+    if isinstance(code.get("git.tree"), str):
+        # Uncommitted changes are recorded where there are any.
+        for key in _map(others.get("code")).keys() & {"git.patch", "git.untracked"}:
+            code.setdefault(key, ABSENT)
     return prepared
 
 
@@ -349,9 +306,9 @@ def _holds_keys(one: Json, other: Json) -> bool:
 
 def _found(section: str, path: _Path, before: Json, after: Json) -> Found:
     return Found(
-        section=_shown(section),
+        section=shown(section),
         path=path,
-        key=_shown(".".join(path)),
+        key=shown(".".join(path)),
         before=None if before is _NOT_CAPTURED else before,
         after=None if after is _NOT_CAPTURED else after,
         was_captured_before=before is not _NOT_CAPTURED,
@@ -365,11 +322,6 @@ def _is_map(value: Json) -> bool:
 
 def _map(value: Json) -> Mapping[str, Json]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _shown(key: str) -> str:
-    # A model takes no lone surrogates.
-    return key if key.isascii() else key.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _is_same(before: Json, after: Json) -> bool:
@@ -397,157 +349,3 @@ def _is_alike(one: object, other: object) -> bool:
     if isinstance(one, float):
         return struct.pack("<d", one) == struct.pack("<d", other)
     return one == other
-
-
-class _Texts:
-    """What changed within values: elements of lists, lines of texts and of files.
-
-    Matching lines can take time that grows with the cube of their number, and files come from
-    strangers: all texts of one diff share a number of steps, then only their sizes are told.
-    """
-
-    def __init__(self, blobs: Blobs | None) -> None:
-        self.blobs = blobs
-        self._steps_left = _MOST_STEPS
-
-    def detail(self, found: Found, pair: Pair) -> str:
-        """Describe what changed within a value, or nothing if the values themselves say it."""
-        before, after = found.before, found.after
-        if isinstance(before, list) and isinstance(after, list):
-            return self._changed_elements(before, after)
-        if isinstance(before, str) and isinstance(after, str) and "\n" in before + after:
-            return self._unified(found.key, before.splitlines(), after.splitlines())
-        digests = _digests_of_text(found, pair)
-        if digests is None or self._steps_left <= 0:
-            return ""
-        one, other = map(pair.text, digests)
-        if one is None or other is None:
-            return ""
-        return self._changed_file(found.key.removeprefix("files."), one, other)
-
-    def _changed_file(self, name: str, before: bytes, after: bytes) -> str:
-        sizes = f"{len(before)} and {len(after)} bytes"
-        if max(len(before), len(after)) > _MOST_BYTES:
-            return sizes
-        try:
-            one, other = (data.decode("utf-8").splitlines() for data in (before, after))
-        except UnicodeDecodeError:
-            return f"binary, {sizes}"
-        return self._unified(name, one, other)
-
-    def _unified(self, name: str, before: list[str], after: list[str]) -> str:
-        start, end = _common_ends(before, after)
-        start, end = max(0, start - _CONTEXT_LINES), max(0, end - _CONTEXT_LINES)
-        one, other = before[start : len(before) - end], after[start : len(after) - end]
-        if not self._affords(_steps(one, other)):
-            return f"{len(before)} and {len(after)} lines"
-        lines = difflib.unified_diff(
-            one, other, f"before/{name}", f"after/{name}", n=_CONTEXT_LINES, lineterm=""
-        )
-        shown = [_shifted(line, start) for line in itertools.islice(lines, _MOST_DETAIL_LINES)]
-        left = sum(1 for _ in lines)
-        if left:
-            shown.append(f"… {left} more line{'s' if left > 1 else ''}")
-        return _shown("\n".join(shown))
-
-    def _changed_elements(self, before: list[Json], after: list[Json]) -> str:
-        """Say which elements of a list changed, as in ``--lr 0.1 → 0.2``."""
-        are_texts = all(isinstance(value, str) for value in (*before, *after))
-        units = _arguments if are_texts else _elements
-        one, other = units(before), units(after)
-        if not (self._affords(len(one) * len(other)) and self._affords(_steps(one, other))):
-            return f"{len(before)} and {len(after)} elements"
-        matcher = difflib.SequenceMatcher(None, one, other, autojunk=False)
-        changes = [
-            change
-            for kind, start, end, other_start, other_end in matcher.get_opcodes()
-            if kind != "equal"
-            for change in _changes(one[start:end], other[other_start:other_end])
-        ]
-        return _shown("; ".join(changes))
-
-    def _affords(self, steps: int) -> bool:
-        if steps > self._steps_left:
-            return False
-        self._steps_left -= steps
-        return True
-
-
-def _steps(before: Sequence[Hashable], after: Sequence[Hashable]) -> int:
-    """The most steps that difflib takes: each block found may look at every pair of equals."""
-    counts, others = Counter(before), Counter(after)
-    pairs = sum(count * others[item] for item, count in counts.items())
-    return len(before) + len(after) + pairs * min(len(before), len(after))
-
-
-def _digests_of_text(found: Found, pair: Pair) -> tuple[Json, Json] | None:
-    if not found.is_in_both:
-        return None
-    if found.section == "inputs":
-        before, after = (_map(facts).get("blob") for facts in found.values)
-        return before, after
-    is_file = found.section == "code" and found.path[0] == "files"
-    is_patch = found.section == "code" and found.key == "git.patch"
-    explains = is_file or (is_patch and not pair.differs("code", "files"))
-    return found.values if explains else None
-
-
-def _common_ends(before: list[str], after: list[str]) -> tuple[int, int]:
-    """How many lines are the same at the start, and how many of the others at the end."""
-    pairs = zip(before, after, strict=False)
-    start = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-    rest = zip(reversed(before[start:]), reversed(after[start:]), strict=False)
-    return start, sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], rest))
-
-
-def _shifted(line: str, by: int) -> str:
-    hunk = re.fullmatch(r"@@ -(\d+)(\S*) \+(\d+)(\S*) @@", line)
-    if hunk is None:
-        return line
-    return f"@@ -{int(hunk[1]) + by}{hunk[2]} +{int(hunk[3]) + by}{hunk[4]} @@"
-
-
-def _arguments(elements: list[str]) -> list[_Unit]:
-    """Take options together with their values: ``--lr 0.1`` and ``lr=0.1`` are one thing each."""
-    units: list[_Unit] = []
-    for element in elements:
-        last, is_open = units[-1] if units else ("", ""), not element.startswith("-")
-        name, equals, value = element.partition("=")
-        if is_open and last[0] == "" and last[1].startswith("-"):
-            units[-1] = (f"{last[1]} ", element)
-        else:
-            units.append((name + equals, value) if equals else ("", element))
-    return units
-
-
-def _elements(values: list[Json]) -> list[_Unit]:
-    return [("", _written(value)) for value in values]
-
-
-def _changes(before: list[_Unit], after: list[_Unit]) -> Iterator[str]:
-    """Pair what has one name, then what is left if it is as many; say the rest was removed."""
-    removed, added = [], list(after)
-    for name, value in before:
-        paired = next((unit for unit in added if name and unit[0] == name), None)
-        if paired is None:
-            removed.append(name + value)
-        else:
-            added.remove(paired)
-            yield f"{name}{_cut(value)} → {_cut(paired[1])}"
-    if len(removed) == len(added):
-        for old, (name, value) in zip(removed, added, strict=True):
-            yield f"{_cut(old)} → {_cut(name + value)}"
-    else:
-        yield from (f"removed {_cut(old)}" for old in removed)
-        yield from (f"added {_cut(name + value)}" for name, value in added)
-
-
-def _written(value: Json) -> str:
-    try:
-        return json.dumps(value, sort_keys=True)
-    except (RecursionError, TypeError, ValueError):
-        return "…"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_NAME else text[:_LONGEST_NAME] + "…"

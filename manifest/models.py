@@ -39,7 +39,8 @@ Section = dict[str, Json]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Built at first use: a command that lists runs needs few of these models.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Note(_Model):

@@ -73,7 +73,7 @@ def _fault(document: Document, text: str, section_texts: dict[str, str]) -> str 
 
 def _is_named_by(digest: Json, text: str, value: Json) -> bool:
     # Text in canonical form is at hand already; whoever laid it out anew changed no value.
-    return digest_bytes(text.encode("utf-8")) == digest or digest_value(value) == digest
+    return bool(digest_bytes(text.encode()) == digest) or bool(digest_value(value) == digest)
 
 
 def _without_digest(text: str, digest: Json) -> str:

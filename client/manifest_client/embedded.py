@@ -6,22 +6,19 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pydantic import ValidationError
-
-from manifest.errors import DamagedRun, DigestMismatch, NewerSchema
-from manifest.models import Manifest, Verdict
+from manifest.errors import DamagedRun, DigestMismatch
 from manifest.rundir import RunDirectory, run_directories
 from manifest.stores import Store
+from manifest_client.reading import ReadRun, Warn, read_run
 
 if TYPE_CHECKING:
     from manifest_server.sqlstore import SqlStore
 
-Warn = Callable[[str], None]
-_Taken = tuple[Manifest, Verdict | None]
+STORE: Final = "store.db"
+"""The file of the store, beside the folder of runs."""
 
 _PORTION: Final = 500
 
@@ -43,7 +40,7 @@ def open_embedded(base: Path, on_warning: Warn, *, newest: int | None = None) ->
     from manifest_migrations.upgrade import open_store
     from manifest_server.database import sqlite_url
 
-    store = open_store(sqlite_url(base / "store.db"))
+    store = open_store(sqlite_url(base / STORE))
     try:
         take_in(store, run_directories(base), on_warning, newest=newest)
     except BaseException:
@@ -63,7 +60,7 @@ def take_in(
         portion = runs[start : start + size]
         known = store.digests(run.id for run in portion)
         news = [run for run in portion if _is_news(run, known, store)]
-        taken = [found for run in news if (found := _read(run, on_warning)) is not None]
+        taken = [found for run in news if (found := read_run(run, on_warning)) is not None]
         held += len(portion) - len(news) + _put(store, taken, on_warning)
         if held >= wanted:
             return
@@ -76,34 +73,7 @@ def _is_news(run: RunDirectory, known: dict[str, str], store: Store) -> bool:
     return run.verdict() is not None and store.get_verdict(run.id) is None
 
 
-def _read(run: RunDirectory, on_warning: Warn) -> _Taken | None:
-    try:
-        document = run.document() if _is_unfinished(run) else run.seal()
-        verdict = run.verdict()
-        return (
-            Manifest.model_validate(document),
-            None if verdict is None else Verdict.model_validate(verdict),
-        )
-    except (DamagedRun, NewerSchema) as error:
-        on_warning(f"skipped a run: {error}")
-    except ValidationError as error:
-        on_warning(f"skipped a run: {DamagedRun(str(run.path), _first_fault(error))}")
-    except OSError as error:
-        on_warning(f"skipped a run: {run.path}: {error.strerror or error}")
-    return None
-
-
-def _first_fault(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}"
-
-
-def _is_unfinished(run: RunDirectory) -> bool:
-    return not run.is_sealed() and run.is_alive()
-
-
-def _put(store: Store, news: list[_Taken], on_warning: Warn) -> int:
+def _put(store: Store, news: list[ReadRun], on_warning: Warn) -> int:
     try:
         store.put_runs(news)
     except (DamagedRun, DigestMismatch):
@@ -111,7 +81,7 @@ def _put(store: Store, news: list[_Taken], on_warning: Warn) -> int:
     return len(news)
 
 
-def _put_one_by_one(store: Store, news: list[_Taken], on_warning: Warn) -> int:
+def _put_one_by_one(store: Store, news: list[ReadRun], on_warning: Warn) -> int:
     # One run that cannot be kept must not keep the others out.
     held = 0
     for manifest, verdict in news:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,7 +11,6 @@ from typing import Any, TypeAlias
 
 from manifest.canonical import (
     Digest,
-    Json,
     canonical_bytes,
     checked_digest,
     digest_bytes,
@@ -20,6 +18,7 @@ from manifest.canonical import (
 )
 from manifest.errors import DamagedRun, DigestMismatch
 from manifest.models import Manifest, Section, Verdict
+from manifest.summaries import summarize
 
 _OWN = frozenset({"command", "config", "seeds", "generators"})
 """Sections that are hardly ever the same in two runs; sharing them would only cost."""
@@ -27,7 +26,6 @@ _OWN = frozenset({"command", "config", "seeds", "generators"})
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UNCOMPRESSED_BYTES = 200  # zlib's own start costs more than it saves below this
-_LARGEST_INTEGER = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,37 +146,8 @@ def _check_keys(manifest: Manifest) -> None:
 
 
 def _listed(manifest: Manifest) -> dict[str, object]:
-    return {
-        "id": manifest.id,
-        "project": manifest.project,
-        "name": manifest.name,
-        "status": manifest.status,
-        "started_at": manifest.started_at,
-        "ended_at": manifest.ended_at,
-        "command": _command_line(manifest),
-        "steps": _steps(manifest),
-        "replay_of": manifest.replay_of,
-        "digest": manifest.digest,
-    }
-
-
-def _command_line(manifest: Manifest) -> str:
-    argv = manifest.sections.get("command", {}).get("argv")
-    if not isinstance(argv, list):
-        return ""
-    return " ".join(shlex.quote(_argument(argument)) for argument in argv)
-
-
-def _argument(argument: Json) -> str:
-    if isinstance(argument, str):
-        return argument
-    is_hidden = isinstance(argument, dict) and "$redacted" in argument
-    return "REDACTED" if is_hidden else str(argument)
-
-
-def _steps(manifest: Manifest) -> int | None:
-    counts = [process.trail.steps for process in manifest.processes.values() if process.trail]
-    return min(max(counts), _LARGEST_INTEGER) if counts else None
+    # The outcome is kept with its verdict, which has an order of its own.
+    return {**summarize(manifest).model_dump(exclude={"outcome"}), "digest": manifest.digest}
 
 
 def _encode(manifest: Manifest, seen: _Seen) -> dict[str, _Encoded]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     Connection,
@@ -13,7 +13,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from manifest.errors import DigestMismatch, RunNotFound
 from manifest.models import Manifest, RunSummary, Verdict
@@ -27,6 +26,9 @@ from manifest_server.packing import (
     unpack_verdict,
 )
 from manifest_server.tables import run_sections, runs, sections
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 _PORTION: Final = 1000  # parameters of one IN, well below every database's limit
 _HEX_DIGITS: Final = 32
@@ -134,8 +136,14 @@ def _newest(connection: Connection, statement: Select[Any], limit: int | None) -
 
 
 def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    is_postgresql = connection.dialect.name == "postgresql"
-    return postgresql.insert(table) if is_postgresql else sqlite.insert(table)
+    # Each is large to import, and a process works with one of them.
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as insert_in_postgresql
+
+        return insert_in_postgresql(table)
+    from sqlalchemy.dialects.sqlite import insert as insert_in_sqlite
+
+    return insert_in_sqlite(table)
 
 
 def _insert_missing(

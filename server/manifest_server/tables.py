@@ -17,6 +17,8 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
+from manifest.summaries import LABEL_LENGTHS, label
+
 REVISION: Final = "0001"
 """The schema these tables are; the newest migration brings a database to it."""
 
@@ -73,10 +75,7 @@ class Label(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """Replace what cannot be kept and cut what is too long."""
-        if value is None:
-            return None
-        text = value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "␀")
-        return text if len(text) <= self.characters else text[: self.characters - 1] + "…"
+        return label(value, self.characters)
 
 
 metadata = MetaData(
@@ -90,15 +89,15 @@ runs = Table(
     "runs",
     metadata,
     Column("id", RunKey, primary_key=True),
-    Column("project", Label(200), nullable=False),
-    Column("name", Label(200)),
-    Column("status", Label(20), nullable=False),
-    Column("started_at", Label(40), nullable=False),
-    Column("ended_at", Label(40)),
-    Column("command", Label(2000), nullable=False),
+    Column("project", Label(LABEL_LENGTHS["project"]), nullable=False),
+    Column("name", Label(LABEL_LENGTHS["name"])),
+    Column("status", Label(LABEL_LENGTHS["status"]), nullable=False),
+    Column("started_at", Label(LABEL_LENGTHS["started_at"]), nullable=False),
+    Column("ended_at", Label(LABEL_LENGTHS["ended_at"])),
+    Column("command", Label(LABEL_LENGTHS["command"]), nullable=False),
     Column("steps", BigInteger),
     Column("replay_of", RunKey),
-    Column("outcome", Label(20)),
+    Column("outcome", Label(LABEL_LENGTHS["outcome"])),
     Column("digest", DigestKey),
     # Last, so that reading a list never walks over them.
     Column("document", LargeBinary, nullable=False),

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from manifest.models import RunSummary, Verdict
 from manifest.rundir import RunDirectory
+from manifest.sealing import seal_document
 from manifest_client.embedded import open_embedded
 
 Record = Callable[..., RunDirectory]
@@ -33,6 +35,18 @@ def listed(base: Path) -> list[RunSummary]:
     """What the store holds after it was brought up to date without a warning."""
     with open_embedded(base, pytest.fail) as store:
         return store.list_runs()
+
+
+def sealed(document: dict[str, Any]) -> dict[str, Any]:
+    """A document with digests that fit."""
+    bare = {key: value for key, value in document.items() if key != "digest"}
+    seal_document(bare)
+    return bare
+
+
+def put_verdict(replay: RunDirectory, original: RunDirectory) -> None:
+    verdict = Verdict(outcome="identical", original=original.id, replay=replay.id, sentence="equal")
+    replay.put_verdict(verdict.model_dump(mode="json"))
 
 
 def test_a_sealed_run_is_taken_in(base: Path, record: Record) -> None:
@@ -62,7 +76,8 @@ def test_a_run_whose_process_died_is_sealed_as_crashed(base: Path) -> None:
         ("{", "not a readable run directory"),
         ("[]", "not a readable run directory"),
         (json.dumps({"schema": 999}), "Upgrade with"),
-        (json.dumps({"schema": 1}), "Field required"),
+        (json.dumps({"schema": 1}), "sealed with"),
+        (json.dumps(sealed({"schema": 1, "sections": {}})), "Field required"),
     ],
 )
 def test_a_damaged_or_newer_run_is_named_and_hides_no_other(
@@ -80,22 +95,27 @@ def test_a_damaged_or_newer_run_is_named_and_hides_no_other(
 
 
 def test_a_run_that_the_store_refuses_hides_no_other(base: Path, record: Record) -> None:
-    whole, other = record(), record()
+    other = record()
+    assert [run.id for run in listed(base)] == [other.id]
     document = json.loads((other.path / "manifest.json").read_text())
-    document["digests"]["command"] = "sha256:" + "0" * 64
-    (other.path / "manifest.json").write_text(json.dumps(document))
+    (other.path / "manifest.json").write_text(json.dumps(sealed({**document, "name": "another"})))
+    put_verdict(other, other)
+    whole = record()
     warnings: list[str] = []
     with open_embedded(base, warnings.append) as store:
-        assert [run.id for run in store.list_runs()] == [whole.id]
-    assert other.id in warnings[0]
+        assert [(run.id, run.name) for run in store.list_runs()] == [
+            (whole.id, None),
+            (other.id, None),
+        ]
+    (warning,) = warnings
+    assert other.id in warning
 
 
 def test_a_verdict_that_came_after_its_run_is_taken_in(base: Path, record: Record) -> None:
     original = record()
     replay = record(replay_of=original.id)
     assert [run.outcome for run in listed(base)] == [None, None]
-    verdict = Verdict(outcome="identical", original=original.id, replay=replay.id, sentence="equal")
-    replay.put_verdict(verdict.model_dump(mode="json"))
+    put_verdict(replay, original)
     assert [run.outcome for run in listed(base)] == ["identical", None]
 
 

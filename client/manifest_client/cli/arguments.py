@@ -48,6 +48,9 @@ BeforeArgument = Annotated[
     str, _reference("BEFORE", "The run to compare with: an id, @prev, @latest~2.")
 ]
 AfterArgument = Annotated[str, _reference("AFTER", "The run that is compared with it.")]
+OptionalAfterArgument = Annotated[
+    str | None, _reference("AFTER", "The run that is compared with it.")
+]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 AllOption = Annotated[bool, typer.Option("--all", help="Show everything, nothing folded.")]

@@ -11,6 +11,7 @@ from manifest_client.cli.arguments import (
     AllOption,
     BeforeArgument,
     JsonOption,
+    OptionalAfterArgument,
     examples,
 )
 
@@ -28,6 +29,7 @@ def add_to(app: typer.Typer) -> None:
             "manifest diff @prev @latest",
             "manifest diff 0199c3f2 0199c4a0 --impact possible",
             "manifest diff @prev @latest --exit-code --json",
+            "manifest diff @latest --ranks",
         ),
     )(diff)
     app.command(
@@ -40,7 +42,7 @@ def add_to(app: typer.Typer) -> None:
 
 def diff(
     before: BeforeArgument,
-    after: AfterArgument,
+    after: OptionalAfterArgument = None,
     *,
     impact: Annotated[
         str | None,
@@ -50,6 +52,9 @@ def diff(
         str | None, typer.Option("--section", "-s", help="Only this section.")
     ] = None,
     is_whole: AllOption = False,
+    are_ranks: Annotated[
+        bool, typer.Option("--ranks", help="The ranks of one run, each with its first.")
+    ] = False,
     as_json: JsonOption = False,
     has_exit_code: Annotated[
         bool, typer.Option("--exit-code", help="End with 1 if anything differs.")
@@ -59,6 +64,10 @@ def diff(
     from manifest_client.cli.local import local_runs
 
     _check_impact(impact)
+    _check_operands(after, are_ranks=are_ranks)
+    if after is None:
+        count = _diff_ranks(before, section, impact, is_whole=is_whole, as_json=as_json)
+        raise typer.Exit(1 if has_exit_code and count else 0)
     with local_runs(before) as local:
         runs = local.store.get_run(local.find(before)), local.store.get_run(local.find(after))
         found = _differences(local, runs)
@@ -95,6 +104,50 @@ def verify(
     raise typer.Exit(EXIT_CODES[verdict.outcome])
 
 
+def _check_operands(after: str | None, *, are_ranks: bool) -> None:
+    if are_ranks and after is not None:
+        raise typer.BadParameter(
+            "it compares the ranks of one run: leave the second run away", param_hint="--ranks"
+        )
+    if not are_ranks and after is None:
+        raise typer.BadParameter(
+            "expected a second run to compare with, or --ranks to compare the ranks of this one",
+            param_hint="AFTER",
+        )
+
+
+def _diff_ranks(
+    reference: str, section: str | None, impact: str | None, *, is_whole: bool, as_json: bool
+) -> int:
+    from manifest import ranks
+    from manifest_client.cli.local import local_runs
+    from manifest_client.rendering.ranks import ranks_page
+    from manifest_client.rendering.terminal import out, print_json
+
+    with local_runs(reference) as local:
+        manifest = local.store.get_run(local.find(reference))
+    if len(ranks.names(manifest)) < 2:
+        raise typer.BadParameter(
+            f"run {manifest.id} has no ranks to compare: it trained in one process",
+            param_hint="--ranks",
+        )
+    found = {
+        name: tuple(
+            item
+            for item in differences
+            if (impact is None or item.impact == impact)
+            and (section is None or item.section == section)
+        )
+        for name, differences in ranks.differences(manifest).items()
+    }
+    if as_json:
+        print_json({name: [item.model_dump(mode="json") for item in found[name]] for name in found})
+    else:
+        console = out()
+        console.print(ranks_page(found, width=console.width, is_whole=is_whole), soft_wrap=True)
+    return sum(map(len, found.values()))
+
+
 def _check_impact(impact: str | None) -> None:
     from typing import get_args
 
@@ -125,13 +178,10 @@ def _differences(local: Local, runs: tuple[Manifest, Manifest]) -> Diff:
 
 
 def _compared_trails(local: Local, runs: tuple[Manifest, Manifest]) -> TrailComparison | None:
+    from manifest import ranks
     from manifest.comparing import compare_trails
-    from manifest.trail import Trail
 
-    before, after = (
-        {name: Trail.open(path) for name, path in _directory(local, run).trail_paths().items()}
-        for run in runs
-    )
+    before, after = (ranks.trails(_directory(local, run), run) for run in runs)
     return compare_trails(before, after) if before and after else None
 
 

@@ -41,7 +41,7 @@ def list_runs(
 ) -> None:
     """List runs, the newest first."""
     from manifest.rundir import find_base
-    from manifest_client.cli.local import is_anything_kept, opened
+    from manifest_client.cli.local import is_anything_kept, newest_runs, opened
 
     _check_status(status)
     base = find_base()
@@ -49,8 +49,11 @@ def list_runs(
         _print_runs([], limit, str(base), is_filtered=False, as_json=as_json)
         return
     is_filtered = status is not None or project is not None
-    with opened(base, newest=None if is_filtered else limit + 1) as local:
-        found = local.store.list_runs(limit=limit + 1, status=status, project=project)
+    if is_filtered:
+        with opened(base) as local:
+            found = local.store.list_runs(limit=limit + 1, status=status, project=project)
+    else:
+        found = newest_runs(base, limit + 1)
     _print_runs(found, limit, str(base), is_filtered=is_filtered, as_json=as_json)
 
 

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manifest.errors import RunNotFound
-from manifest.rundir import RunDirectory, find_base
+from manifest.models import RunSummary
+from manifest.rundir import RunDirectory, find_base, run_directories
 from manifest.stores import Store
+from manifest_client import reading
+from manifest_client.embedded import STORE, open_embedded
 from manifest_client.rendering.terminal import err, styled
 
 
@@ -62,15 +65,29 @@ def local_runs(reference: str) -> Iterator[Local]:
 @contextmanager
 def opened(base: Path, *, newest: int | None = None) -> Iterator[Local]:
     """Open the runs of `base`, which is there: all, or only the newest."""
-    from manifest_client.embedded import open_embedded
-
     with open_embedded(base, warn, newest=newest) as store:
         yield Local(base, store)
 
 
+def newest_runs(base: Path, limit: int) -> list[RunSummary]:
+    """The newest runs of `base`: from its store, else from as many run directories.
+
+    A list needs no store, and reading a few directories is quicker than making one.
+    """
+    if has_store(base):
+        with opened(base, newest=limit) as local:
+            return local.store.list_runs(limit=limit)
+    return reading.newest_runs(run_directories(base), limit, warn)
+
+
+def has_store(base: Path) -> bool:
+    """Whether the runs of this folder were indexed."""
+    return (base / STORE).is_file()
+
+
 def is_anything_kept(base: Path) -> bool:
     """Whether this folder ever kept a run; only then may a reader write its store there."""
-    return (base / "runs").is_dir() or (base / "store.db").is_file()
+    return (base / "runs").is_dir() or has_store(base)
 
 
 def warn(what: str) -> None:

@@ -109,7 +109,12 @@ def _summarize(launched: Launched) -> None:
 
 def _print_summary(launched: Launched) -> None:
     from manifest.identity import short_id
+    from manifest_client.cli.local import warn
     from manifest_client.rendering.runs import recorded_lines
     from manifest_client.rendering.terminal import err
 
-    err().print(recorded_lines(launched.run.document(), short_id(launched.run.id)), soft_wrap=True)
+    document = launched.run.document()
+    for note in document["notes"]:
+        if note["where"] == "recording":
+            warn(note["what"])
+    err().print(recorded_lines(document, short_id(launched.run.id)), soft_wrap=True)

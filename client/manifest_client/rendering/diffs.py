@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, Final
@@ -10,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from manifest.canonical import Json
+from manifest.conclusion import counted_differences
 from manifest.identity import short_id
 from manifest.models import Diff, Difference, Impact, Manifest
 from manifest_client.rendering.moments import age
@@ -47,9 +49,10 @@ def diff_page(
         _run_line("before", runs[0], width),
         _run_line("after ", runs[1], width),
     ]
+    counts = Counter(item.impact for item in counted_differences(diff.differences))
     for impact, group in groupby(diff.differences, key=lambda item: item.impact):
         items = list(group)
-        heading = styled((HEADINGS[impact], impact), (f"  {len(items)}", "quiet"))
+        heading = styled((HEADINGS[impact], impact), (f"  {counts[impact]}", "quiet"))
         parts += [Text(), heading]
         if impact in _QUIET and not is_whole:
             parts.append(_names(items, width))

@@ -9,9 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from manifest import ranks
 from manifest.canonical import Json
 from manifest.identity import short_id
-from manifest.models import SECTIONS, Manifest, RunSummary, Verdict
+from manifest.models import SECTIONS, Manifest, Process, RunSummary, Verdict
 from manifest_client.rendering.moments import age, duration, local_time
 from manifest_client.rendering.terminal import folded, indented, shown, styled
 from manifest_client.rendering.values import describe
@@ -44,6 +45,7 @@ _FIRST: Final = {
 
 _MOST_KEYS = 8
 _MOST_NOTES = 3
+_MOST_RANKS = 8
 _NAME_WIDTH = 18
 _WIDEST_KEY = 34
 
@@ -95,7 +97,9 @@ def run_page(
     is_whole: bool = False,
 ) -> Group:
     """One run: first what came of it, then its sections."""
-    parts: list[RenderableType] = list(_conclusion(manifest, verdict, replays, width))
+    parts: list[RenderableType] = list(
+        _conclusion(manifest, verdict, replays, width, is_whole=is_whole)
+    )
     parts += _notes(manifest, width, is_whole=is_whole)
     names = [*SECTIONS, *sorted(set(manifest.sections) - set(SECTIONS))]
     hidden = 0
@@ -185,12 +189,18 @@ def _what_ran(run: RunSummary) -> Text:
 
 
 def _conclusion(
-    manifest: Manifest, verdict: Verdict | None, replays: Sequence[RunSummary], width: int
+    manifest: Manifest,
+    verdict: Verdict | None,
+    replays: Sequence[RunSummary],
+    width: int,
+    *,
+    is_whole: bool,
 ) -> Iterator[RenderableType]:
     label = f"{manifest.project} / {manifest.name}" if manifest.name else manifest.project
     yield styled((manifest.id, "key"), "  ", (label, "heading"))
     yield _ending(manifest)
     yield indented(styled(("$ ", "quiet"), command_line(manifest)), 2, width)
+    yield from _ranks(manifest, is_whole=is_whole)
     if manifest.error:
         yield indented(styled((manifest.error, "bad")), 2, width)
     entropy_from = manifest.sections.get("seeds", {}).get("entropy_from")
@@ -199,6 +209,26 @@ def _conclusion(
     elif isinstance(entropy_from, str):
         yield styled(f"  Draws the same randomness as {short_id(entropy_from)}.")
     yield from _replays(manifest, replays)
+
+
+def _ranks(manifest: Manifest, *, is_whole: bool) -> Iterator[Text]:
+    names = ranks.names(manifest)
+    if len(names) < 2:
+        return
+    launcher = manifest.sections.get("environment", {}).get("launcher.name")
+    is_known = isinstance(launcher, str) and launcher != "other"
+    yield styled(f"  {len(names)} ranks" + (f", started by {launcher}:" if is_known else ":"))
+    visible = list(names.items())[: None if is_whole else _MOST_RANKS]
+    for process, name in visible:
+        facts = manifest.processes[process]
+        yield styled((f"    {name}", "key"), (f"  {_trained(facts)} · {process}", "quiet"))
+    if len(visible) < len(names):
+        yield styled((f"    … {len(names) - len(visible)} more", "quiet"))
+
+
+def _trained(facts: Process) -> str:
+    steps = facts.trail.steps if facts.trail is not None else 0
+    return "1 step" if steps == 1 else f"{steps} steps"
 
 
 def _notes(manifest: Manifest, width: int, *, is_whole: bool) -> list[Text]:

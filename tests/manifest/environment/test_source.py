@@ -5,56 +5,28 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from manifest.environment.checkout import restore_source
 from manifest.environment.source import (
     LeftOut,
     SourceState,
-    UntrackedFile,
     capture_source,
-    restore_source,
 )
-from manifest.errors import NotReplayable
+
+Make = Callable[[Path], Path]
 
 BINARY = bytes(range(256)) * 40
 
-
-@pytest.fixture(autouse=True)
-def git_of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Git without anyone's configuration, and a scratch folder to look into afterwards."""
-    (tmp_path / "scratch").mkdir()
-    (tmp_path / "config").write_text("[user]\nname = Ada\nemail = ada@example.org\n")
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
-    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+pytestmark = pytest.mark.usefixtures("git_of_nobody")
 
 
 def git(folder: Path, *arguments: str) -> bytes:
     done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, check=True)
     return done.stdout.strip()
-
-
-def make_repository(folder: Path) -> Path:
-    folder.mkdir()
-    git(folder, "init", "--quiet", "--initial-branch=main")
-    (folder / "train.py").write_text("a = 1\nb = 2\nc = 3\n")
-    (folder / "data.bin").write_bytes(BINARY)
-    (folder / "package").mkdir()
-    (folder / "package" / "model.py").write_text("class Model: ...\n" * 20)
-    (folder / "run.sh").write_text("echo\n")
-    (folder / "link").symlink_to("train.py")
-    (folder / ".gitignore").write_text("ignored/\n")
-    git(folder, "add", "-A")
-    git(folder, "commit", "--quiet", "-m", "first")
-    return folder
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    return make_repository(tmp_path / "repository")
 
 
 def contents(folder: Path) -> dict[bytes, tuple[str, bytes]]:
@@ -335,7 +307,9 @@ def test_variables_of_a_hook_that_we_run_in_do_not_lead_elsewhere(
     assert capture_source(repository).problem is None
 
 
-def test_a_submodule_is_laid_out_at_the_commit_it_was_at(repository: Path, tmp_path: Path) -> None:
+def test_a_submodule_is_laid_out_at_the_commit_it_was_at(
+    repository: Path, tmp_path: Path, make_repository: Make
+) -> None:
     library = make_repository(tmp_path / "library")
     allowed = ("-c", "protocol.file.allow=always")
     git(repository, *allowed, "submodule", "--quiet", "add", str(library), "library")
@@ -390,7 +364,7 @@ def test_of_many_files_the_small_ones_are_kept(repository: Path) -> None:
 
 
 def test_pipes_and_ignored_files_are_not_looked_at_and_nested_repositories_are_named(
-    repository: Path,
+    repository: Path, make_repository: Make
 ) -> None:
     os.mkfifo(repository / "pipe")  # git does not list it
     (repository / "ignored").mkdir()
@@ -458,99 +432,3 @@ def test_a_git_that_hangs_is_ended(repository: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", f"{slow}:{os.environ['PATH']}")
     state = capture_source(repository, timeout_seconds=0.1)
     assert "took over 0.1 s" in str(state.problem)
-
-
-def test_a_commit_that_is_not_there_is_asked_for(repository: Path, tmp_path: Path) -> None:
-    state = capture_source(repository)
-    other = make_repository(tmp_path / "other")
-    git(other, "commit", "--quiet", "--amend", "-m", "another")
-    (repository / "train.py").write_text("new")
-    git(repository, "commit", "--quiet", "-am", "second")
-    state = capture_source(repository)
-    with pytest.raises(NotReplayable, match="fetch it there first"):
-        restore_source(state, tmp_path / "copy", other)
-
-
-@pytest.mark.parametrize("commit", ["--upload-pack=x", "HEAD", "main", "", None])
-def test_only_the_name_of_a_commit_is_checked_out(repository: Path, commit: str | None) -> None:
-    state = replace(capture_source(repository), commit=commit)
-    with pytest.raises(NotReplayable):
-        restore_source(state, repository.parent / "copy", repository)
-
-
-def test_a_folder_with_files_in_it_is_not_written_to(repository: Path, tmp_path: Path) -> None:
-    (tmp_path / "copy").mkdir()
-    (tmp_path / "copy" / "precious").touch()
-    with pytest.raises(NotReplayable, match="not empty"):
-        restore_source(capture_source(repository), tmp_path / "copy", repository)
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        b"../evil",
-        b"/tmp/evil",
-        b"a/../../evil",
-        b".git/hooks/post-checkout",
-        b".GIT/config",
-        b"a/.git/config",
-        b".git./config",
-        b"",
-        b"a//b",
-        b"a\0b",
-        b"out/evil",
-        b"train.py",
-    ],
-)
-def test_nothing_is_written_outside_the_folder(repository: Path, path: bytes) -> None:
-    outside = repository.parent / "outside"
-    outside.mkdir()
-    files = (
-        UntrackedFile(b"out", "120000", os.fsencode(outside)),
-        UntrackedFile(path, "100755", b"evil"),
-    )
-    state = replace(capture_source(repository), untracked=files)
-    with pytest.raises(NotReplayable):
-        restore_source(state, repository.parent / "copy", repository)
-    assert list(outside.iterdir()) == []
-    assert not (repository.parent / "evil").exists()
-
-
-@pytest.mark.parametrize("path", ["../evil", "/tmp/evil", ".git/config", "out/evil"])
-def test_a_patch_cannot_leave_the_folder(repository: Path, path: str) -> None:
-    outside = repository.parent / "outside"
-    outside.mkdir()
-    patch = (
-        "diff --git a/out b/out\nnew file mode 120000\n--- /dev/null\n+++ b/out\n"
-        f"@@ -0,0 +1 @@\n+{outside}\n\\ No newline at end of file\n"
-        f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n"
-        "@@ -0,0 +1 @@\n+evil\n"
-    )
-    state = replace(capture_source(repository), patch=patch.encode())
-    with pytest.raises(NotReplayable):
-        restore_source(state, repository.parent / "copy", repository)
-    assert list(outside.iterdir()) == []
-    assert not (repository.parent / "evil").exists()
-
-
-def test_a_patch_that_does_not_fit_changes_nothing(repository: Path) -> None:
-    unstaged(repository)
-    state = capture_source(repository)
-    broken = replace(state, patch=state.patch.replace(b"-b = 2", b"-b = 3"))
-    with pytest.raises(NotReplayable):
-        restore_source(broken, repository.parent / "copy", repository)
-    assert (repository.parent / "copy" / "train.py").read_text() == "a = 1\nb = 2\nc = 3\n"
-
-
-def test_source_that_came_out_otherwise_is_refused(repository: Path) -> None:
-    unstaged(repository)
-    state = capture_source(repository)
-    altered = replace(state, patch=state.patch.replace(b"+b = 20", b"+b = 21"))
-    with pytest.raises(NotReplayable, match="expected the tree"):
-        restore_source(altered, repository.parent / "copy", repository)
-
-
-def test_what_could_not_be_captured_cannot_be_restored(repository: Path, tmp_path: Path) -> None:
-    state = capture_source(tmp_path / "scratch")
-    with pytest.raises(NotReplayable, match="not a git repository"):
-        restore_source(state, tmp_path / "copy", repository)

@@ -1,0 +1,58 @@
+"""Run directories as readers want them: valid, and what cannot be read is named, not raised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from pydantic import ValidationError
+
+from manifest.errors import DamagedRun, NewerSchema
+from manifest.models import Manifest, RunSummary, Verdict
+from manifest.rundir import RunDirectory
+from manifest.summaries import summarize
+
+Warn = Callable[[str], None]
+ReadRun = tuple[Manifest, Verdict | None]
+
+
+def newest_runs(runs: Iterable[RunDirectory], limit: int, on_warning: Warn) -> list[RunSummary]:
+    """The first `limit` of these runs that can be read; the others are not looked at."""
+    found: list[RunSummary] = []
+    for run in runs:
+        if len(found) == limit:
+            break
+        read = read_run(run, on_warning)
+        if read is not None:
+            found.append(summarize(*read))
+    return found
+
+
+def read_run(run: RunDirectory, on_warning: Warn) -> ReadRun | None:
+    """The manifest and verdict of a run, sealed now if its processes died without an end.
+
+    A directory that cannot be read is named in a warning and left as it is.
+    """
+    try:
+        document = run.document() if _is_unfinished(run) else run.seal()
+        verdict = run.verdict()
+        return (
+            Manifest.model_validate(document),
+            None if verdict is None else Verdict.model_validate(verdict),
+        )
+    except (DamagedRun, NewerSchema) as error:
+        on_warning(f"skipped a run: {error}")
+    except ValidationError as error:
+        on_warning(f"skipped a run: {DamagedRun(str(run.path), _first_fault(error))}")
+    except OSError as error:
+        on_warning(f"skipped a run: {run.path}: {error.strerror or error}")
+    return None
+
+
+def _first_fault(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}"
+
+
+def _is_unfinished(run: RunDirectory) -> bool:
+    return not run.is_sealed() and run.is_alive()
