@@ -71,13 +71,13 @@ heading = @printf '\n== %s\n' '$(1)'
 # The newest supported Python that really starts and can make an environment: a name on the
 # path proves neither.
 find_python = \
-  for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+  for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \
     "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
       >/dev/null 2>&1 && break; \
     python=; \
   done; \
   if [ -z "$$python" ]; then \
-    echo 'error: no usable Python 3.11, 3.12 or 3.13 was found ($(or $(PYTHON),tried python3.13 to python3)).' >&2; \
+    echo 'error: no usable Python 3.11, 3.12 or 3.13 was found ($(or $(PYTHON),tried python3.11 to python3)).' >&2; \
     echo 'Install one with its venv module (Debian, Ubuntu: python3-venv), or name it:' >&2; \
     echo '  make test PYTHON=/path/to/python3.11' >&2; \
     exit 1; \
