@@ -68,7 +68,7 @@ $(TEST_READY): $(SOURCES)
 
 heading = @printf '\n== %s\n' '$(1)'
 
-# The newest supported Python that really starts and can make an environment: a name on the
+# The first supported Python that really starts and can make an environment: a name on the
 # path proves neither.
 find_python = \
   for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \

@@ -78,7 +78,7 @@ Medians. CPU is processor time: of a step, of the training thread alone; of the 
 all processes that it waits for. A step is half of all steps' cost at most. Peers log the loss of
 each step, as their users do; ours fingerprints batch, loss, generators, gradients and parameters by
 itself. `manifest run` starts before the program, so its start, step and end are differences to
-`nothing`, whose own differences to its median show how much is noise."""
+`nothing` in the same round; the differences of `nothing` to its own median show what is noise."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -187,8 +187,9 @@ class Bench:
             if rounds and started + longest - begun > minutes * 60:
                 break
             rounds.append({tool.name: self._measured(tool) for tool in tools})
-            longest = max(longest, time.monotonic() - started)
-            print(f"round {len(rounds) - 1}: {longest:.0f} s at most", file=sys.stderr, flush=True)
+            took = time.monotonic() - started
+            longest = max(longest, took) if len(rounds) > 1 else 0.0  # warming up takes longer
+            print(f"round {len(rounds) - 1}: {took:.0f} s", file=sys.stderr, flush=True)
         if len(rounds) < 2:
             raise SystemExit(
                 f"no round but the warm-up fits into {minutes} minutes: give --minutes"
@@ -266,8 +267,10 @@ def costs(tool: Tool, rounds: Sequence[dict[str, Measured]]) -> dict[str, list[f
     nothing = [measured[NOTHING.name] for measured in rounds]
 
     def more(*keys: str) -> list[float]:
-        usual = statistics.median(at(measured, keys) for measured in nothing)
-        return [at(measured, keys) - usual for measured in each]
+        usual = [at(measured, keys) for measured in nothing]
+        if tool == NOTHING:  # how far it is from itself
+            usual = [statistics.median(usual)] * len(usual)
+        return [at(m, keys) - without for m, without in zip(each, usual, strict=True)]
 
     found = {
         "disk": [measured["bytes"] / 1e3 for measured in each],
