@@ -30,11 +30,11 @@ def compare_trails(before: Mapping[str, Trail], after: Mapping[str, Trail]) -> T
     """
     pairs = {
         process: _Pair(process, before[process], after[process])
-        for process in sorted(before.keys() & after.keys())
+        for process in sorted(before.keys() & after.keys(), key=lambda name: (len(name), name))
         if before[process].algorithm == after[process].algorithm
     }
     found = [divergence for pair in pairs.values() if (divergence := pair.divergence())]
-    first = min(found, key=lambda divergence: divergence.step, default=None)
+    first = min(found, key=_cause, default=None)
     compared = {stream for pair in pairs.values() for stream in pair.streams()}
     return TrailComparison(
         steps=max((pair.steps for pair in pairs.values()), default=0),
@@ -43,6 +43,12 @@ def compare_trails(before: Mapping[str, Trail], after: Mapping[str, Trail]) -> T
         steps_before=max((trail.steps for trail in before.values()), default=0),
         steps_after=max((trail.steps for trail in after.values()), default=0),
     )
+
+
+def _cause(divergence: Divergence) -> tuple[int, int]:
+    # What one process has otherwise reaches the others within the step, through their gradients.
+    is_start = divergence.step == 0 and divergence.stream == "rng"
+    return divergence.step, -1 if is_start else _CAUSAL.index(divergence.stream)
 
 
 def sentence(comparison: TrailComparison) -> str:
@@ -215,7 +221,7 @@ _WORDS = {
 
 
 def _parting(comparison: TrailComparison, found: Divergence) -> str:
-    where = "" if found.process == "main" else f"in `{found.process}`, "
+    where = _place(found.process)
     at_end = found.step >= comparison.steps and found.step >= comparison.steps_before
     if at_end:
         start = "equal in every step" if comparison.steps else "equal as far as it was observed"
@@ -227,6 +233,12 @@ def _parting(comparison: TrailComparison, found: Divergence) -> str:
         "" if are_drawn_alike or "rng" not in comparison.streams else "; the generators differ too"
     )
     return f"{where}{start}{said}{too}"
+
+
+def _place(process: str) -> str:
+    if process == "main":
+        return ""
+    return f"on {process}, " if process.startswith("rank ") else f"in `{process}`, "
 
 
 def _equal_clause(found: Divergence) -> str:

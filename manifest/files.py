@@ -7,6 +7,7 @@ hook, which cannot be removed: it is inert when nothing records.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,8 @@ def describe(path: str) -> dict[str, Any]:
         status = os.stat(path)
     except OSError as error:
         return {"missing": error.strerror or str(error)}
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait, and take from the program
+        return {"missing": "not a regular file"}
     return {"size": status.st_size, "mtime_us": status.st_mtime_ns // 1000}
 
 

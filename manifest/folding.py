@@ -35,6 +35,7 @@ def fold(
         for name, entries in journals.items()
         if name != "run" and entries
     }
+    _settle_ranks(processes, journals)
     primary = _primary(processes)
     sections = _sections(own)
     # The primary first: the others only add to it.
@@ -56,7 +57,7 @@ def fold(
         "processes": {
             name: process if name != primary else {**process, "sections": {}}
             for name, process in processes.items()
-            if name == primary or process["trail"]
+            if name == primary or process["rank"] is not None or _steps(process)
         },
         "notes": _notes(journals),
         **_ending(own, journals.get(primary or "", []), is_over=is_over),
@@ -78,14 +79,40 @@ def _process(entries: list[Entry], trail: Path | None) -> Document:
     }
 
 
-def _primary(processes: Mapping[str, Document]) -> str | None:
-    # The first that trained; else the first that recorded anything; else the first.
-    def order(name: str) -> tuple[bool, bool, int, str]:
+def _settle_ranks(processes: Mapping[str, Document], journals: Mapping[str, list[Entry]]) -> None:
+    # What a process joined is certain. What it was told is also inherited by its helpers, and by
+    # a launcher from whoever started that.
+    joined = {
+        name: next((entry["rank"] for entry in journals[name] if entry["kind"] == "rank"), None)
+        for name in processes
+    }
+    for name in sorted(processes, key=len):
         process = processes[name]
-        steps = process["trail"]["steps"] if process["trail"] else 0
-        return (steps == 0, not process["sections"], process["rank"] or 0, process["started_at"])
+        if joined[name] is not None:
+            process["rank"] = joined[name]
+        elif process["rank"] in joined.values() or any(
+            processes[above]["rank"] == process["rank"] for above in _above(name, processes)
+        ):
+            process["rank"] = None
+
+
+def _above(name: str, processes: Mapping[str, Document]) -> list[str]:
+    return [above for above in processes if name.startswith(f"{above}.")]
+
+
+def _primary(processes: Mapping[str, Document]) -> str | None:
+    # The first that trained, by rank; else the first that says what surrounded it; else the first.
+    def order(name: str) -> tuple[bool, bool, bool, int, str]:
+        process = processes[name]
+        rank, sections = process["rank"], process["sections"]
+        is_bare = "environment" not in sections
+        return (not _steps(process), is_bare, rank is None, rank or 0, process["started_at"])
 
     return min(processes, key=order, default=None)
+
+
+def _steps(process: Document) -> int:
+    return process["trail"]["steps"] if process["trail"] else 0
 
 
 def _sections(entries: list[Entry]) -> dict[str, Document]:
@@ -113,6 +140,9 @@ def _add_shared(sections: dict[str, Document], others: Mapping[str, Document]) -
         _lay_over(found, known)
         if found:
             sections[name] = found
+    for key, value in others.get("environment", {}).items():
+        if key.startswith("asked."):
+            sections.setdefault("environment", {}).setdefault(key, value)
     seeds = sections.setdefault("seeds", {})
     for key in ("draws", "os_entropy_uses"):
         counts = others.get("seeds", {}).get(key, {})

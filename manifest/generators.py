@@ -1,23 +1,18 @@
 """States of the generators that a program shares: the standard library's, NumPy's, PyTorch's.
 
-Read without drawing, kept as plain bytes, validated before they are put back. A library that the
-program has not imported is left alone: its generator does not exist yet.
+Read without drawing, validated before they are put back. A library that the program has not
+imported is left alone: its generator does not exist yet.
 """
 
 from __future__ import annotations
 
-import base64
-import struct
 import sys
-from collections.abc import Callable
 from typing import Any
 
+from manifest import states
 from manifest.canonical import Json
 from manifest.errors import StateNotRestorable
-
-_WORDS = 624  # of a Mersenne Twister
-_PYTHON = struct.Struct("<625I?d")
-_NUMPY = struct.Struct("<624IH?d")
+from manifest.states import Setter
 
 
 def capture_generators() -> dict[str, Json]:
@@ -30,7 +25,7 @@ def capture_generators() -> dict[str, Json]:
     ):
         state = capture()
         if state is not None:
-            found[name] = {"kind": name, "state": _text(state)}
+            found[name] = {"kind": name, "state": states.encoded(state)}
     found.update(_capture_cuda())
     return found
 
@@ -58,8 +53,13 @@ def restore_generators(recorded: dict[str, Any]) -> dict[str, str]:
     return report
 
 
-def _setter(name: str, value: Any) -> Callable[[], None] | None:
-    data = _bytes(name, value)
+def is_shared(name: str) -> bool:
+    """Whether a generator of this name is one that the whole program shares."""
+    return name in ("python", "numpy.legacy", "torch.cpu") or name.startswith("torch.cuda.")
+
+
+def _setter(name: str, value: Any) -> Setter | None:
+    data = states.decoded(name, value)
     if name == "python":
         return _python_setter(data)
     if name == "numpy.legacy":
@@ -73,64 +73,36 @@ def _setter(name: str, value: Any) -> Callable[[], None] | None:
 
 def _capture_python() -> bytes | None:
     random = sys.modules.get("random")
-    if random is None:
-        return None
-    _, words, gauss = random.getstate()
-    return _PYTHON.pack(*words, gauss is not None, gauss or 0.0)
+    return None if random is None else states.python_state(random)
 
 
-def _python_setter(data: bytes) -> Callable[[], None] | None:
-    *words, has_gauss, gauss = _unpack("python", _PYTHON, data)
-    _check("python", words[_WORDS] <= _WORDS)
+def _python_setter(data: bytes) -> Setter | None:
     random = sys.modules.get("random")
-    if random is None:
-        return None
-    return lambda: random.setstate((3, tuple(words), gauss if has_gauss else None))
+    return None if random is None else states.python_setter("python", random, data)
 
 
 def _capture_numpy() -> bytes | None:
-    if sys.modules.get("numpy.random") is None:
-        return None
-    state = sys.modules["numpy.random"].get_state(legacy=False)
-    if state["bit_generator"] != "MT19937":
-        return None
-    inner = state["state"]
-    return _NUMPY.pack(*inner["key"].tolist(), inner["pos"], state["has_gauss"], state["gauss"])
+    random = sys.modules.get("numpy.random")
+    return None if random is None else states.legacy_state(random)
 
 
-def _numpy_setter(data: bytes) -> Callable[[], None] | None:
-    *key, position, has_gauss, gauss = _unpack("numpy.legacy", _NUMPY, data)
-    _check("numpy.legacy", position <= _WORDS)
+def _numpy_setter(data: bytes) -> Setter | None:
     numpy = sys.modules.get("numpy")
     if numpy is None:
         return None
-    state = {
-        "bit_generator": "MT19937",
-        "state": {"key": numpy.array(key, dtype="uint32"), "pos": position},
-        "has_gauss": int(has_gauss),
-        "gauss": gauss,
-    }
-    return lambda: numpy.random.set_state(state)
+    return states.legacy_setter("numpy.legacy", numpy.random, data)
 
 
 def _capture_torch() -> bytes | None:
     torch = sys.modules.get("torch")
-    if torch is None:
-        return None
-    return bytes(torch.get_rng_state().numpy())
+    return None if torch is None else states.torch_state(torch.default_generator)
 
 
-def _torch_setter(data: bytes) -> Callable[[], None] | None:
+def _torch_setter(data: bytes) -> Setter | None:
     torch = sys.modules.get("torch")
     if torch is None:
         return None
-    size = torch.get_rng_state().numel()
-    if len(data) != size:
-        raise StateNotRestorable(
-            f"the recorded state of torch's generator has {len(data)} bytes, "
-            f"this torch has {size}: another version of torch?"
-        )
-    return lambda: torch.set_rng_state(torch.tensor(list(data), dtype=torch.uint8))
+    return states.torch_setter("torch.cpu", torch.default_generator, data)
 
 
 def _capture_cuda() -> dict[str, Json]:
@@ -141,38 +113,17 @@ def _capture_cuda() -> dict[str, Json]:
     return {
         f"torch.cuda.{index}": {
             "kind": "torch.cuda",
-            "state": _text(bytes(generator.get_state().numpy())),
+            "state": states.encoded(states.torch_state(generator)),
         }
         for index, generator in enumerate(cuda.default_generators)
     }
 
 
-def _cuda_setter(name: str, data: bytes) -> Callable[[], None] | None:
-    _check(name, len(data) == 16)
+def _cuda_setter(name: str, data: bytes) -> Setter | None:
+    states.check_cuda(name, data)
     torch = sys.modules.get("torch")
     index = name.rpartition(".")[2]
     if torch is None or not index.isdigit():
         return None
-    state = torch.tensor(list(data), dtype=torch.uint8)
+    state = torch.tensor(list(data), dtype=torch.uint8, device="cpu")
     return lambda: torch.cuda.set_rng_state(state, int(index))
-
-
-def _text(state: bytes) -> Json:
-    return {"$bytes": base64.b64encode(state).decode("ascii")}
-
-
-def _bytes(name: str, value: Any) -> bytes:
-    try:
-        return base64.b64decode(value["state"]["$bytes"], validate=True)
-    except (TypeError, KeyError, ValueError) as error:
-        raise StateNotRestorable(f"generator '{name}' has no readable state: {error!r}") from error
-
-
-def _unpack(name: str, form: struct.Struct, data: bytes) -> tuple[Any, ...]:
-    _check(name, len(data) == form.size)
-    return form.unpack(data)
-
-
-def _check(name: str, is_valid: object) -> None:
-    if not is_valid:
-        raise StateNotRestorable(f"the recorded state of '{name}' does not have its form")

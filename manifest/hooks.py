@@ -6,16 +6,21 @@ whichever recorder is active.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, TracebackType
 
+from manifest.canonical import Json
 from manifest.entropy import Entropy, new_master
+from manifest.environment.lookups import Lookups
 from manifest.files import Files
 from manifest.importing import when_imported
 from manifest.lineage import Lineage
+from manifest.noticing import Noticed, notice_random, notice_torch
 from manifest.pins import numpy_random, os_entropy, python_random, torch_random
+from manifest.seeding import WATCHES, Seeds
 
 Note = Callable[[str, object], None]
 
@@ -28,6 +33,9 @@ class Hooks:
         self.uses = os_entropy.Uses()
         self.lineage = Lineage("")
         self.files = Files()
+        self.lookups = Lookups()
+        self.seeds = Seeds()
+        self.noticed = Noticed()
         self.error: str | None = None
         self.was_interrupted = False
         self._from_start = False
@@ -54,6 +62,7 @@ class Hooks:
         self._pin_when_imported("random", self._pin_random)
         self._pin_when_imported("numpy.random.bit_generator", self._pin_numpy)
         self._pin_when_imported("torch", self._pin_torch)
+        self._install_watches()
 
         def forked() -> None:
             self.entropy.continue_as(self.lineage.name)
@@ -62,17 +71,32 @@ class Hooks:
 
         self._attempt("lineage", lambda: self.lineage.install(forked))
         self._attempt("files", self.files.install)
+        self._attempt("lookups", self.lookups.install)
         self._watch_exceptions()
 
     def watch_files(self, root: Path, on_source: Callable[[Path], None]) -> None:
         """Report the files of a project."""
         self.files.begin(root, on_source)
 
+    def watch_lookups(
+        self, root: Path, salt: Callable[[], bytes], on_first: Callable[[str, Json], None]
+    ) -> None:
+        """Report the environment variables that the program asks for."""
+        self._attempt("lookups", lambda: self.lookups.begin(str(root), salt, on_first))
+
+    def watch_seeds(self, root: Path, on_first: Callable[[str, Json], None]) -> None:
+        """Report the seeds that the program gives, and the generators that it makes."""
+        self.seeds.begin(str(root), on_first)
+        self.noticed.begin(str(root))
+
     def end(self) -> None:
         """Serve nobody: unseeded sources draw fresh entropy again, listeners are deaf."""
         self.entropy.renew(new_master(), self.lineage.name)
         self.uses.is_pinned = False
         self.files.is_active = False
+        self.lookups.end()
+        self.seeds.end()
+        self.noticed.end()
 
     def _pin_when_imported(self, name: str, pin: Callable[[ModuleType], None]) -> None:
         when_imported(name, lambda module: self._attempt(f"pins.{name}", lambda: pin(module)))
@@ -87,6 +111,16 @@ class Hooks:
     def _pin_torch(self, torch: ModuleType) -> None:
         if not torch_random.pin(torch, self.entropy, from_start=self._from_start):
             self._note("pins.torch", "Generator.seed() cannot be pinned on this interpreter")
+
+    def _install_watches(self) -> None:
+        # Behind the pins: what those give is no seed of the program's.
+        for name, notice in (("random", notice_random), ("torch", notice_torch)):
+            self._watch_when_imported(name, functools.partial(notice, self.noticed))
+        for name, watch in WATCHES:
+            self._watch_when_imported(name, functools.partial(watch, self.seeds))
+
+    def _watch_when_imported(self, name: str, watch: Callable[[ModuleType], None]) -> None:
+        when_imported(name, lambda module: self._attempt(f"seeds.{name}", lambda: watch(module)))
 
     def _watch_exceptions(self) -> None:
         previous = sys.excepthook

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from typing import Any
 from manifest.canonical import Json, plain
 
 Entry = dict[str, Any]
+
+_LONGEST_WAIT_SECONDS = 1.0
+_time_ns = time.time_ns  # bound now: tests of programs put other clocks in its place
 
 
 class Journal:
@@ -34,23 +38,25 @@ class Journal:
         self.path = path
         self.failure: OSError | None = None
         self._number = 0
+        self._size_bytes = 0
+        self._waiting: deque[Entry] = deque()
         self._lock = threading.Lock()
         self._file = os.open(
             path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644
         )
 
     def append(self, kind: str, **fields: Json) -> None:
-        """Write one entry; the first failure is kept in `failure` and silences the rest."""
-        with self._lock:
-            if self.failure is not None:
-                return
-            entry = {"n": self._number, "at": time.time_ns() // 1000, "kind": kind, **fields}
+        """Write one entry; the first failure is kept in `failure` and silences the rest.
+
+        Never waits: a signal handler may come here while its own thread is writing. Whoever writes
+        then writes this entry too.
+        """
+        self._waiting.append({"at": _time_ns() // 1000, "kind": kind, **fields})
+        while self._waiting and self._lock.acquire(blocking=False):
             try:
-                _write_all(self._file, encode_entry(entry))
-            except OSError as error:
-                self.failure = error
-                return
-            self._number += 1
+                self._write_waiting()
+            finally:
+                self._lock.release()
 
     def section(self, name: str, values: dict[str, Json]) -> None:
         """Write facts of one section; later facts lie over earlier ones."""
@@ -63,9 +69,37 @@ class Journal:
 
     def close(self) -> None:
         """Let go of the file; what was written survives the process, as every write did."""
-        with self._lock:
+        if not self._lock.acquire(timeout=_LONGEST_WAIT_SECONDS):
+            return
+        try:
+            self._write_waiting()
             os.close(self._file)
             self.failure = self.failure or OSError("the journal is closed")
+        finally:
+            self._lock.release()
+
+    def _write_waiting(self) -> None:
+        while self._waiting:
+            entry = self._waiting.popleft()
+            if self.failure is None:
+                self._write(encode_entry({"n": self._number, **entry}))
+
+    def _write(self, line: bytes) -> None:
+        try:
+            _write_all(self._file, line)
+        except OSError as error:
+            self.failure = error
+            return
+        except BaseException:
+            # A signal handler raised, before or after the system wrote: the file knows.
+            if os.fstat(self._file).st_size > self._size_bytes:
+                self._wrote(line)
+            raise
+        self._wrote(line)
+
+    def _wrote(self, line: bytes) -> None:
+        self._number += 1
+        self._size_bytes += len(line)
 
 
 def encode_entry(entry: Entry) -> bytes:

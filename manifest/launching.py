@@ -18,15 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manifest import entropy
-from manifest.errors import NotRecordable
+from manifest.environment import launcher
+from manifest.errors import ManifestError, NotRecordable
 from manifest.identity import new_run_id
 from manifest.inheriting import RUN_DIR, variables_for
 from manifest.origin import RECORD, RUN, Origin, write_origin
+from manifest.recorder import complain
 from manifest.rundir import RunDirectory
 from manifest.surveying import survey
 
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _SURVEY_TIMEOUT_SECONDS = 30
+_NOBODY_RECORDED = (
+    "no Python process recorded itself: the program is not Python, or was started with -I, -E or "
+    "-S, which keep Manifest out"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +119,8 @@ def start(how: Start, *, base: Path) -> Launched:
     environ = {**how.environ, "PYTHONHASHSEED": origin.hash_seed, RUN_DIR: str(run.path)}
     if how.mode == RUN:
         environ |= variables_for(run, "main", environ)
+    if given := launcher.capture_given(how.environ):
+        journal.section("environment", given)
     surveyor = threading.Thread(target=survey, args=(journal, run, how.folder), daemon=True)
     surveyor.start()
     try:
@@ -121,12 +129,29 @@ def start(how: Start, *, base: Path) -> Launched:
         shutil.rmtree(run.path, ignore_errors=True)  # nothing ran: there is no run
         raise
     surveyor.join(timeout=_SURVEY_TIMEOUT_SECONDS)
-    ended_by = signal.Signals(-code).name if code < 0 else None
+    ended_by = _signal_name(-code) if code < 0 else None
     exit_code = code if code >= 0 else 128 - code
+    if how.mode == RUN and not run.has_process():
+        journal.note("recording", _NOBODY_RECORDED)
     journal.append("exit", code=exit_code, signal=ended_by)
     journal.close()
-    run.write_manifest()
+    _seal(run)
     return Launched(run, exit_code=exit_code, signal=ended_by, was_interrupted=was_interrupted)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal between the first and the last
+        return f"SIG{number}"
+
+
+def _seal(run: RunDirectory) -> None:
+    # The program has ended as it has: a full disk must not hide how.
+    try:
+        run.write_manifest()
+    except (ManifestError, OSError) as error:
+        complain(f"the program ended, but its manifest cannot be written yet: {error}")
 
 
 def _origin(how: Start, executable: str) -> Origin:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manifest.canonical import SCHEMA, Json
+from manifest.environment.confidential import is_confidential
 from manifest.environment.redaction import redact_argv
 from manifest.files import project_root
 from manifest.journal import Journal
@@ -82,7 +83,9 @@ def _files_of_command(origin: Origin, root: Path, run: RunDirectory) -> dict[str
         path = Path(os.path.abspath(origin.folder / argument))
         try:
             if path.is_relative_to(root) and path.is_file() and path.stat().st_size <= _MOST_BYTES:
-                files[path.relative_to(root).as_posix()] = run.put_blob(path.read_bytes())
+                content = path.read_bytes()
+                if not is_confidential(str(path), content):
+                    files[path.relative_to(root).as_posix()] = run.put_blob(content)
         except (OSError, ValueError):  # unreadable, or no path at all
             continue
     return files

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from manifest import catalogue
-from manifest.environment import hardware, packages
+from manifest.environment import asked, hardware, packages
 from manifest.models import Impact, Manifest
 
 State = Literal["restorable", "equal already", "approximate", "impossible"]
@@ -53,7 +53,7 @@ class Plan(BaseModel):
 def make_plan(manifest: Manifest, *, in_place: bool) -> Plan:
     """Look at what a replay of this run needs, without running anything of the program."""
     items: list[PlanItem] = []
-    for part in (_command, _randomness, _interpreter, _hardware, _inputs):
+    for part in (_command, _randomness, _interpreter, _hardware, _ranks, _variables, _inputs):
         items.extend(part(manifest))
     items.extend(_source(manifest, in_place=in_place))
     return Plan(items=tuple(items))
@@ -168,6 +168,36 @@ def _hardware(manifest: Manifest) -> Iterator[PlanItem]:
     if recorded and not changed:
         why = f"{recorded.get('cpu.model', 'the same machine')}"
         yield PlanItem(what="hardware", state="equal already", why=why, impact="certain")
+
+
+def _ranks(manifest: Manifest) -> Iterator[PlanItem]:
+    machines = manifest.sections.get("environment", {}).get("launcher.nodes")
+    if isinstance(machines, int) and machines > 1:
+        yield _impossible(
+            "ranks",
+            f"they ran on {machines} machines, and a replay starts those of one; start it on all "
+            "at once, with --best-effort",
+        )
+
+
+def _variables(manifest: Manifest) -> Iterator[PlanItem]:
+    recorded = manifest.sections.get("environment", {})
+    reasons = asked.not_restored(recorded, os.environ)
+    for name, reason in reasons.items():
+        yield PlanItem(
+            what=f"variable {name}",
+            state="impossible",
+            why=f"the program asked for it; {reason}: set it as it was, then replay",
+            impact="possible",
+        )
+    restored = sum(key.startswith("asked.") for key in recorded) - len(reasons)
+    if restored > 0:
+        yield PlanItem(
+            what="variables",
+            state="restorable",
+            why=f"{restored} that the program asked for by name",
+            impact="certain",
+        )
 
 
 def _inputs(manifest: Manifest) -> Iterator[PlanItem]:

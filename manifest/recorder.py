@@ -9,14 +9,15 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from manifest.background import Work, undisturbed
 from manifest.canonical import Json
+from manifest.environment import launcher
 from manifest.files import content_digest, describe
 from manifest.hooks import Hooks
 from manifest.importing import when_imported
@@ -24,18 +25,22 @@ from manifest.inheriting import as_user_made_it
 from manifest.journal import Journal
 from manifest.liveness import identify_process
 from manifest.rundir import RunDirectory
+from manifest.tracking import Tracking
 
 if TYPE_CHECKING:
+    from manifest.pytorch.loaders import Loaders
     from manifest.pytorch.watching import Watcher
 
 _MOST_JOURNALS_OF_FORKS = 16
 _BACKGROUND_TIMEOUT_SECONDS = 10
+_FOREGROUND_TIMEOUT_SECONDS = 5
 _MOST_KEPT_BYTES = 1 << 20
 _MOST_DIGESTED_BYTES = 256 << 20
 
 _active: Recorder | None = None
 _hooks: Hooks | None = None
 _watcher: Watcher | None = None
+_loaders: Loaders | None = None
 
 
 def active() -> Recorder | None:
@@ -63,7 +68,8 @@ class Recorder:
         self.root = Path(self.origin["root"])
         self.process, journal = run.claim(process)
         self._journal: Journal | None = journal
-        self.background: list[threading.Thread] = []
+        self.tracking = Tracking(self)
+        self.background: list[Work] = []
         self._from_start = True
         self._has_surroundings = self._has_slow_settings = False
         self._inputs: dict[str, dict[str, Json]] = {}
@@ -79,7 +85,7 @@ class Recorder:
         global _active, _hooks
         _active = self
         self._from_start = from_start
-        self.say("process", **identify_process(), rank=_number(os.environ.get("RANK")))
+        self.say("process", **identify_process(), rank=launcher.told_rank(os.environ))
         hooks = _hooks or Hooks(note=_note)
         hooks.begin(
             bytes.fromhex(self.origin["entropy"]),
@@ -87,12 +93,11 @@ class Recorder:
             is_pinning_os=bool(self.origin["pinned_os_entropy"]),
         )
         hooks.watch_files(self.root, self._source_executed)
+        hooks.watch_seeds(self.root, self._seed_given)
+        hooks.watch_lookups(self.root, self.run.salt, self._variable_asked)
         if _hooks is None:
             _hooks = hooks
             hooks.install(from_start=from_start, on_fork=_forked)
-        if not from_start:
-            with self.guarded("code"):
-                hooks.files.take_in_loaded()
         when_imported("torch", self._torch_imported)
         atexit.register(self.finish)
 
@@ -118,8 +123,13 @@ class Recorder:
 
     def note(self, where: str, what: object) -> None:
         """Record that something could not be done."""
-        text = f"{type(what).__name__}: {what}" if isinstance(what, BaseException) else str(what)
-        self.say("note", where=where, what=text[:1000])
+        try:
+            text = (
+                f"{type(what).__name__}: {what}" if isinstance(what, BaseException) else str(what)
+            )
+            self.say("note", where=where, what=_without_secrets(text))
+        except Exception:  # a broken __str__ is the program's affair
+            self.say("note", where=where, what=type(what).__name__)
 
     @contextmanager
     def guarded(self, where: str) -> Iterator[None]:
@@ -129,13 +139,31 @@ class Recorder:
         except Exception as error:
             self.note(where, error)
 
+    def take_in_loaded_source(self) -> None:
+        """Record the source that ran before anyone listened."""
+        if _hooks is not None:
+            with self.guarded("code"):
+                _hooks.files.take_in_loaded()
+
     def capture_surroundings(self) -> None:
         """Record what surrounds the program: interpreter, variables, packages, hardware."""
         if self._has_surroundings:
             return
         self._has_surroundings = True
         with self.guarded("surroundings"):
-            self._capture_surroundings()
+            from manifest.environment import hardware, interpreter, packages, variables  # noqa: F401
+
+            self._soon("surroundings", self._capture_surroundings)
+
+    def _soon(self, where: str, work: Callable[[], None]) -> None:
+        # Files lie on disks of all kinds, and one that does not answer must not hold the program.
+        def guarded_work() -> None:
+            with self.guarded(where):
+                work()
+
+        if not Work(guarded_work).join(_FOREGROUND_TIMEOUT_SECONDS):
+            late = f"not done within {_FOREGROUND_TIMEOUT_SECONDS} seconds; the program went on"
+            self.note(where, late)
 
     def _capture_surroundings(self) -> None:
         from manifest.environment import hardware, interpreter, packages
@@ -143,6 +171,7 @@ class Recorder:
         for name, capture in (
             ("environment", interpreter.capture_interpreter),
             ("environment", self._capture_variables),
+            ("environment", lambda: launcher.capture_launcher(os.environ)),
             ("packages", lambda: packages.capture_packages(sys.path)),
             ("hardware", hardware.capture_hardware),
         ):
@@ -178,20 +207,24 @@ class Recorder:
         global _active
         if self.is_over:
             return
-        for thread in self.background:
-            thread.join(timeout=_BACKGROUND_TIMEOUT_SECONDS)
+        for work in self.background:
+            work.join(_BACKGROUND_TIMEOUT_SECONDS)
         if _hooks is not None:
             with self.guarded("finish"):
                 self._record_end(_hooks)
             error = error or _hooks.error
             _hooks.end()
-        self.say("end", error=error)
+        self.say("end", error=None if error is None else _without_secrets(error))
         self.is_over = True
         if self._journal is not None:
             self._journal.close()
         _active = None
 
     def _record_end(self, hooks: Hooks) -> None:
+        if _loaders is not None:
+            with self.guarded("loaders"):
+                _loaders.finish()
+        self.tracking.finish()
         if _watcher is not None:
             with self.guarded("trail"):
                 _watcher.finish()
@@ -205,22 +238,40 @@ class Recorder:
         draws = hooks.entropy.counts()
         within = os.path.join(self.root, "")
         uses = {place.removeprefix(within): n for place, n in hooks.uses.places.items()}
-        self.section("seeds", {"draws": draws, "os_entropy_uses": uses})
-        self._record_files(hooks)
+        calls = hooks.seeds.calls()
+        self.section("seeds", {"draws": draws, "os_entropy_uses": uses, "calls": calls})
+        self._soon("files", lambda: self._record_files(hooks))
 
     def _torch_imported(self, torch: ModuleType) -> None:
         if self._from_start and self._is_program:
             self.capture_surroundings()
+        with self.guarded("loaders"):
+            _watch_loaders(str(self.root))
         with self.guarded("trail"):
             _watch_steps(_number(os.environ.get("MANIFEST_UNTIL")))
 
     def first_step(self) -> None:
         """Record what is settled once training has begun."""
+        with self.guarded("rank"):
+            self._record_rank()
         self.capture_surroundings()
         self.capture_settings()
-        self.background.append(in_background("settings", self.capture_slow_settings))
+        self.background.append(in_background(self.capture_slow_settings))
         if _hooks is not None:
-            self._record_files(_hooks)
+            hooks = _hooks
+            self._soon("files", lambda: self._record_files(hooks))
+            with self.guarded("seeds"):
+                self._record_seeds(_hooks)
+
+    def _record_seeds(self, hooks: Hooks) -> None:
+        seed = sys.modules["torch"].initial_seed()
+        self.section("seeds", {"calls": hooks.seeds.calls(), "torch.initial_seed": seed})
+        self.section("generators", hooks.noticed.digests(but=self.tracking.ids()))
+
+    def _record_rank(self) -> None:
+        rank = launcher.joined_rank()
+        if rank is not None:
+            self.say("rank", rank=rank)
 
     def step(self, loss: object, model: object) -> None:
         """End a training step by hand, where no optimizer of PyTorch does."""
@@ -236,6 +287,12 @@ class Recorder:
                 stream.flush()
         os._exit(0)
 
+    def _seed_given(self, place: str, seed: Json) -> None:
+        self.section("seeds", {"calls": {place: seed}})
+
+    def _variable_asked(self, name: str, value: Json) -> None:
+        self.section("environment", {f"asked.{name}": value})
+
     def _source_executed(self, path: Path) -> None:
         with self.guarded("code"):
             digest = self.run.put_blob(path.read_bytes())
@@ -244,10 +301,12 @@ class Recorder:
     def _record_files(self, hooks: Hooks) -> None:
         with self.guarded("outputs"):
             written = {path: describe(path) for path in self._of_program(hooks.files.outputs)}
-            self.section("outputs", {p: f for p, f in written.items() if "missing" not in f})
+            kept = {path: facts for path, facts in written.items() if "missing" not in facts}
+            self.section("outputs", _named_without_secrets(kept))
         with self.guarded("inputs"):
             read = {path: self._input(path) for path in self._of_program(hooks.files.inputs)}
-            self.section("inputs", {path: facts for path, facts in read.items() if facts})
+            seen = {path: facts for path, facts in read.items() if facts}
+            self.section("inputs", _named_without_secrets(seen))
 
     def _of_program(self, found: dict[str, None]) -> list[str]:
         own = str(self.run.path.parent.parent)
@@ -268,7 +327,11 @@ class Recorder:
         # Small files of the project (its configuration) are kept whole, so that a replay sees them
         # as they were; large ones are only recognised.
         if size_bytes <= _MOST_KEPT_BYTES and path.is_relative_to(self.root):
-            return {"blob": self.run.put_blob(path.read_bytes())}
+            from manifest.environment.confidential import is_confidential
+
+            content = path.read_bytes()
+            if not is_confidential(str(path), content):
+                return {"blob": self.run.put_blob(content)}
         if size_bytes > self._digest_budget_bytes:
             return {}
         self._digest_budget_bytes -= size_bytes
@@ -278,6 +341,8 @@ class Recorder:
         """Become the recorder of a forked child, whose journal is opened when it says something."""
         self.process = process
         self._journal = None
+        self.background = []
+        self._has_surroundings = self._has_slow_settings = False
 
     def _journal_of_this_process(self) -> Journal | None:
         if self.is_over:
@@ -298,11 +363,14 @@ class Recorder:
         return not ordinal.isdigit() or int(ordinal) < _MOST_JOURNALS_OF_FORKS
 
 
-def in_background(name: str, work: Callable[[], None]) -> threading.Thread:
-    """Do something that takes long beside the program."""
-    thread = threading.Thread(target=work, name=f"manifest-{name}", daemon=True)
-    thread.start()
-    return thread
+def in_background(work: Callable[[], None]) -> Work:
+    """Do something short that the program need not wait for."""
+
+    def undisturbed_work() -> None:
+        with undisturbed():
+            work()
+
+    return Work(undisturbed_work)
 
 
 def complain(what: str) -> None:
@@ -313,12 +381,30 @@ def complain(what: str) -> None:
         pass
 
 
+def import_watching() -> None:
+    """Import what watches PyTorch; the program has imported torch."""
+    from manifest.pytorch import loaders, watching  # noqa: F401
+
+
 def _watch_steps(until: int | None) -> None:
     global _watcher
     from manifest.pytorch.watching import Watcher
 
     _watcher = Watcher(_trail_path, on_note=_note, on_first_step=_first_step)
     _watcher.install(until=until, on_until=_stop_program)
+
+
+def _watch_loaders(root: str) -> None:
+    global _loaders
+    from manifest.pytorch.loaders import Loaders
+
+    _loaders = Loaders(root, on_facts=_loaders_seen, on_note=_note)
+    _loaders.watch()
+
+
+def _loaders_seen(facts: dict[str, Json]) -> None:
+    if _active is not None:
+        _active.section("loaders", facts)
 
 
 def _forked() -> None:
@@ -343,6 +429,18 @@ def _first_step() -> None:
 def _stop_program() -> None:
     if _active is not None:
         _active.stop_program()
+
+
+def _without_secrets(text: str) -> str:
+    from manifest.environment.redaction import redact_text
+
+    return redact_text(text[:4000])[:1000]
+
+
+def _named_without_secrets(files: dict[str, Any]) -> dict[str, Any]:
+    from manifest.environment.redaction import redact_text
+
+    return {redact_text(path): facts for path, facts in files.items()}
 
 
 def _number(text: str | None) -> int | None:

@@ -8,18 +8,20 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from manifest import inheriting, recorder
-from manifest.canonical import plain
+from manifest.background import Work, undisturbed
 from manifest.entropy import new_master
+from manifest.environment.redaction import redact_value
 from manifest.errors import ManifestError
-from manifest.generators import capture_generators, restore_generators
+from manifest.generators import capture_generators, is_shared, restore_generators
 from manifest.identity import new_run_id
 from manifest.origin import RECORD, Origin, write_origin
-from manifest.recorder import Recorder, complain, in_background
+from manifest.recorder import Recorder, complain
 from manifest.rundir import RunDirectory, find_base
 
 _FIRST_MOMENTS_SECONDS = 0.05  # belong to the program: a busy thread would hold it up
@@ -48,7 +50,10 @@ class Run:
     def log_config(self, config: Mapping[str, Any]) -> None:
         """Record settings of the program's own; later values replace earlier ones."""
         if self._recorder is not None:
-            self._recorder.section("config", plain(config))
+            with self._recorder.guarded("config"):
+                self._recorder.section(
+                    "config", redact_value("", config, self._recorder.run.salt())
+                )
 
     def step(self, *, loss: object = None, model: object = None) -> None:
         """End a training step, where no optimizer of PyTorch does it.
@@ -61,6 +66,24 @@ class Run:
         """
         if self._recorder is not None and not self._recorder.is_over:
             self._recorder.step(loss, model)
+
+    def track(self, name: str, generator: Any) -> None:
+        """Record a generator of the program's own, and put it back when the run is replayed.
+
+        Call it where the generator is ready to be drawn from. It is recorded as it is now; a
+        replay of a program that calls `record()` puts it back to that at the same call. What
+        cannot be tracked becomes a note in the manifest.
+
+        Args:
+            name: What to call it; numbered if it is taken.
+            generator: A `random.Random`, a `torch.Generator`, or a `Generator`, `BitGenerator` or
+                `RandomState` of NumPy.
+
+        Example:
+            >>> run.track("augmentation", rng)  # doctest: +SKIP
+        """
+        if self._recorder is not None and not self._recorder.is_over:
+            self._recorder.tracking.track(name, generator)
 
     def finish(self, error: str | None = None) -> None:
         """End the run now instead of at the end of the program."""
@@ -184,7 +207,9 @@ def _restore_or_keep(watching: Recorder, generators: dict[str, Any]) -> None:
     if not original:
         return
     recorded = RunDirectory(Path(original)).document()["sections"].get("generators", {})
-    for name, outcome in restore_generators(recorded).items():
+    watching.tracking.recorded = recorded
+    shared = {name: entry for name, entry in recorded.items() if is_shared(name)}
+    for name, outcome in restore_generators(shared).items():
         if outcome != "equal already":
             watching.note(
                 "replay.generators",
@@ -226,9 +251,16 @@ def _let_children_record(directory: RunDirectory) -> None:
 def _survey_in_background(watching: Recorder) -> None:
     def work() -> None:
         time.sleep(_FIRST_MOMENTS_SECONDS)
-        watching.capture_surroundings()
-        from manifest.surveying import survey
-
+        with undisturbed():
+            watching.take_in_loaded_source()
+            watching.capture_surroundings()
+            from manifest.surveying import survey
         survey(watching, watching.run, watching.root)
 
-    watching.background.append(in_background("survey", work))
+    watching.background.append(Work(work))
+
+
+if "torch" in sys.modules:
+    # What `record` will need is paid for with the import, in which nobody trains yet.
+    with suppress(Exception):  # the recorder meets it again, and notes it
+        recorder.import_watching()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from manifest import launching, origin, workspace
+from manifest import launching, origin, ranks, rendezvous, workspace
 from manifest.canonical import checked_digest
 from manifest.comparing import compare_trails, sentence
 from manifest.diffing import diff
-from manifest.environment import variables
+from manifest.environment import asked, launcher, variables
 from manifest.errors import NotReplayable
 from manifest.models import Difference, Manifest, TrailComparison, Verdict
 from manifest.planning import Plan, make_plan, recorded_executable
@@ -85,7 +85,8 @@ def replay(
 def judge(original: RunDirectory, again: RunDirectory, *, until: int | None = None) -> Verdict:
     """Compare two runs that should be equal."""
     before, after = _read(original), _read(again)
-    comparison = compare_trails(_trails(original), _trails(again))
+    trails = ranks.trails(original, before), ranks.trails(again, after)
+    comparison = compare_trails(*trails)
     explanations = _explanations(original, before, again, after)
 
     def verdict(outcome: Any, said: str, reasons: tuple[str, ...] = ()) -> Verdict:
@@ -101,7 +102,7 @@ def judge(original: RunDirectory, again: RunDirectory, *, until: int | None = No
 
     if comparison.divergence is not None:
         return verdict("diverged", sentence(comparison))
-    problem = _unequal_ends(before, after, comparison, until)
+    problem = _unequal_ends(before, after, comparison, until) or _unequal_ranks(*trails, until)
     if problem is not None and comparison.steps == 0 and after.status != "finished":
         return verdict("not replayable", problem, (problem,))
     if problem is not None:
@@ -130,6 +131,17 @@ def _unequal_ends(
             f"the recorded run ended with exit code {before.exit_code}, "
             f"the replay with {after.exit_code}{reason}"
         )
+    return None
+
+
+def _unequal_ranks(
+    before: Mapping[str, Trail], after: Mapping[str, Trail], until: int | None
+) -> str | None:
+    for process, trail in before.items():
+        steps = trail.steps if until is None else min(trail.steps, until)
+        found = after[process].steps if process in after else 0
+        if found < steps:
+            return f"in the replay {process} ended after {found} of {steps} steps"
     return None
 
 
@@ -194,8 +206,12 @@ def _start(
     argv = [_moved(argument, recorded_root, root) for argument in command["argv"]]
     executable = recorded_executable(manifest) or argv[0]
     moved = _moved(executable, recorded_root, root)
+    if argv[0].endswith(".py") and not executable.endswith(".py"):
+        argv = [argv[0], *argv]  # a script alone, which an interpreter ran
     argv[0] = moved if os.access(moved, os.X_OK) else executable
     environ = _environ(manifest, recorded_root, root)
+    if manifest.mode == origin.RUN:
+        argv = rendezvous.with_free_ports(argv)
     if until is not None:
         environ["MANIFEST_UNTIL"] = str(until)
     if manifest.mode == origin.RECORD:
@@ -217,7 +233,9 @@ def _start(
 
 def _environ(manifest: Manifest, recorded_root: str, root: Path) -> dict[str, str]:
     environment = manifest.sections.get("environment", {})
-    environ = variables.restore_variables(environment, dict(os.environ))
+    given = launcher.as_given(environment) if manifest.mode == origin.RUN else environment
+    environ = variables.restore_variables(given, dict(os.environ))
+    environ = asked.restore_asked(environment, environ) | rendezvous.variables(environment)
     # An editable install points into the user's tree: the workspace must come before it.
     moved = [
         _moved(path, recorded_root, root)
@@ -239,10 +257,6 @@ def _moved(argument: str, recorded_root: str, root: Path) -> str:
 
 def _is_below(path: str, folder: str) -> bool:
     return os.path.isabs(path) and Path(path).is_relative_to(folder)
-
-
-def _trails(run: RunDirectory) -> dict[str, Trail]:
-    return {process: Trail.open(path) for process, path in run.trail_paths().items()}
 
 
 def _explanations(

@@ -87,6 +87,10 @@ class RunDirectory:
                 attempt += 1
                 name = f"{process}~{attempt}"
 
+    def has_process(self) -> bool:
+        """Whether any process of the program has said anything."""
+        return any(path.stem != "run" for path in (self.path / "journal").glob("*.jsonl"))
+
     def journals(self) -> dict[str, list[Entry]]:
         """The entries of every journal, by process; ``run`` is the run's own."""
         return {

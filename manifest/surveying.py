@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from manifest.canonical import Json
+from manifest.environment.confidential import is_confidential
 from manifest.environment.hardware import capture_accelerators
+from manifest.environment.redaction import redact_text
 from manifest.environment.source import capture_source
 from manifest.files import project_root
 from manifest.rundir import RunDirectory
@@ -31,7 +33,7 @@ def survey(listener: Listener, run: RunDirectory, folder: Path) -> None:
     try:
         _survey_repository(listener, run, folder)
     except Exception as error:
-        listener.note("code.git", error)
+        listener.note("code.git", redact_text(str(error)))
     try:
         listener.section("hardware", capture_accelerators())
     except Exception as error:
@@ -43,7 +45,7 @@ def _survey_repository(listener: Listener, run: RunDirectory, folder: Path) -> N
         return
     state = capture_source(folder)
     for gap in state.gaps:
-        listener.note("code.git", gap)
+        listener.note("code.git", redact_text(str(gap)))
     if state.commit is None:
         return
     values: dict[str, Json] = {
@@ -57,6 +59,8 @@ def _survey_repository(listener: Listener, run: RunDirectory, folder: Path) -> N
         values["git.patch"] = run.put_blob(state.patch)
     if state.untracked:
         values["git.untracked"] = {
-            os.fsdecode(file.path): run.put_blob(file.content) for file in state.untracked
+            name: run.put_blob(file.content)
+            for file in state.untracked
+            if not is_confidential(name := os.fsdecode(file.path), file.content)
         }
     listener.section("code", values)

@@ -92,6 +92,7 @@ _USER_AND_PASSWORD: Final = re.compile(
     r"[A-Za-z][\w+.-]*://[^\s/:@]*:(?!\d{1,5}(?:[/?#]|$))[^\s@]+@(?!sha\d+:)"
 )
 _USER_ONLY: Final = re.compile(r"https?://([^\s/:@?#]{16,})@")
+_ADDRESS: Final = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]+")
 _USERINFO: Final = re.compile(r"^([A-Za-z][\w+.-]*)://([^\s/?#]*)@")
 _QUERY: Final = re.compile(r"([?&;#])([\w.-]+)=([^&;#\s]*)")
 _PAIR: Final = re.compile(
@@ -165,6 +166,23 @@ def redact_url(url: str) -> str:
     return _SHAPES.sub(
         "[redacted]", _QUERY.sub(without_secret, _USERINFO.sub(without_userinfo, url))
     )
+
+
+def redact_text(text: str) -> str:
+    """Put ``[redacted]`` in the place of each secret in a text that people read.
+
+    Secrets that show by their own shape, those in addresses, and those that follow their name.
+    """
+
+    def without_value(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if not _is_secret_pair(name, value):
+            return match[0]
+        return match[0][: match.start(2) - match.start()] + "[redacted]"
+
+    text = _SHAPES.sub("[redacted]", text)
+    text = _ADDRESS.sub(lambda match: redact_url(match[0]), text)
+    return _PAIR.sub(without_value, text)
 
 
 def is_secret_name(name: str) -> bool:

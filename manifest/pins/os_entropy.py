@@ -18,7 +18,15 @@ KIND = "os"
 _MOST_PLACES = 64
 # Between the program and the source, or drawing for themselves and never for results.
 _PASSED_THROUGH = ("random", "secrets", "uuid")
-_OF_NO_CONSEQUENCE = ("multiprocessing.", "tempfile", "asyncio.", "manifest.", "urllib", "email.")
+_OF_NO_CONSEQUENCE = (
+    "multiprocessing.",
+    "tempfile",
+    "asyncio.",
+    "manifest.",
+    "urllib",
+    "email.",
+    "torch.distributed.",
+)
 
 
 class Uses:
@@ -34,12 +42,18 @@ class Uses:
             frame = frame.f_back
         if frame is None:
             return
-        module = str(frame.f_globals.get("__name__", ""))
+        module = _module(frame)
         if module.startswith(_OF_NO_CONSEQUENCE) or _is_in_import_of_library(frame):
             return
         place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
         if place in self.places or len(self.places) < _MOST_PLACES:
             self.places[place] = self.places.get(place, 0) + 1
+
+
+def _module(frame: FrameType) -> str:
+    # A module that is run (`python -m`) is called "__main__", but its spec still knows it.
+    spec = frame.f_globals.get("__spec__")
+    return str(getattr(spec, "name", None) or frame.f_globals.get("__name__", ""))
 
 
 def _is_in_import_of_library(frame: FrameType) -> bool:

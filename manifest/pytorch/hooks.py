@@ -76,7 +76,7 @@ def _install() -> None:
         return
     _is_installed = True
     for function in (_before_step, _after_step, _gather):
-        _keep_from_compiler(function, with_callees=True)
+        keep_from_compiler(function, with_callees=True)
     register_optimizer_step_pre_hook(_before_step)
     register_optimizer_step_post_hook(_after_step)
     os.register_at_fork(after_in_child=_forked)
@@ -128,7 +128,7 @@ def _watched_backward(original: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             _thread.is_in_backward = False
 
-    _keep_from_compiler(backward, with_callees=False)
+    keep_from_compiler(backward, with_callees=False)
     return backward
 
 
@@ -139,7 +139,7 @@ def _watched_next(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
         _gather("batch", batch)
         return batch
 
-    _keep_from_compiler(__next__, with_callees=False)
+    keep_from_compiler(__next__, with_callees=False)
     return __next__
 
 
@@ -151,7 +151,8 @@ def _gather(stream: str, value: object) -> None:
         listening.gather(stream, value)
 
 
-def _keep_from_compiler(function: Any, *, with_callees: bool) -> None:
+def keep_from_compiler(function: Any, *, with_callees: bool) -> None:
+    """Have the compiler leave a function out, with or without what it calls."""
     function._torchdynamo_disable = True
     try:
         from torch._C._dynamo import eval_frame  # that is in C++; the compiler is not imported

@@ -88,11 +88,14 @@ def _directory(reference: str) -> RunDirectory:
 def _announce(command: list[str], like: RunDirectory | None) -> None:
     import shlex
 
+    from manifest.environment.redaction import redact_argv
     from manifest.identity import short_id
     from manifest_client.rendering.terminal import err, styled
 
     same = f"  (randomness of {short_id(like.id)})" if like is not None else ""
-    line = styled(("manifest: ", "quiet"), "recording ", (shlex.join(command), "key"), same)
+    # Command lines end up in logs; the salt of one line serves nobody else.
+    words = [word if isinstance(word, str) else "<redacted>" for word in redact_argv(command, b"")]
+    line = styled(("manifest: ", "quiet"), "recording ", (shlex.join(words), "key"), same)
     err().print(line, soft_wrap=True)
 
 

@@ -1,0 +1,600 @@
+"""A program under `manifest run` does what it does alone: the published guarantee.
+
+Each program here runs twice, alone and recorded, and must print the same bytes and end the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipapp
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from manifest.launching import Launched, launch
+from manifest.rundir import RunDirectory
+
+Script = Callable[[str, str], Path]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a program left behind, as its user sees it."""
+
+    out: str
+    err: str
+    code: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    alone: Ended
+    recorded: Ended
+    run: RunDirectory
+
+
+Both = Callable[..., Pair]
+
+MANIFEST = "from manifest_client.cli.main import main; main()"
+
+
+@pytest.fixture
+def both(base: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Both:
+    """Run Python alone, then under Manifest, with the same arguments and standard input."""
+    # Else the order of sets would differ between any two runs.
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
+
+    def run(*arguments: str, stdin: bytes = b"") -> Pair:
+        alone = subprocess.run(
+            [sys.executable, *arguments],
+            input=stdin,
+            capture_output=True,
+            env=dict(os.environ),  # else what C code has put there since is inherited too
+            check=False,
+        )
+        code = alone.returncode if alone.returncode >= 0 else 128 - alone.returncode
+        capfd.readouterr()
+        with standard_input(stdin):
+            launched = launch([sys.executable, *arguments], base=base)
+        captured = capfd.readouterr()
+        return Pair(
+            Ended(alone.stdout.decode(), alone.stderr.decode(), code),
+            Ended(captured.out, captured.err, launched.exit_code),
+            launched.run,
+        )
+
+    return run
+
+
+@contextmanager
+def standard_input(content: bytes) -> Iterator[None]:
+    """Let programs that are started now read `content`."""
+    reading, writing = os.pipe()
+    os.write(writing, content)
+    os.close(writing)
+    kept = os.dup(0)
+    os.dup2(reading, 0)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.close(reading)
+
+
+PROGRAMS = {
+    "success": "print('trained')",
+    "exception": "def f(): raise ValueError('no data')\nf()",
+    "chained exception": (
+        "try: {}['a']\nexcept KeyError as error: raise RuntimeError('wrapped') from error"
+    ),
+    "missing variable": "import os\nos.environ['NOT_SET_ANYWHERE']",
+    "syntax error": "print('a'",
+    "sys.exit": "import sys\nprint('before')\nsys.exit(3)",
+    "sys.exit with text": "import sys\nsys.exit('a message')",
+    "os._exit": "import os, sys\nprint('lost'); sys.stderr.write('seen\\n')\nos._exit(4)",
+    "killed": "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)",
+    "aborted": "import os\nos.abort()",
+    "a handler of SIGTERM": (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('saving'), sys.exit(7)))\n"
+        "os.kill(os.getpid(), signal.SIGTERM)"
+    ),
+    "a handler of SIGINT": (
+        "import os, signal\n"
+        "print(signal.getsignal(signal.SIGINT))\n"
+        "try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt: print('stopped')"
+    ),
+    "keyboard interrupt": "raise KeyboardInterrupt",
+    "an exception hook of its own": (
+        "import sys\n"
+        "sys.excepthook = lambda kind, error, trace: print('hook', kind.__name__, error)\n"
+        "raise ValueError('x')"
+    ),
+    "standard input": "import sys\nprint([line.rstrip() for line in sys.stdin], input)",
+    "input()": "print(input('name? ')[::-1])",
+    "its own file": "print(open(__file__).read(), __file__, __name__, __spec__, __builtins__)",
+    "arguments": "import sys\nprint(sys.argv, sys.orig_argv[1:], sys.executable)",
+    "pickling": (
+        "import pickle\n"
+        "class Net: pass\n"
+        "net = Net(); net.size = 3\n"
+        "data = pickle.dumps(net)\n"
+        "print(data, pickle.loads(data).size, type(pickle.loads(data)))"
+    ),
+    "fork": (
+        "import multiprocessing as m\n"
+        "def f(x): return x * x\n"
+        "if __name__ == '__main__':\n"
+        "    with m.get_context('fork').Pool(2) as pool: print(pool.map(f, range(5)))"
+    ),
+    "spawn": (
+        "import multiprocessing as m\n"
+        "def f(x): return x * x\n"
+        "if __name__ == '__main__':\n"
+        "    with m.get_context('spawn').Pool(1) as pool: print(pool.map(f, range(5)))"
+    ),
+    "forkserver": (
+        "import multiprocessing as m\n"
+        "def f(x): return x * x\n"
+        "if __name__ == '__main__':\n"
+        "    with m.get_context('forkserver').Pool(1) as pool: print(pool.map(f, range(5)))"
+    ),
+    "os.fork": (
+        "import os, sys\n"
+        "pid = os.fork()\n"
+        "if pid == 0: print('child'); sys.stdout.flush(); sys.exit(5)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    ),
+    "asyncio": (
+        "import asyncio\n"
+        "async def f(x):\n"
+        "    await asyncio.sleep(0)\n"
+        "    return x + 1\n"
+        "async def main():\n"
+        "    print(await asyncio.gather(*map(f, range(3))))\n"
+        "    p = await asyncio.create_subprocess_exec('echo', 'hi', stdout=-1)\n"
+        "    print(await p.communicate(), p.returncode)\n"
+        "asyncio.run(main())"
+    ),
+    "threads": (
+        "import threading\n"
+        "def f(): print('thread', threading.active_count())\n"
+        "t = threading.Thread(target=f); t.start(); t.join()\n"
+        "def g(): raise ValueError('in a thread')\n"
+        "t = threading.Thread(target=g, name='named'); t.start(); t.join()"
+    ),
+    "an empty environment": (
+        "import subprocess, sys\n"
+        "command = [sys.executable, '-c', 'import os; print(sorted(os.environ))']\n"
+        "print(subprocess.run(command, env={}, capture_output=True, text=True))\n"
+        "print(subprocess.run(['env'], env={'A': '1'}, capture_output=True, text=True))"
+    ),
+    "a program that it starts": (
+        "import subprocess, sys\n"
+        "command = [sys.executable, '-c', 'import sys; print(sys.argv); sys.exit(6)', 'a']\n"
+        "print(subprocess.run(command, capture_output=True, text=True))"
+    ),
+    "exec": "import os, sys\nos.execv(sys.executable, [sys.executable, '-c', 'print(1)'])",
+    "runpy": (
+        "import runpy\n"
+        "open('other.py', 'w').write('print(__name__, __file__); x = 1')\n"
+        "print(runpy.run_path('other.py', run_name='__main__')['x'])"
+    ),
+    "warnings": "import warnings\nwarnings.warn('careful')\nwarnings.warn('old', DeprecationWarning)",
+    "exit handlers": (
+        "import atexit, threading\n"
+        "atexit.register(print, 'first'); atexit.register(print, 'second')\n"
+        "print('end')"
+    ),
+    "an exit handler that fails": "import atexit\natexit.register(int, 'x')\nprint('end')",
+    "an import hook": (
+        "import sys, importlib.abc\n"
+        "class F(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'fractions': print('asked for', name)\n"
+        "sys.meta_path.insert(0, F())\n"
+        "import fractions\n"
+        "print(fractions.Fraction(1, 2), fractions.__spec__.name, type(fractions.__loader__))"
+    ),
+    "a missing module": "import no_such_module",
+    "an unseeded import": "import random\nr = random.Random(3)\nprint(r.random(), random.Random)",
+    "a seeded draw": "import random\nrandom.seed(5)\nprint(random.random(), random.getstate()[1][:3])",
+    "a closed standard output": "import sys\nsys.stdout.close()\nsys.exit(0)",
+    "a closed standard error": "import os\nos.close(2)\nprint('quiet')",
+    "deep recursion": (
+        "def f(n): return f(n + 1)\ntry: f(0)\nexcept RecursionError as error: print(error)"
+    ),
+    "the environment": (
+        "import os\n"
+        "os.environ['NEW'] = '1'\n"
+        "print(type(os.environ), 'NEW' in os.environ, os.getenv('NEW'), os.popen('echo $NEW').read())\n"
+        "del os.environ['NEW']\n"
+        "print(os.environ.get('NEW'), os.environb.get(b'NEW'), os.popen('echo $NEW').read())\n"
+        "try: os.environ[1]\nexcept TypeError as error: print(error)"
+    ),
+    "a time that jumps back": (
+        "import time\n"
+        "now = time.time()\n"
+        "time.time = lambda: now - 86400; time.time_ns = lambda: int((now - 86400) * 1e9)\n"
+        "import fractions\n"
+        "print(fractions.Fraction(1))"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_prints_and_ends_as_it_does_alone(name: str, both: Both, script: Script) -> None:
+    script("program.py", PROGRAMS[name] + "\n")
+    pair = both("program.py", stdin=b"first\nsecond\n")
+    assert pair.recorded == pair.alone
+    assert pair.run.document()["status"] != "running"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-c", "import sys; print(sys.argv, __name__)", "a"),
+        ("-m", "package", "a"),
+        ("-m", "package.module"),
+        ("program.pyz", "a"),
+        ("package",),
+        ("-",),
+        ("-u", "-X", "utf8", "-W", "error", "package/module.py"),
+        ("-O", "package/module.py"),
+        ("-B", "package/module.py"),
+        ("-P", "package/module.py"),
+        ("-s", "package/module.py"),
+        ("-V",),
+    ],
+    ids=" ".join,
+)
+def test_every_way_to_start_python_is_as_it_is_alone(
+    arguments: tuple[str, ...], both: Both, script: Script
+) -> None:
+    shown = (
+        "import sys\nprint(__name__, __package__, type(__spec__), sys.argv, sys.path, sys.flags)\n"
+    )
+    script("package/__init__.py", "")
+    script("package/__main__.py", shown)
+    script("package/module.py", shown + "assert not __debug__ or True\n")
+    zipapp.create_archive("package", "program.pyz")
+    pair = both(*arguments, stdin=b"print('from standard input')\n")
+    assert pair.recorded == pair.alone
+
+
+def test_a_process_that_keeps_manifest_out_is_left_alone_and_said(
+    both: Both, script: Script, base: Path
+) -> None:
+    script("program.py", "import sys\nprint(sys.flags.isolated, 'manifest' in sys.modules)\n")
+    pair = both("-I", "program.py")
+    assert pair.recorded == pair.alone
+    (note,) = pair.run.document()["notes"]
+    assert "-I" in note["what"]
+    done = subprocess.run(
+        [sys.executable, "-c", MANIFEST, "run", "--", sys.executable, "-I", "-c", ""],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr.count("no Python process recorded itself") == 1
+
+
+STATE = """
+import sys
+before = set(sys.modules)
+import atexit, builtins, gc, json, locale, os, signal, site, threading, warnings
+
+def state():
+    return {
+        "path": sys.path, "argv": sys.argv, "flags": repr(sys.flags), "options": sys._xoptions,
+        "filters": repr(warnings.filters), "warn options": sys.warnoptions,
+        "signals": {n.name: str(signal.getsignal(n)) for n in sorted(signal.valid_signals())
+                    if isinstance(n, signal.Signals)},
+        "threads": [thread.name for thread in threading.enumerate()],
+        "gc": [gc.get_threshold(), gc.isenabled(), gc.get_debug()],
+        "recursion": sys.getrecursionlimit(), "switch": sys.getswitchinterval(),
+        "trace": [sys.gettrace(), sys.getprofile(), threading.gettrace()],
+        "locale": locale.setlocale(locale.LC_ALL), "folder": os.getcwd(), "umask": os.umask(18),
+        "environ": {k: v for k, v in os.environ.items() if k[:8] != "MANIFEST" and k not in ("PYTHONPATH", "PYTEST_CURRENT_TEST")},
+        "builtins": sorted(vars(builtins)), "path hooks": len(sys.path_hooks),
+        "main": sorted(vars(sys.modules["__main__"])), "site": site.getsitepackages(),
+        "nice": os.nice(0), "affinity": sorted(os.sched_getaffinity(0)),
+        "display": sys.displayhook is sys.__displayhook__,
+        "streams": [(s.name, s.mode, s.encoding, s.errors, s.line_buffering) for s in
+                    (sys.stdin, sys.stdout, sys.stderr)],
+        "hash": hash("text"), "unraisable": sys.unraisablehook is sys.__unraisablehook__,
+    }
+
+first = json.dumps(state(), sort_keys=True, default=str)
+import random, fractions, logging, subprocess
+print(first)
+print(json.dumps(state(), sort_keys=True, default=str))
+sys.stderr.write(json.dumps([sorted(before), sorted(sys.modules)]))
+"""
+
+DRAWING = {"random", "secrets", "uuid", "tempfile", "numpy", "torch", "socket", "ssl", "asyncio"}
+
+
+def test_flags_handlers_threads_and_imports_are_those_of_a_plain_run(
+    both: Both, script: Script
+) -> None:
+    script("program.py", STATE)
+    pair = both("program.py")
+    for alone, recorded in zip(
+        pair.alone.out.splitlines(), pair.recorded.out.splitlines(), strict=True
+    ):
+        found, expected = json.loads(recorded), json.loads(alone)
+        assert {key: found[key] for key in found if found[key] != expected[key]} == {}
+    assert pair.recorded.code == pair.alone.code == 0
+    for alone, recorded in zip(
+        json.loads(pair.alone.err), json.loads(pair.recorded.err), strict=True
+    ):
+        added = set(recorded) - set(alone)
+        assert not set(alone) - set(recorded)
+        foreign = {name.partition(".")[0] for name in added} - set(sys.stdlib_module_names)
+        assert foreign <= {"manifest", "xxhash", "sitecustomize"}
+        assert not added & DRAWING
+
+
+TRAINING = """
+import hashlib, json, random, sys
+import numpy as np, torch
+random.seed(1); np.random.seed(2); torch.manual_seed(3)
+model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.2), torch.nn.Linear(8, 1))
+optimizer = torch.optim.Adam(model.parameters())
+data = torch.utils.data.TensorDataset(torch.rand(16, 4))
+for (inputs,) in torch.utils.data.DataLoader(data, 4, shuffle=True):
+    optimizer.zero_grad(); model(inputs).sum().backward(); optimizer.step()
+states = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+bits = b"".join(parameter.detach().numpy().tobytes() for parameter in model.parameters())
+switches = [getattr(torch, name)() for name in (
+    "get_num_threads", "get_num_interop_threads", "get_default_dtype", "is_grad_enabled",
+    "are_deterministic_algorithms_enabled", "get_float32_matmul_precision", "initial_seed",
+    "is_anomaly_enabled", "is_warn_always_enabled")]
+print(hashlib.sha256(repr(states).encode() + bits).hexdigest(), switches,
+      torch.backends.cudnn.benchmark, torch.cuda.is_initialized(), torch.optim.Adam.step.__name__,
+      model(torch.rand(1, 4)).item(), len(model._forward_hooks), type(optimizer).__mro__)
+import threading, warnings
+print([thread.name for thread in threading.enumerate()], len(warnings.filters))
+"""
+
+
+def test_a_training_draws_computes_and_leaves_what_it_does_alone(
+    both: Both, script: Script
+) -> None:
+    script("program.py", TRAINING)
+    pair = both("program.py")
+    assert pair.recorded == pair.alone
+
+
+PROBES = {
+    "interpreter": "manifest.environment.interpreter.capture_interpreter",
+    "variables": "manifest.environment.variables.capture_variables",
+    "packages": "manifest.environment.packages.capture_packages",
+    "hardware": "manifest.environment.hardware.capture_hardware",
+    "launcher": "manifest.environment.launcher.capture_launcher",
+    "settings": "manifest.settings.capture_settings",
+    "slow settings": "manifest.settings.capture_slow_settings",
+    "inputs": "manifest.recorder.describe",
+    "source": "manifest.rundir.RunDirectory.put_blob",
+    "look-ups": "manifest.environment.asked.is_kept",
+    "places": "manifest.places.is_within",
+}
+
+SABOTAGE = """
+import importlib, sys, time
+def sabotage(path, wrong):
+    name, parts = path, []
+    while True:
+        try:
+            thing = importlib.import_module(name)
+            break
+        except ImportError:
+            name, _, part = name.rpartition(".")
+            parts.insert(0, part)
+    for part in parts[:-1]:
+        thing = getattr(thing, part)
+    setattr(thing, parts[-1], wrong)
+"""
+
+ORDINARY = """
+import os, json
+print(os.environ.get("RATE"), json.load(open("config.json")))
+def f(): raise ValueError("the data ran out")
+f()
+"""
+
+
+@pytest.fixture
+def sabotaged(script: Script, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Replace a function of ours, in the program alone, by another."""
+
+    def sabotage(path: str, wrong: str) -> None:
+        call = f"if 'manifest' in sys.modules: sabotage({path!r}, {wrong})\n"
+        folder = script("customized/sitecustomize.py", SABOTAGE + call).parent
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+        script("config.json", '{"lr": 0.1}')
+        script("program.py", ORDINARY)
+
+    return sabotage
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_a_probe_that_raises_costs_a_note_and_nothing_else(
+    probe: str, both: Both, sabotaged: Callable[[str, str], None]
+) -> None:
+    sabotaged(PROBES[probe], "lambda *_, **__: 1 / 0")
+    pair = both("program.py")
+    assert pair.recorded == pair.alone
+    document = pair.run.document()
+    assert (document["status"], document["error"]) == ("failed", "ValueError: the data ran out")
+    noted = any("ZeroDivisionError" in note["what"] for note in document["notes"])
+    assert noted or probe in ("look-ups", "places"), document["notes"]
+    assert document["sections"]["seeds"], "what does not fail is recorded"
+
+
+@pytest.mark.parametrize("probe", ["packages", "hardware", "inputs"])
+def test_a_probe_that_hangs_is_left_behind(
+    probe: str, both: Both, sabotaged: Callable[[str, str], None], script: Script
+) -> None:
+    sabotaged(PROBES[probe], "lambda *_, **__: time.sleep(600)")
+    shorter = "import manifest.recorder\nmanifest.recorder._FOREGROUND_TIMEOUT_SECONDS = 0.2\n"
+    path = script("customized/sitecustomize.py", "")
+    path.write_text(
+        SABOTAGE
+        + "if 'manifest' in sys.modules:\n    "
+        + shorter.replace("\n", "\n    ")
+        + f"sabotage({PROBES[probe]!r}, lambda *_, **__: time.sleep(600))\n"
+    )
+    pair = both("program.py")
+    assert pair.recorded == pair.alone
+    document = pair.run.document()
+    assert any("not done within 0.2 seconds" in note["what"] for note in document["notes"])
+    assert document["error"] == "ValueError: the data ran out"
+
+
+def test_a_disk_that_fills_up_costs_one_line(both: Both, script: Script) -> None:
+    script(
+        "program.py",
+        "import os, resource\n"
+        "if 'MANIFEST_RUN_DIR' in os.environ:\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))\n"
+        "for i in range(200): os.environ.get('ASKED_FOR_%03d' % i)\n"
+        "print('trained')\n",
+    )
+    pair = both("program.py")
+    assert (pair.recorded.out, pair.recorded.code) == (pair.alone.out, pair.alone.code)
+    (line,) = pair.recorded.err.splitlines()
+    assert line.startswith("manifest: recording stopped, the program goes on")
+    document = pair.run.document()
+    assert document["status"] == "finished"
+    assert "asked.ASKED_FOR_000" in document["sections"]["environment"]
+
+
+def test_a_manifest_that_cannot_be_written_does_not_hide_how_the_program_ended(
+    script: Script, base: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script(
+        "program.py",
+        "import os, pathlib, sys\n"
+        "run = pathlib.Path(os.environ['MANIFEST_RUN_DIR'])\n"
+        "(run / 'manifest.json').mkdir()\n"
+        "sys.exit(9)\n",
+    )
+    launched = launch([sys.executable, "program.py"], base=base)
+    assert launched.exit_code == 9
+    assert capfd.readouterr().err.count("the program ended") == 1
+
+
+@pytest.mark.parametrize("home", ["missing", "a file"])
+def test_a_home_that_cannot_be_written_is_not_needed(
+    home: str, both: Both, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("HOME", str(tmp_path / home))
+    script("program.py", "print('trained')\n")
+    pair = both("program.py")
+    assert pair.recorded == pair.alone
+    assert pair.run.document()["notes"] == []
+    assert not (tmp_path / "missing").exists()
+
+
+def test_thousands_of_files_are_read(both: Both, script: Script, project: Path) -> None:
+    (project / "data").mkdir()
+    script(
+        "program.py",
+        "for i in range(5500): open(f'data/{i}', 'w').write(str(i))\n"
+        "files = [open(f'data/{i}') for i in range(900)]\n"
+        "print(sum(int(open(f'data/{i}').read()) for i in range(5500)), len(files))\n",
+    )
+    pair = both("-W", "ignore", "program.py")
+    assert pair.recorded == pair.alone
+    sections = pair.run.document()["sections"]
+    assert len(sections["inputs"]) == len(sections["outputs"]) == 5000
+
+
+def test_a_pipe_that_is_read_is_not_read_again(both: Both, script: Script) -> None:
+    script(
+        "program.py",
+        "import os, subprocess, sys\n"
+        "os.path.exists('pipe') or os.mkfifo('pipe')\n"
+        'writer = subprocess.Popen([sys.executable, \'-c\', \'open("pipe", "w").write("x" * 9)\'])\n'
+        "print(open('pipe').read(), writer.wait())\n",
+    )
+    pair = both("-W", "ignore", "program.py")
+    assert pair.recorded == pair.alone
+
+
+def test_a_signal_handler_may_come_at_any_moment(both: Both, script: Script) -> None:
+    script("helper.py", "SIZE = 3\n")
+    script(
+        "program.py",
+        "import importlib, os, random, signal, sys, time\n"
+        "count = 0\n"
+        "def handle(*_):\n"
+        "    global count\n"
+        "    count += 1\n"
+        "    os.environ.get('FROM_HANDLER_%d' % (count % 100)); open(__file__).close()\n"
+        "    random.Random(); sys.modules.pop('helper', None); importlib.import_module('helper')\n"
+        "    signal.setitimer(signal.ITIMER_REAL, 0.0003)\n"
+        "signal.signal(signal.SIGALRM, handle)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.0003)\n"
+        "end = time.monotonic() + 1\n"
+        "i = 0\n"
+        "while time.monotonic() < end and (i := i + 1):\n"
+        "    os.environ.get('FROM_PROGRAM_%d' % (i % 100)); random.Random()\n"
+        "    exec(compile('pass', f'made_{i}.py', 'exec'))\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0)\n"
+        "print(count > 20)\n",
+    )
+    pair = both("program.py")
+    assert pair.recorded == pair.alone
+    document = pair.run.document()
+    assert document["processes"]["main"]["ended_at"] is not None, "every entry can be read"
+    asked = [key for key in document["sections"]["environment"] if key.startswith("asked.")]
+    assert len(asked) == 200
+
+
+FORKING = """
+import os, sys, time
+import manifest
+manifest.record()
+children = []
+for i in range(40):
+    pid = os.fork()
+    if pid == 0:
+        # All that a capture imports, and what it may hold.
+        import ctypes, json, resource, subprocess
+        import manifest.environment.hardware, manifest.environment.source, manifest.surveying
+        os.environ.get("IN_CHILD"); open(__file__).close()
+        os._exit(i)
+    children.append(pid)
+    time.sleep(0.005)
+codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+print(codes == list(range(40)))
+"""
+
+
+def test_a_fork_amid_a_capture_in_the_background_is_free_of_its_locks(
+    script: Script, project: Path
+) -> None:
+    script("program.py", FORKING)
+    done = subprocess.run(
+        [sys.executable, "program.py"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
+
+
+def test_a_real_time_signal_that_ends_the_program_is_told(both: Both, script: Script) -> None:
+    script("program.py", "import os\nos.kill(os.getpid(), 40)\n")
+    pair = both("program.py")
+    assert pair.recorded == pair.alone
+    assert pair.run.document()["exit_signal"] == "SIG40"
