@@ -10,8 +10,8 @@ Source:
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
-import threading
 
 MASTER_BYTES = 32
 
@@ -32,16 +32,12 @@ class Entropy:
     """What one process draws from the master of its run."""
 
     def __init__(self, master: bytes, process: str) -> None:
-        self.process = process
-        self._master = master
-        self._counts: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self.renew(master, process)
 
     def draw(self, kind: str, size_bytes: int) -> bytes:
         """The next bytes of the stream of this kind."""
-        with self._lock:
-            ordinal = self._counts.get(kind, 0)
-            self._counts[kind] = ordinal + 1
+        # Without a lock: a signal handler may draw while its own thread does.
+        ordinal = next(self._ordinals.setdefault(kind, itertools.count()))
         return _draw(self._master, self.process, kind, ordinal, size_bytes)
 
     def bits(self, kind: str, count: int) -> int:
@@ -51,23 +47,18 @@ class Entropy:
 
     def counts(self) -> dict[str, int]:
         """How many draws there were of each kind."""
-        with self._lock:
-            return dict(self._counts)
+        # A counter tells where it stands only by how it would be made again.
+        return {kind: int(o.__reduce__()[1][0]) for kind, o in list(self._ordinals.items())}
 
     def continue_as(self, process: str) -> None:
         """Draw from the streams of another process from now on: in a fork, after it."""
-        self._lock = threading.Lock()  # it may be held by a thread that does not exist here
-        self._start(self._master, process)
+        self.renew(self._master, process)
 
     def renew(self, master: bytes, process: str) -> None:
         """Draw from another master: when a run begins in a program where one has ended."""
-        with self._lock:
-            self._start(master, process)
-
-    def _start(self, master: bytes, process: str) -> None:
-        self._master = master
         self.process = process
-        self._counts = {}
+        self._master = master
+        self._ordinals: dict[str, itertools.count[int]] = {}
 
 
 def _draw(master: bytes, process: str, kind: str, ordinal: int, size: int) -> bytes:
