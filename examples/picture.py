@@ -3,6 +3,7 @@
 Run it with the project's environment after `make demo`, whose folder it uses.
 """
 
+import io
 import os
 import pty
 import re
@@ -24,10 +25,10 @@ COMMANDS = (
 
 def main() -> None:
     """Run the commands in a terminal of their own and draw it."""
-    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"), force_terminal=True)
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     shown: list[str] = []
     for command in COMMANDS:
-        shown += [f"\x1b[1m$ {command}\x1b[0m", *seen(command), ""]
+        shown += [f"\x1b[1m$ {command}\x1b[0m", *seen(command)]
     for line in shown[:LINES]:
         console.print(Text.from_ansi(line), soft_wrap=False)
     drawn = console.export_svg(title="manifest")
