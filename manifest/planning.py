@@ -171,7 +171,15 @@ def _hardware(manifest: Manifest) -> Iterator[PlanItem]:
 
 
 def _ranks(manifest: Manifest) -> Iterator[PlanItem]:
-    machines = manifest.sections.get("environment", {}).get("launcher.nodes")
+    environment = manifest.sections.get("environment", {})
+    count = environment.get("launcher.world_size")
+    if manifest.mode == "record" and isinstance(count, int) and count > 1:
+        yield _impossible(
+            "ranks",
+            f"this is one of {count} ranks, which recorded itself alone and would wait for the "
+            "others for ever; `manifest run -- torchrun …` records and repeats all of them",
+        )
+    machines = environment.get("launcher.nodes")
     if isinstance(machines, int) and machines > 1:
         yield _impossible(
             "ranks",

@@ -330,8 +330,9 @@ class Recorder:
             from manifest.environment.confidential import is_confidential
 
             content = path.read_bytes()
-            if not is_confidential(str(path), content):
-                return {"blob": self.run.put_blob(content)}
+            # Not even its digest, from which a short secret could be guessed.
+            is_secret = is_confidential(str(path), content)
+            return {} if is_secret else {"blob": self.run.put_blob(content)}
         if size_bytes > self._digest_budget_bytes:
             return {}
         self._digest_budget_bytes -= size_bytes

@@ -31,7 +31,7 @@ def variables(recorded: Mapping[str, Json]) -> dict[str, str]:
         Variables for the replay; none where the program was given none, or another machine.
     """
     address = recorded.get("given.MASTER_ADDR", "127.0.0.1")
-    if "given.MASTER_PORT" not in recorded or address not in _HERE:
+    if "given.MASTER_PORT" not in recorded or str(address) not in _HERE:
         return {}
     return {"MASTER_ADDR": address, "MASTER_PORT": str(_free_port(_taken_ports()))}
 

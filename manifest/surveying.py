@@ -61,6 +61,10 @@ def _survey_repository(listener: Listener, run: RunDirectory, folder: Path) -> N
         values["git.untracked"] = {
             name: run.put_blob(file.content)
             for file in state.untracked
-            if not is_confidential(name := os.fsdecode(file.path), file.content)
+            if _is_shown(name := os.fsdecode(file.path), file.content)
         }
     listener.section("code", values)
+
+
+def _is_shown(name: str, content: bytes) -> bool:
+    return redact_text(name) == name and not is_confidential(name, content)

@@ -1,4 +1,4 @@
-"""Files that may hold secrets: recognised by their digest, never kept."""
+"""Files that may hold secrets, which are never kept."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ _ADDRESS: Final = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]+")
 _USERINFO: Final = re.compile(r"^([A-Za-z][\w+.-]*)://([^\s/?#]*)@")
 _QUERY: Final = re.compile(r"([?&;#])([\w.-]+)=([^&;#\s]*)")
 _PAIR: Final = re.compile(
-    r"""(?<![\w.])([A-Za-z][\w-]*)["']?\s*[=:]\s*["']?([^\s;,&"'(){}\[\]]{4,}+)(?![(\[])"""
+    r"""(?<![\w.])([A-Za-z][\w-]*)["']?[^\S\n]*[=:][^\S\n]*["']?([^\s;,&"'(){}\[\]]{4,}+)(?![(\[])"""
 )
 _ASSIGNMENT: Final = re.compile(r"^[-+~]*([A-Za-z][\w.\-/@:]*?)=(.*)$", re.DOTALL)
 _FLAG: Final = re.compile(r"^--?[A-Za-z][\w.-]*$")
@@ -191,7 +191,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def _is_secret_argument(argument: str, before: str) -> bool:
-    if _has_secret_shape(argument):
+    if _has_secret_shape(argument) or _looks_random(argument):
         return True
     assignment = _ASSIGNMENT.match(argument)
     if assignment and "://" not in assignment[1] and _is_secret_value(*assignment.groups()):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from manifest.launching import Launched, launch
+from manifest.rundir import RunDirectory
 
 SCRIPTS = Path(__file__).parent / "scripts"
 
@@ -76,3 +80,65 @@ def plainly(project: Path) -> Plainly:
         )
 
     return run
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a program left behind, as its user sees it."""
+
+    out: str
+    err: str
+    code: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    alone: Ended
+    recorded: Ended
+    run: RunDirectory
+
+
+@pytest.fixture
+def both(
+    base: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Pair]:
+    """Run Python alone, then under Manifest, with the same arguments and standard input."""
+    # Else the order of sets would differ between any two runs.
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
+
+    def run(*arguments: str, stdin: bytes = b"") -> Pair:
+        alone = subprocess.run(
+            [sys.executable, *arguments],
+            input=stdin,
+            capture_output=True,
+            env=dict(os.environ),  # else what C code has put there since is inherited too
+            check=False,
+        )
+        code = alone.returncode if alone.returncode >= 0 else 128 - alone.returncode
+        capfd.readouterr()
+        with standard_input(stdin):
+            launched = launch([sys.executable, *arguments], base=base)
+        captured = capfd.readouterr()
+        return Pair(
+            Ended(alone.stdout.decode(), alone.stderr.decode(), code),
+            Ended(captured.out, captured.err, launched.exit_code),
+            launched.run,
+        )
+
+    return run
+
+
+@contextmanager
+def standard_input(content: bytes) -> Iterator[None]:
+    """Let programs that are started now read `content`."""
+    reading, writing = os.pipe()
+    os.write(writing, content)
+    os.close(writing)
+    kept = os.dup(0)
+    os.dup2(reading, 0)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.close(reading)

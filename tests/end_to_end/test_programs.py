@@ -217,3 +217,37 @@ def test_a_training_without_an_optimizer_is_compared_by_its_own_steps(
     assert trail is not None
     assert (trail.steps, set(trail.streams)) == (5, {"rng", "loss", "grad", "param"})
     assert replay(launched.run, base=base).outcome == "identical"
+
+
+def test_what_a_program_read_from_its_environment_is_put_back(
+    script: Callable[[str, str], Path],
+    recorded: Recorded,
+    base: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script(
+        "train.py",
+        "import os, torch\n"
+        "torch.manual_seed(int(os.environ['MY_SEED']))\n"
+        "model = torch.nn.Sequential(torch.nn.Linear(2, 1),\n"
+        "    torch.nn.Dropout(float(os.getenv('DROPOUT', '0.5'))))\n"
+        "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+        "model(torch.rand(4, 2)).sum().backward()\n"
+        "optimizer.step()\n",
+    )
+    monkeypatch.setenv("MY_SEED", "42")
+    launched = recorded("train.py")
+    monkeypatch.delenv("MY_SEED")
+    monkeypatch.setenv("DROPOUT", "0.9")
+    verdict = replay(launched.run, base=base)
+    assert verdict.outcome == "identical", verdict.sentence
+
+
+def test_a_script_that_was_given_alone_repeats(
+    copied: Callable[[str], Path], base: Path, project: Path
+) -> None:
+    from manifest.launching import launch
+
+    copied("train.py")
+    launched = launch(["train.py"], base=base)
+    assert replay(launched.run, base=base).outcome == "identical"

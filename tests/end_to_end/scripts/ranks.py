@@ -1,0 +1,31 @@
+"""Two ranks train one model over gloo; one may be made to differ from a step on."""
+
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def main(spoiler):
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    torch.set_num_threads(1)
+    model = DistributedDataParallel(
+        nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.Linear(8, 1))
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=float(os.environ.get("RATE", "0.5")))
+    for step in range(6):
+        inputs = torch.rand(8, 4)
+        if rank == 1 and step == 3 and os.path.exists(spoiler):
+            inputs = inputs * 1.001
+        optimizer.zero_grad()
+        model(inputs).pow(2).mean().backward()
+        optimizer.step()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

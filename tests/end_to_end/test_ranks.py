@@ -1,0 +1,98 @@
+"""Ranks that a launcher starts are one run: shown, compared with each other, replayed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from manifest.launching import launch
+from manifest.models import Manifest
+from manifest.replaying import replay
+from manifest.rundir import RunDirectory
+
+SCRIPT = Path(__file__).parent / "scripts" / "ranks.py"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with one recorded training of two ranks in it."""
+    folder = tmp_path_factory.mktemp("ranks") / "project"
+    folder.mkdir()
+    shutil.copy(SCRIPT, folder / "train.py")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recorded(folder: Path) -> Iterator[RunDirectory]:
+    """A recorded training of two ranks, with a rate from the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("RATE", "0.25")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PYTHONPATH"):
+            patch.delenv(name, raising=False)
+        launched = launch(
+            [*TORCHRUN, "train.py", str(folder.parent / "spoiler")], base=folder / ".manifest"
+        )
+        assert launched.exit_code == 0
+        yield launched.run
+
+
+def test_two_ranks_are_one_run_with_a_record_of_each(recorded: RunDirectory, folder: Path) -> None:
+    manifest = Manifest.model_validate(recorded.document())
+    ranks = {process.rank: process for process in manifest.processes.values()}
+    assert ranks.keys() == {0, 1}
+    assert [ranks[rank].trail.steps for rank in (0, 1)] == [6, 6]  # type: ignore[union-attr]
+    environment = manifest.sections["environment"]
+    assert environment["env.RANK"] == "0", "the sections of the run are those of rank 0"
+    assert ranks[1].sections["environment"]["env.RANK"] == "1"
+    assert (environment["launcher.name"], environment["launcher.world_size"]) == ("torchrun", 2)
+    assert environment["asked.RATE"] == "0.25"
+    assert manifest.sections["settings"]["torch.distributed.world_size"] == 2
+    assert manifest.sections["seeds"]["os_entropy_uses"] == {}, "the launcher's own names"
+
+    shown = said("show", recorded.id, folder=folder)
+    assert "2 ranks, started by torchrun" in shown
+    assert "rank 1  6 steps" in shown
+    assert "rank 1 records the same" in said("diff", recorded.id, "--ranks", folder=folder)
+
+
+def test_a_replay_starts_the_launcher_again_and_compares_every_rank(
+    recorded: RunDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    verdict = replay(recorded, base=folder / ".manifest")
+    assert verdict.outcome == "identical", verdict.sentence
+    assert verdict.comparison is not None
+    assert verdict.comparison.steps == 6
+
+
+def test_a_replay_names_the_rank_that_parted_first(
+    recorded: RunDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder.parent / "spoiler").touch()
+    verdict = replay(recorded, base=folder / ".manifest")
+    (folder.parent / "spoiler").unlink()
+    assert verdict.outcome == "diverged"
+    assert verdict.sentence.startswith("on rank 1, equal to step 2; at step 3 ")
+
+
+def said(*arguments: str, folder: Path) -> str:
+    call = "from manifest_client.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", call, *arguments],
+        cwd=folder,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
