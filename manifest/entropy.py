@@ -38,6 +38,7 @@ class Entropy:
         """The next bytes of the stream of this kind."""
         # Without a lock: a signal handler may draw while its own thread does.
         ordinal = next(self._ordinals.setdefault(kind, itertools.count()))
+        self._counts[kind] = max(ordinal + 1, self._counts.get(kind, 0))
         return _draw(self._master, self.process, kind, ordinal, size_bytes)
 
     def bits(self, kind: str, count: int) -> int:
@@ -47,8 +48,7 @@ class Entropy:
 
     def counts(self) -> dict[str, int]:
         """How many draws there were of each kind."""
-        # A counter tells where it stands only by how it would be made again.
-        return {kind: int(o.__reduce__()[1][0]) for kind, o in list(self._ordinals.items())}
+        return dict(self._counts)
 
     def continue_as(self, process: str) -> None:
         """Draw from the streams of another process from now on: in a fork, after it."""
@@ -59,6 +59,7 @@ class Entropy:
         self.process = process
         self._master = master
         self._ordinals: dict[str, itertools.count[int]] = {}
+        self._counts: dict[str, int] = {}
 
 
 def _draw(master: bytes, process: str, kind: str, ordinal: int, size: int) -> bytes:

@@ -7,14 +7,12 @@ hook, which cannot be removed: it is inert when nothing records.
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 _MOST_FILES = 5_000
-_BLOCK_BYTES = 1 << 20
 _SYSTEM_FOLDERS = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/lib/", "/usr/share/", "/run/")
 _HEARD = frozenset({"open", "exec"})
 _WRITING = os.O_WRONLY | os.O_RDWR
@@ -113,29 +111,3 @@ def project_root(start: Path) -> Path:
         if (folder / ".git").exists():
             return folder
     return start
-
-
-def describe(path: str) -> dict[str, Any]:
-    """What is known of a file without reading it."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        return {"missing": error.strerror or str(error)}
-    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait, and take from the program
-        return {"missing": "not a regular file"}
-    return {"size": status.st_size, "mtime_us": status.st_mtime_ns // 1000}
-
-
-def content_digest(path: Path) -> str:
-    """A digest of what a file holds, made at the speed of the disk.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    import xxhash
-
-    digest = xxhash.xxh3_128()
-    with open(path, "rb", buffering=0) as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return f"xxh3:{digest.hexdigest()}"

@@ -225,7 +225,7 @@ def _inputs(manifest: Manifest) -> Iterator[PlanItem]:
 
 
 def _changed(path: str, facts: dict[str, Any]) -> str | None:
-    from manifest.files import content_digest
+    from manifest.filefacts import content_digest
 
     try:
         status = os.stat(path)

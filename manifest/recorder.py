@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from manifest.background import Work, undisturbed
 from manifest.canonical import Json
 from manifest.environment import launcher
-from manifest.files import content_digest, describe
+from manifest.filefacts import FileFacts
 from manifest.hooks import Hooks
 from manifest.importing import when_imported
 from manifest.inheriting import as_user_made_it
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 _MOST_JOURNALS_OF_FORKS = 16
 _BACKGROUND_TIMEOUT_SECONDS = 10
 _FOREGROUND_TIMEOUT_SECONDS = 5
-_MOST_KEPT_BYTES = 1 << 20
-_MOST_DIGESTED_BYTES = 256 << 20
 
 _active: Recorder | None = None
 _hooks: Hooks | None = None
@@ -72,8 +70,7 @@ class Recorder:
         self.background: list[Work] = []
         self._from_start = True
         self._has_surroundings = self._has_slow_settings = False
-        self._inputs: dict[str, dict[str, Json]] = {}
-        self._digest_budget_bytes = _MOST_DIGESTED_BYTES
+        self._file_facts = FileFacts(run, self.root)
 
     def start(self, *, from_start: bool) -> None:
         """Begin to watch this process.
@@ -259,7 +256,7 @@ class Recorder:
         self.background.append(in_background(self.capture_slow_settings))
         if _hooks is not None:
             hooks = _hooks
-            self._soon("files", lambda: self._record_files(hooks))
+            self.background.append(in_background(lambda: self._record_files(hooks)))
             with self.guarded("seeds"):
                 self._record_seeds(_hooks)
 
@@ -300,43 +297,9 @@ class Recorder:
 
     def _record_files(self, hooks: Hooks) -> None:
         with self.guarded("outputs"):
-            written = {path: describe(path) for path in self._of_program(hooks.files.outputs)}
-            kept = {path: facts for path, facts in written.items() if "missing" not in facts}
-            self.section("outputs", _named_without_secrets(kept))
+            self.section("outputs", self._file_facts.outputs(hooks.files.outputs))
         with self.guarded("inputs"):
-            read = {path: self._input(path) for path in self._of_program(hooks.files.inputs)}
-            seen = {path: facts for path, facts in read.items() if facts}
-            self.section("inputs", _named_without_secrets(seen))
-
-    def _of_program(self, found: dict[str, None]) -> list[str]:
-        own = str(self.run.path.parent.parent)
-        return [path for path in list(found) if not path.startswith(own)]
-
-    def _input(self, path: str) -> dict[str, Json] | None:
-        facts = describe(path)
-        if "missing" in facts or self._inputs.get(path) == facts:
-            return None
-        self._inputs[path] = dict(facts)
-        try:
-            facts |= self._content(Path(path), facts["size"])
-        except OSError as error:
-            self.note("inputs", error)
-        return facts
-
-    def _content(self, path: Path, size_bytes: int) -> dict[str, Json]:
-        # Small files of the project (its configuration) are kept whole, so that a replay sees them
-        # as they were; large ones are only recognised.
-        if size_bytes <= _MOST_KEPT_BYTES and path.is_relative_to(self.root):
-            from manifest.environment.confidential import is_confidential
-
-            content = path.read_bytes()
-            # Not even its digest, from which a short secret could be guessed.
-            is_secret = is_confidential(str(path), content)
-            return {} if is_secret else {"blob": self.run.put_blob(content)}
-        if size_bytes > self._digest_budget_bytes:
-            return {}
-        self._digest_budget_bytes -= size_bytes
-        return {"digest": content_digest(path)}
+            self.section("inputs", self._file_facts.inputs(hooks.files.inputs))
 
     def continue_in_fork(self, process: str) -> None:
         """Become the recorder of a forked child, whose journal is opened when it says something."""
@@ -436,12 +399,6 @@ def _without_secrets(text: str) -> str:
     from manifest.environment.redaction import redact_text
 
     return redact_text(text[:4000])[:1000]
-
-
-def _named_without_secrets(files: dict[str, Any]) -> dict[str, Any]:
-    from manifest.environment.redaction import redact_text
-
-    return {redact_text(path): facts for path, facts in files.items()}
 
 
 def _number(text: str | None) -> int | None:
