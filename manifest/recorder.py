@@ -69,7 +69,7 @@ class Recorder:
         self.tracking = Tracking(self)
         self.background: list[Work] = []
         self._from_start = True
-        self._has_surroundings = self._has_slow_settings = False
+        self._has_surroundings = self._has_what_takes_long = False
         self._file_facts = FileFacts(run, self.root)
 
     def start(self, *, from_start: bool) -> None:
@@ -184,13 +184,18 @@ class Recorder:
             salt=self.run.salt(),
         )
 
-    def capture_slow_settings(self) -> None:
-        """Record those settings that take longer to read; the program need not wait for them."""
-        self._has_slow_settings = True
+    def capture_what_takes_long(self) -> None:
+        """Record settings that are slow to read, and where packages came from."""
+        self._has_what_takes_long = True
         with self.guarded("settings"):
             from manifest.settings import capture_slow_settings
 
             self.section("settings", capture_slow_settings())
+        with self.guarded("packages"):
+            from manifest.environment.packages import capture_package_origins
+
+            origins = capture_package_origins(sys.path)
+            self.section("environment", {"packages.origins": origins} if origins else {})
 
     def capture_settings(self) -> None:
         """Record the settings that the loaded libraries have now."""
@@ -230,8 +235,8 @@ class Recorder:
         if self._is_program and not hooks.was_interrupted:
             self.capture_surroundings()
             self.capture_settings()
-            if not self._has_slow_settings:
-                self.capture_slow_settings()
+            if not self._has_what_takes_long:
+                self.capture_what_takes_long()
         draws = hooks.entropy.counts()
         within = os.path.join(self.root, "")
         uses = {place.removeprefix(within): n for place, n in hooks.uses.places.items()}
@@ -253,7 +258,7 @@ class Recorder:
             self._record_rank()
         self.capture_surroundings()
         self.capture_settings()
-        self.background.append(in_background(self.capture_slow_settings))
+        self.background.append(in_background(self.capture_what_takes_long))
         if _hooks is not None:
             hooks = _hooks
             self.background.append(in_background(lambda: self._record_files(hooks)))
@@ -306,7 +311,7 @@ class Recorder:
         self.process = process
         self._journal = None
         self.background = []
-        self._has_surroundings = self._has_slow_settings = False
+        self._has_surroundings = self._has_what_takes_long = False
 
     def _journal_of_this_process(self) -> Journal | None:
         if self.is_over:

@@ -180,3 +180,10 @@ def test_a_call_inside_a_recorded_program_joins_its_run(tmp_path: Path) -> None:
     assert [RunDirectory(launched.run.path).id] == [run["id"] for run in runs(tmp_path)]
     assert (document["mode"], document["name"]) == ("run", "mine")
     assert document["sections"]["config"] == {"a": 1}
+
+
+def test_packages_that_came_from_elsewhere_say_from_where(python: Python, tmp_path: Path) -> None:
+    python("import manifest\nmanifest.record()\n")
+    (run,) = runs(tmp_path)
+    origins = run["sections"]["environment"]["packages.origins"]
+    assert origins["manifest-replay"]["editable"] is True
