@@ -23,7 +23,7 @@ PROBES = {
     "launcher": "manifest.environment.launcher.capture_launcher",
     "settings": "manifest.settings.capture_settings",
     "slow settings": "manifest.settings.capture_slow_settings",
-    "inputs": "manifest.recorder.describe",
+    "inputs": "manifest.filefacts.describe",
     "source": "manifest.rundir.RunDirectory.put_blob",
     "look-ups": "manifest.environment.asked.is_kept",
     "places": "manifest.places.is_within",
