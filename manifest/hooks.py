@@ -109,8 +109,7 @@ class Hooks:
         numpy_random.pin(bit_generator, self.entropy)
 
     def _pin_torch(self, torch: ModuleType) -> None:
-        if not torch_random.pin(torch, self.entropy, from_start=self._from_start):
-            self._note("pins.torch", "Generator.seed() cannot be pinned on this interpreter")
+        torch_random.pin(torch, self.entropy, from_start=self._from_start)
 
     def _install_watches(self) -> None:
         # Behind the pins: what those give is no seed of the program's.

@@ -18,7 +18,7 @@ from manifest.environment import asked, launcher, variables
 from manifest.errors import NotReplayable
 from manifest.models import Difference, Manifest, TrailComparison, Verdict
 from manifest.planning import Plan, make_plan, recorded_executable
-from manifest.rundir import RunDirectory
+from manifest.rundir import RunDirectory, find_blob
 from manifest.trail import Trail
 
 Progress = Callable[[str], None]
@@ -262,18 +262,9 @@ def _is_below(path: str, folder: str) -> bool:
 def _explanations(
     original: RunDirectory, before: Manifest, again: RunDirectory, after: Manifest
 ) -> tuple[Difference, ...]:
-    found = diff(before, after, blobs=lambda digest: _blob((original, again), digest))
+    found = diff(before, after, blobs=lambda digest: find_blob((original, again), digest))
     return tuple(
         item
         for item in found.differences
         if item.impact in ("certain", "possible") and item.key not in _OF_THE_REPLAY
     )
-
-
-def _blob(runs: Sequence[RunDirectory], digest: Any) -> bytes | None:
-    for run in runs:
-        try:
-            return run.get_blob(checked_digest(digest))
-        except (KeyError, ValueError):
-            continue
-    return None

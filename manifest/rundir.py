@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,14 @@ def run_directories(base: Path) -> list[RunDirectory]:
         for name in sorted(names, reverse=True)
         if is_run_id(name)
     ]
+
+
+def find_blob(runs: Iterable[RunDirectory], digest: str) -> bytes | None:
+    """The bytes under a digest, from the first of these runs that holds them."""
+    for run in runs:
+        with suppress(KeyError, ValueError):
+            return run.get_blob(checked_digest(digest))
+    return None
 
 
 def _furnish(base: Path) -> None:

@@ -7,17 +7,17 @@ The default generator starts from a random number that C++ draws when torch is l
 from __future__ import annotations
 
 import functools
-import gc
 from types import ModuleType
 from typing import Any
 
 from manifest.entropy import Entropy
+from manifest.methods import replace_method
 
 KIND = "torch"
 _SEED_BITS = 53  # what torch itself draws for devices; exact as a float too
 
 
-def pin(torch: ModuleType, entropy: Entropy, *, from_start: bool) -> bool:
+def pin(torch: ModuleType, entropy: Entropy, *, from_start: bool) -> None:
     """Let torch draw its seeds from `entropy`.
 
     Args:
@@ -26,22 +26,12 @@ def pin(torch: ModuleType, entropy: Entropy, *, from_start: bool) -> bool:
         from_start: Whether the default generators start from `entropy` too; accelerators that
             are not initialised yet only have their seed queued.
 
-    Returns:
-        Whether `Generator.seed()` could be pinned; it depends on how CPython keeps types.
+    Raises:
+        TypeError: `Generator.seed()` cannot be pinned on this interpreter.
     """
-    is_pinned = _replace_method(torch._C.Generator, "seed", entropy)
     if from_start:
         torch.manual_seed(entropy.bits(KIND, _SEED_BITS))
-    return is_pinned
-
-
-def _replace_method(generator: type, name: str, entropy: Entropy) -> bool:
-    import ctypes  # torch has it already
-
-    # `torch.seed()` ends here too. The type is static, so `setattr` is refused; a subclass in its
-    # place would change `type(g)`. Its real dict is what the read-only proxy refers to.
-    original = vars(generator)[name]
-    (namespace,) = [d for d in gc.get_referents(vars(generator)) if isinstance(d, dict)]
+    original = vars(torch._C.Generator)["seed"]
 
     @functools.wraps(original)
     def seed(self: Any) -> int:
@@ -49,6 +39,5 @@ def _replace_method(generator: type, name: str, entropy: Entropy) -> bool:
         self.manual_seed(value)
         return value
 
-    namespace[name] = seed
-    ctypes.pythonapi.PyType_Modified(ctypes.py_object(generator))
-    return getattr(generator, name) is seed
+    # `torch.seed()` ends here too.
+    replace_method(torch._C.Generator, "seed", seed)

@@ -161,20 +161,11 @@ def _check_impact(impact: str | None) -> None:
 
 
 def _differences(local: Local, runs: tuple[Manifest, Manifest]) -> Diff:
-    from manifest.canonical import checked_digest
     from manifest.diffing import diff as diff_manifests
+    from manifest.rundir import find_blob
 
     directories = [_directory(local, run) for run in runs]
-
-    def blob(digest: str) -> bytes | None:
-        for directory in directories:
-            try:
-                return directory.get_blob(checked_digest(digest))
-            except (KeyError, ValueError):
-                continue
-        return None
-
-    return diff_manifests(*runs, blobs=blob)
+    return diff_manifests(*runs, blobs=lambda digest: find_blob(directories, digest))
 
 
 def _compared_trails(local: Local, runs: tuple[Manifest, Manifest]) -> TrailComparison | None:
