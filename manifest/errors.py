@@ -9,7 +9,8 @@ ManifestError
 ├── StateNotRestorable       recorded state that does not fit this program
 ├── NotReplayable            something needed to run again is missing
 ├── NotRecordable            the command cannot be started or watched
-└── StoreUnusable            the store cannot be opened, read or written
+├── StoreUnusable            the store cannot be opened, read or written
+└── FilterInvalid            a filter that cannot be read
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ __all__ = [
     "AmbiguousReference",
     "DamagedRun",
     "DigestMismatch",
+    "FilterInvalid",
     "ManifestError",
     "NewerSchema",
     "NotRecordable",
@@ -101,3 +103,19 @@ class NotRecordable(ManifestError):
 
 class StoreUnusable(ManifestError):
     """The store cannot be opened, read or written."""
+
+
+class FilterInvalid(ManifestError):
+    """A filter that cannot be read."""
+
+    def __init__(self, text: str, position: int, expected: str) -> None:
+        self.text = text
+        self.position = position
+        """Characters before the place where reading failed."""
+        self.expected = expected
+        around = text[max(0, position - 30) : position + 30]
+        found = f"found {text[position : position + 20]!r}" if text[position:] else "it ends there"
+        super().__init__(
+            f"the filter cannot be read at character {position + 1} (near {around!r}): "
+            f"expected {expected}, {found}."
+        )
