@@ -65,6 +65,11 @@ class SqlStore:
         """Where the store is, for people: no password."""
         return location(self._engine.url)
 
+    @property
+    def backend(self) -> str:
+        """Which kind of database it is: ``sqlite`` or ``postgresql``."""
+        return self._engine.dialect.name
+
     def is_current(self) -> bool:
         """Whether the schema is this version's; False where it is older or there is none.
 

@@ -1,0 +1,175 @@
+"""What goes wrong with a request, as a problem document that programs and people can read.
+
+Every answer of an error has this form (RFC 9457), with a `code` that never changes. Errors of the
+core know no HTTP: the table here gives each its status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from manifest import errors
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+STATUSES: Final[Mapping[type[errors.ManifestError], int]] = {
+    errors.ManifestError: 500,
+    errors.RunNotFound: 404,
+    errors.AmbiguousReference: 409,
+    errors.NewerSchema: 422,
+    errors.DamagedRun: 422,
+    errors.DigestMismatch: 409,
+    errors.StateNotRestorable: 422,
+    errors.NotReplayable: 422,
+    errors.NotRecordable: 500,
+    errors.StoreUnusable: 503,
+    errors.FilterInvalid: 422,
+}
+"""The status of each error of the core; a test walks the tree, so that none is forgotten."""
+
+
+class ProblemDocument(BaseModel):
+    """The body of every answer that is an error."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "about:blank",
+                    "title": "Not Found",
+                    "status": 404,
+                    "code": "run-not-found",
+                    "detail": "no run '01990000' in the service.",
+                }
+            ]
+        }
+    )
+
+    type: str = "about:blank"
+    title: str = Field(description="What the status means.")
+    status: int = Field(description="The HTTP status, again.")
+    code: str = Field(description="What went wrong, for programs; it never changes.")
+    detail: str = Field(description="What was expected, what was found, and what to do.")
+    errors: list[dict[str, Any]] = Field(
+        default_factory=list, description="Each fault of the input, with its place."
+    )
+
+
+class Problem(Exception):
+    """An answer that is an error, raised anywhere in a request."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        faults: list[dict[str, Any]] | None = None,
+    ) -> None:
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.faults = faults or []
+        super().__init__(detail)
+
+
+def answer(problem: Problem) -> JSONResponse:
+    """A problem as a response."""
+    document = ProblemDocument(
+        title=_TITLES.get(problem.status, "Error"),
+        status=problem.status,
+        code=problem.code,
+        detail=problem.detail,
+        errors=problem.faults,
+    )
+    return JSONResponse(
+        document.model_dump(mode="json", exclude_defaults=not problem.faults) | _ALWAYS,
+        status_code=problem.status,
+        media_type=MEDIA_TYPE,
+        headers=problem.headers,
+    )
+
+
+def add_problems(app: FastAPI) -> None:
+    """Have an application answer every error with a problem document."""
+    app.add_exception_handler(Problem, _of_problem)
+    app.add_exception_handler(errors.ManifestError, _of_core)
+    app.add_exception_handler(RequestValidationError, _of_validation)
+    app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(Exception, _of_fault)
+
+
+def code_of(error: type[errors.ManifestError]) -> str:
+    """The code of an error of the core: its name in lower case, with dashes."""
+    name = error.__name__
+    return "".join(f"-{char.lower()}" if char.isupper() else char for char in name).lstrip("-")
+
+
+_ALWAYS: Final = {"type": "about:blank"}
+
+_TITLES: Final = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    406: "Not Acceptable",
+    409: "Conflict",
+    411: "Length Required",
+    412: "Precondition Failed",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    421: "Misdirected Request",
+    422: "Unprocessable Content",
+    428: "Precondition Required",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+
+async def _of_problem(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Problem)  # noqa: S101 -- as it was added
+    return answer(error)
+
+
+async def _of_core(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.ManifestError)  # noqa: S101 -- as it was added
+    status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    faults = []
+    if isinstance(error, errors.FilterInvalid):
+        faults = [{"position": error.position, "expected": error.expected}]
+    return answer(Problem(status, code_of(type(error)), str(error), faults=faults))
+
+
+async def _of_validation(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 -- as it was added
+    faults = [
+        {"place": ".".join(map(str, each["loc"])), "expected": each["msg"]}
+        for each in error.errors()
+    ]
+    said = "; ".join(f"{fault['place']}: {fault['expected']}" for fault in faults[:3])
+    return answer(Problem(422, "input-invalid", f"the request does not fit: {said}", faults=faults))
+
+
+async def _of_http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 -- as it was added
+    title = _TITLES.get(error.status_code, "error")
+    code = title.lower().replace(" ", "-")
+    return answer(Problem(error.status_code, code, str(error.detail), headers=error.headers))
+
+
+async def _of_fault(_: Request, error: Exception) -> JSONResponse:
+    # The log has the traceback; a stranger learns nothing from it.
+    del error
+    detail = "this is a fault of the service; its log says more under this request's id"
+    return answer(Problem(500, "internal-error", detail))
