@@ -16,6 +16,8 @@ LABEL_LENGTHS: Final = {
     "ended_at": 40,
     "command": 2000,
     "outcome": 20,
+    "key": 200,
+    "value": 200,
 }
 """How many characters a list keeps of each text; the manifest keeps all."""
 

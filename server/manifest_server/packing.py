@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from datetime import datetime
+from typing import Any, Final, TypeAlias
 
-from manifest.canonical import (
-    Digest,
-    canonical_bytes,
-    checked_digest,
-    digest_bytes,
-    digest_value,
-)
+from manifest.canonical import canonical_bytes, checked_digest, digest_value
 from manifest.errors import DamagedRun, DigestMismatch
 from manifest.models import Manifest, Section, Verdict
 from manifest.summaries import summarize
-
-_OWN = frozenset({"command", "config", "seeds", "generators"})
-"""Sections that are hardly ever the same in two runs; sharing them would only cost."""
+from manifest_server.tables import SHARED
+from manifest_server.terms import OWN, Term, terms_of
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UNCOMPRESSED_BYTES = 200  # zlib's own start costs more than it saves below this
+
+# What is another in every run would keep the sections around it from being shared.
+_VOLATILE: Final = {
+    "environment": re.compile(
+        r"env(_now)?\.(PYTHONHASHSEED|HOSTNAME|PWD|OLDPWD|SLURM_.*|MASTER_PORT|TORCHELASTIC_.*)"
+        r"|launcher\.(id|address|port|command).*"
+    ),
+    "settings": re.compile(r"python\.hash_probe"),
+}
+_VOLATILE_OF_LOADERS: Final = frozenset({"base_seed", "generator_state", "iterators"})
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSection:
+    """A section that many runs may have in common, without what is each run's own."""
+
+    name: str
+    values: Section
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +47,12 @@ class PackedRun:
     """The rows that one run becomes."""
 
     row: dict[str, object]
-    sections: dict[Digest, bytes] = field(default_factory=dict)
+    sections: dict[str, SharedSection] = field(default_factory=dict)
+    """By key."""
     references: list[dict[str, object]] = field(default_factory=list)
+    """From processes other than the first to sections."""
+    terms: list[Term] = field(default_factory=list)
+    """The run's own; those of its sections are made when a section is new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +61,7 @@ class KeptSection:
 
     process: str
     name: str
-    digest: str
+    key: str
     body: bytes
 
 
@@ -57,8 +75,7 @@ def pack_runs(manifests: Iterable[Manifest]) -> list[PackedRun]:
         DamagedRun: A manifest has no canonical form, or its id or digest is none.
         DigestMismatch: A section is not what its digest says.
     """
-    seen: _Seen = {}
-    return [_pack_run(manifest, seen) for manifest in manifests]
+    return [_pack_run(manifest) for manifest in manifests]
 
 
 def unpack_run(document: bytes, digest: str, sections: Iterable[KeptSection]) -> Manifest:
@@ -70,18 +87,25 @@ def unpack_run(document: bytes, digest: str, sections: Iterable[KeptSection]) ->
     """
     whole = json.loads(expanded(document))
     whole["digest"] = digest
-    digests = {name: digest_value(section) for name, section in whole["sections"].items()}
+    peeled = whole.pop(_PEELED, {})
     for section in sections:
         body = expanded(section.body)
-        if (found := digest_bytes(body)) != section.digest:
-            raise DigestMismatch(section.digest, found, f"section '{section.name}' in the store")
-        if not section.process:
-            digests[section.name] = found
+        if (found := section_key(body)) != section.key:
+            raise DigestMismatch(section.key, found, f"section '{section.name}' in the store")
         holder = whole["processes"][section.process] if section.process else whole
-        holder["sections"][section.name] = json.loads(body)
+        own = peeled.get(section.process, {}).get(section.name)
+        values = json.loads(body)
+        holder["sections"][section.name] = _merged(values, own) if own else values
     if whole.pop(_DIGESTS_LEFT_OUT, False):
-        whole["digests"] = digests
+        whole["digests"] = {
+            name: digest_value(values) for name, values in whole["sections"].items()
+        }
     return Manifest.model_validate(whole)
+
+
+def section_key(body: bytes) -> str:
+    """Name what is kept of a section by the first half of its SHA-256, in hexadecimal digits."""
+    return hashlib.sha256(body).hexdigest()[:32]
 
 
 def pack_verdict(verdict: Verdict) -> bytes:
@@ -108,20 +132,31 @@ def expanded(data: bytes) -> bytes:
     return data if data[:1] == b"{" else zlib.decompress(data)
 
 
-def _pack_run(manifest: Manifest, seen: _Seen) -> PackedRun:
+_HEAVY: Any = {"sections": True, "digest": True, "processes": {"__all__": {"sections"}}}
+_DIGESTS_LEFT_OUT = "digests left out"
+_PEELED = "peeled"
+
+_Peeled: TypeAlias = dict[str, dict[str, dict[str, Any]]]
+"""By process ('' for the run's own), by section."""
+
+
+def _pack_run(manifest: Manifest) -> PackedRun:
     try:
         _check_keys(manifest)
         packed = PackedRun(row=_listed(manifest))
         document = manifest.model_dump(
             mode="json", by_alias=True, exclude_unset=True, exclude=_HEAVY
         )
-        encoded = _encode(manifest, seen)
-        _put_sections(document, None, manifest.sections, encoded, packed)
+        peeled: _Peeled = {}
+        document["sections"] = _put_sections(None, manifest.sections, packed, peeled)
         for name, process in manifest.processes.items():
             if "sections" in process.model_fields_set:
                 holder = document["processes"][name]
-                _put_sections(holder, name, process.sections, {}, packed)
-        if encoded and manifest.digests == {name: key for name, (key, _) in encoded.items()}:
+                holder["sections"] = _put_sections(name, process.sections, packed, peeled)
+        if peeled:
+            document[_PEELED] = peeled
+        digests = _checked_digests(manifest) if manifest.digests else {}
+        if manifest.digest and digests and manifest.digests == digests:
             del document["digests"]
             document[_DIGESTS_LEFT_OUT] = True
         packed.row["document"] = compressed(canonical_bytes(document))
@@ -130,72 +165,98 @@ def _pack_run(manifest: Manifest, seen: _Seen) -> PackedRun:
     return packed
 
 
-_Encoded: TypeAlias = tuple[Digest, bytes]
-_Seen: TypeAlias = dict[str, tuple[Section, _Encoded]]
-
-_HEAVY: Any = {"sections": True, "digest": True, "processes": {"__all__": {"sections"}}}
-_DIGESTS_LEFT_OUT = "digests left out"
-
-
 def _check_keys(manifest: Manifest) -> None:
     for run_id in (manifest.id, manifest.replay_of):
         if run_id is not None and not _ID.fullmatch(run_id):
             raise ValueError(f"expected a run id such as new_run_id() makes, found {run_id!r}")
+    for moment in (manifest.started_at, manifest.ended_at):
+        if moment is not None:
+            datetime.fromisoformat(moment)
     if manifest.digest:
         checked_digest(manifest.digest)
 
 
 def _listed(manifest: Manifest) -> dict[str, object]:
     # The outcome is kept with its verdict, which has an order of its own.
-    return {**summarize(manifest).model_dump(exclude={"outcome"}), "digest": manifest.digest}
+    keys = dict.fromkeys(f"{name}_key" for name in SHARED)
+    return {
+        **summarize(manifest).model_dump(exclude={"outcome"}),
+        **keys,
+        "digest": manifest.digest,
+    }
 
 
-def _encode(manifest: Manifest, seen: _Seen) -> dict[str, _Encoded]:
-    encoded = {}
+def _checked_digests(manifest: Manifest) -> dict[str, str]:
+    found: dict[str, str] = {}
     for name, section in manifest.sections.items():
-        expected = manifest.digests.get(name, "")
-        known = seen.get(expected)
-        # Comparing is several times quicker than encoding, and most runs share most sections.
-        if known is not None and known[0] == section:
-            encoded[name] = known[1]
-            continue
-        found, body = encoded[name] = _encoded(section)
-        if expected and found != expected:
-            raise DigestMismatch(expected, found, f"section '{name}' of run {manifest.id}")
-        seen[found] = section, (found, body)
-    return encoded
-
-
-def _encoded(section: Section) -> _Encoded:
-    body = canonical_bytes(section)
-    return digest_bytes(body), body
+        found[name] = digest_value(section)
+        expected = manifest.digests.get(name, found[name])
+        if expected != found[name]:
+            raise DigestMismatch(expected, found[name], f"section '{name}' of run {manifest.id}")
+    return found
 
 
 def _put_sections(
-    holder: dict[str, Any],
-    process: str | None,
-    sections: dict[str, Section],
-    encoded: dict[str, _Encoded],
-    packed: PackedRun,
-) -> None:
-    inline = holder["sections"] = {}
+    process: str | None, sections: dict[str, Section], packed: PackedRun, peeled: _Peeled
+) -> dict[str, Section]:
+    """Share what can be shared; gives what stays in the document."""
+    # A run that goes on is kept whole: every look at it would leave sections behind that nobody
+    # refers to.
+    if not packed.row["digest"]:
+        return sections
+    staying = {}
     for name, section in sections.items():
-        if not packed.row["digest"] or not _is_shareable(process, name):
-            inline[name] = section
+        if process is None and name in OWN:
+            packed.terms.extend(terms_of(name, section))
+        # PostgreSQL cannot key by just any text; a section of such a name stays in the document.
+        if name not in SHARED or (process is not None and not _NAME.fullmatch(process)):
+            staying[name] = section
             continue
-        digest, body = encoded.get(name) or _encoded(section)
-        packed.sections[digest] = body
+        rest, own = _peel(name, section)
+        if own:
+            peeled.setdefault(process or "", {})[name] = own
+        _put_section(process or "", name, rest, packed)
+    return staying
+
+
+def _put_section(process: str, name: str, values: Section, packed: PackedRun) -> None:
+    body = canonical_bytes(values)
+    key = section_key(body)
+    packed.sections[key] = SharedSection(name, values, body)
+    if process:
         packed.references.append(
-            {
-                "run_id": packed.row["id"],
-                "process": process or "",
-                "name": name,
-                "digest": digest,
-            }
+            {"run_id": packed.row["id"], "process": process, "name": name, "key": key}
         )
+    else:
+        packed.row[f"{name}_key"] = key
 
 
-def _is_shareable(process: str | None, name: str) -> bool:
-    # PostgreSQL cannot key by just any text; a section of such a name stays in the document.
-    names = (name,) if process is None else (name, process)
-    return name not in _OWN and all(_NAME.fullmatch(text) for text in names)
+def _peel(name: str, section: Section) -> tuple[Section, dict[str, Any]]:
+    """Take off what is another in every run."""
+    if name == "loaders":
+        return _peel_loaders(section)
+    volatile = _VOLATILE.get(name)
+    if volatile is None:
+        return section, {}
+    own = {key: value for key, value in section.items() if volatile.fullmatch(key)}
+    return ({k: v for k, v in section.items() if k not in own} if own else section), own
+
+
+def _peel_loaders(section: Section) -> tuple[Section, dict[str, Any]]:
+    rest: Section = {}
+    own = {}
+    for loader, facts in section.items():
+        rest[loader] = facts
+        if isinstance(facts, dict) and (volatile := facts.keys() & _VOLATILE_OF_LOADERS):
+            own[loader] = {key: facts[key] for key in volatile}
+            rest[loader] = {key: value for key, value in facts.items() if key not in volatile}
+    return rest, own
+
+
+def _merged(values: Section, own: dict[str, Any]) -> Section:
+    """Put back what `_peel` took off."""
+    merged = dict(values)
+    for key, value in own.items():
+        below = values.get(key)
+        merged[key] = {**below, **value} if isinstance(below, dict) else value
+    return merged

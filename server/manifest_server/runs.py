@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
@@ -20,12 +21,23 @@ from manifest_server.database import location
 from manifest_server.packing import (
     KeptSection,
     PackedRun,
+    SharedSection,
     compressed,
     pack_verdict,
     unpack_run,
     unpack_verdict,
 )
-from manifest_server.tables import run_sections, runs, sections
+from manifest_server.tables import (
+    SHARED,
+    projects,
+    run_sections,
+    run_terms,
+    runs,
+    section_terms,
+    sections,
+    terms,
+)
+from manifest_server.terms import Term, terms_of
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -33,6 +45,7 @@ if TYPE_CHECKING:
 _PORTION: Final = 1000  # parameters of one IN, well below every database's limit
 _HEX_DIGITS: Final = 32
 
+_KEYS = [runs.c[f"{name}_key"] for name in SHARED]
 _SUMMARY = [runs.c[name] for name in RunSummary.model_fields]
 _VERDICT_COLUMNS = ("outcome", "verdict")
 
@@ -45,15 +58,43 @@ def put_runs(connection: Connection, packed: Sequence[PackedRun]) -> None:
     """
     # One order for everybody, or two writers of the same rows wait for each other for ever.
     in_order = sorted(packed, key=lambda run: str(run.row["id"]))
-    bodies = {digest: body for run in in_order for digest, body in run.sections.items()}
-    _insert_missing(
-        connection,
-        sections,
-        [{"digest": digest, "body": compressed(bodies[digest])} for digest in sorted(bodies)],
-    )
+    shared = {key: section for run in in_order for key, section in run.sections.items()}
+    _put_sections(connection, shared)
+    names = sorted({str(run.row["project"]) for run in in_order})
+    _insert_missing(connection, projects, [{"name": name} for name in names])
     _insert_or_replace(connection, [run.row for run in in_order])
     _refuse_other_digests(connection, in_order)
     _insert_missing(connection, run_sections, [row for run in in_order for row in run.references])
+    own = [(term.id, str(run.row["id"])) for run in in_order for term in run.terms]
+    _put_terms(connection, {term.id: term for run in in_order for term in run.terms})
+    _insert_missing(
+        connection, run_terms, [{"term": term, "run_id": run_id} for term, run_id in sorted(own)]
+    )
+
+
+def _put_sections(connection: Connection, shared: Mapping[str, SharedSection]) -> None:
+    new = sorted(shared.keys() - _kept_sections(connection, shared))
+    if not new:
+        return
+    rows = [{"key": key, "body": compressed(shared[key].body)} for key in new]
+    _insert_missing(connection, sections, rows)
+    terms_by_key = {key: list(terms_of(shared[key].name, shared[key].values)) for key in new}
+    _put_terms(connection, {term.id: term for found in terms_by_key.values() for term in found})
+    pairs = sorted((term.id, key) for key, found in terms_by_key.items() for term in found)
+    _insert_missing(connection, section_terms, [{"term": term, "key": key} for term, key in pairs])
+
+
+def _kept_sections(connection: Connection, shared: Mapping[str, SharedSection]) -> set[str]:
+    return {
+        key
+        for portion in _portions(sorted(shared))
+        for key in connection.scalars(select(sections.c.key).where(sections.c.key.in_(portion)))
+    }
+
+
+def _put_terms(connection: Connection, found: Mapping[int, Term]) -> None:
+    rows = [asdict(found[number]) for number in sorted(found)]
+    _insert_missing(connection, terms, rows)
 
 
 def put_verdicts(connection: Connection, verdicts: Iterable[tuple[str, Verdict]]) -> None:
@@ -73,16 +114,22 @@ def get_run(connection: Connection, run_id: str) -> Manifest:
         RunNotFound: No run has this id.
     """
     row = connection.execute(
-        select(runs.c.document, runs.c.digest).where(runs.c.id == run_id)
+        select(runs.c.document, runs.c.digest, *_KEYS).where(runs.c.id == run_id)
     ).one_or_none()
     if row is None:
         raise RunNotFound(run_id, location(connection.engine.url))
-    kept = connection.execute(
-        select(run_sections.c.process, run_sections.c.name, sections.c.digest, sections.c.body)
+    names = {key: name for name, key in zip(SHARED, row[2:], strict=True) if key is not None}
+    own = connection.execute(
+        select(sections.c.key, sections.c.body).where(sections.c.key.in_(names))
+    )
+    kept = [KeptSection("", names[key], key, body) for key, body in own]
+    others = connection.execute(
+        select(run_sections.c.process, run_sections.c.name, sections.c.key, sections.c.body)
         .join_from(run_sections, sections)
         .where(run_sections.c.run_id == run_id)
     )
-    return unpack_run(row.document, row.digest, [KeptSection(*section) for section in kept])
+    kept += [KeptSection(*section) for section in others]
+    return unpack_run(row.document, row.digest, kept)
 
 
 def get_verdict(connection: Connection, run_id: str) -> Verdict | None:
@@ -147,7 +194,7 @@ def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.
 
 
 def _insert_missing(
-    connection: Connection, table: Table, rows: Sequence[dict[str, object]]
+    connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]
 ) -> None:
     if rows:
         connection.execute(_insert(connection, table).on_conflict_do_nothing(), rows)

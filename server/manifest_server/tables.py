@@ -2,46 +2,92 @@
 
 from __future__ import annotations
 
-from typing import Final
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
     Column,
     Dialect,
+    Double,
     ForeignKey,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     Table,
     Text,
     TypeDecorator,
+    Uuid,
 )
+from sqlalchemy.types import TypeEngine
 
 from manifest.summaries import LABEL_LENGTHS, label
 
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 """The schema these tables are; the newest migration brings a database to it."""
 
 VERSION_TABLE: Final = "manifest_revision"
 """Not Alembic's default name, so that a database shared with another program is told apart."""
 
+SHARED: Final = (
+    "settings",
+    "packages",
+    "environment",
+    "hardware",
+    "code",
+    "loaders",
+    "inputs",
+)
+"""Sections that many runs have in common: kept once, and referred to from a column of the run."""
 
-class RunKey(TypeDecorator[str]):
-    """A run id as its 16 bytes, which sort as the text does and take less than half the space."""
+
+class _Sixteen(TypeDecorator[str]):
+    """Sixteen bytes: ``uuid`` in PostgreSQL, a blob in SQLite; both sort as their digits do."""
 
     impl = LargeBinary
     cache_ok = True
 
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:
-        """Text to bytes."""
-        return None if value is None else bytes.fromhex(value.replace("-", ""))
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Choose the narrower type where there is one."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(Uuid(as_uuid=True))
+        return dialect.type_descriptor(LargeBinary(16))
 
-    def process_result_value(self, value: bytes | None, dialect: Dialect) -> str | None:
-        """Bytes to text."""
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
+        """Digits to bytes."""
         if value is None:
             return None
-        text = value.hex()
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        digits = value.replace("-", "")
+        return uuid.UUID(digits) if dialect.name == "postgresql" else bytes.fromhex(digits)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        """Bytes to digits."""
+        if value is None:
+            return None
+        return self.shown(value.hex if isinstance(value, uuid.UUID) else bytes(value).hex())
+
+    def shown(self, digits: str) -> str:
+        """How 32 digits are written."""
+        return digits
+
+
+class RunKey(_Sixteen):
+    """A run id as its 16 bytes, which sort as the text does and take less than half the space."""
+
+    cache_ok = True
+
+    def shown(self, digits: str) -> str:
+        """Write digits as a run id."""
+        parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
+        return "-".join(parts)
+
+
+class SectionKey(_Sixteen):
+    """The first half of the SHA-256 of what is kept, which tells all the sections there are."""
+
+    cache_ok = True
 
 
 class DigestKey(TypeDecorator[str]):
@@ -78,6 +124,33 @@ class Label(TypeDecorator[str]):
         return label(value, self.characters)
 
 
+class Moment(TypeDecorator[str]):
+    """A moment in UTC as microseconds since 1970; text that is none is kept as NULL."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> int | None:
+        """ISO 8601 to microseconds."""
+        if value is None:
+            return None
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        return (moment - _EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> str | None:
+        """Microseconds to ISO 8601, always with six digits, so that texts sort as moments do."""
+        if value is None:
+            return None
+        moment = _EPOCH + timedelta(microseconds=value)
+        return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -92,13 +165,14 @@ runs = Table(
     Column("project", Label(LABEL_LENGTHS["project"]), nullable=False),
     Column("name", Label(LABEL_LENGTHS["name"])),
     Column("status", Label(LABEL_LENGTHS["status"]), nullable=False),
-    Column("started_at", Label(LABEL_LENGTHS["started_at"]), nullable=False),
-    Column("ended_at", Label(LABEL_LENGTHS["ended_at"])),
+    Column("started_at", Moment, nullable=False),
+    Column("ended_at", Moment),
     Column("command", Label(LABEL_LENGTHS["command"]), nullable=False),
     Column("steps", BigInteger),
     Column("replay_of", RunKey),
     Column("outcome", Label(LABEL_LENGTHS["outcome"])),
     Column("digest", DigestKey),
+    *(Column(f"{name}_key", SectionKey) for name in SHARED),
     # Last, so that reading a list never walks over them.
     Column("document", LargeBinary, nullable=False),
     Column("verdict", LargeBinary),
@@ -117,11 +191,20 @@ Index(
     sqlite_where=_is_replay,
     postgresql_where=_is_replay,
 )
+for _name in SHARED:
+    Index(f"ix_runs_{_name}_key_id", runs.c[f"{_name}_key"], runs.c.id)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("name", Label(LABEL_LENGTHS["project"]), primary_key=True),
+    sqlite_with_rowid=False,
+)
 
 sections = Table(
     "sections",
     metadata,
-    Column("digest", DigestKey, primary_key=True),
+    Column("key", SectionKey, primary_key=True),
     Column("body", LargeBinary, nullable=False),
 )
 
@@ -129,8 +212,54 @@ run_sections = Table(
     "run_sections",
     metadata,
     Column("run_id", RunKey, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
-    Column("process", Text, primary_key=True),  # '' for the run's own sections
+    Column("process", Text, primary_key=True),
     Column("name", Text, primary_key=True),
-    Column("digest", DigestKey, ForeignKey("sections.digest"), nullable=False),
+    Column("key", SectionKey, ForeignKey("sections.key"), nullable=False),
     sqlite_with_rowid=False,
 )
+"""What processes other than the first recorded: ranks, workers that train."""
+
+terms = Table(
+    "terms",
+    metadata,
+    # A hash of the three, so that writers need not ask for one.
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("section", Text, nullable=False),
+    Column("key", Label(LABEL_LENGTHS["key"]), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("value", Label(LABEL_LENGTHS["value"]), nullable=False),
+    Column("number", Double),
+)
+"""Every pair of a key and a value that some run has, once."""
+
+Index("ix_terms_section_key_value", terms.c.section, terms.c.key, terms.c.value)
+
+section_terms = Table(
+    "section_terms",
+    metadata,
+    Column("term", BigInteger, primary_key=True, autoincrement=False),
+    Column("key", SectionKey, primary_key=True),
+    sqlite_with_rowid=False,
+)
+"""Which shared sections hold a pair."""
+
+run_terms = Table(
+    "run_terms",
+    metadata,
+    Column("term", BigInteger, primary_key=True, autoincrement=False),
+    Column("run_id", RunKey, primary_key=True),
+    sqlite_with_rowid=False,
+)
+"""Which runs have a pair of their own: of their configuration, their seeds, their tags."""
+
+run_annotations = Table(
+    "run_annotations",
+    metadata,
+    Column("run_id", RunKey, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("updated_by", Label(LABEL_LENGTHS["name"])),
+)
+"""What people say of a run afterwards; the manifest itself never changes."""

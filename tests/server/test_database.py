@@ -18,6 +18,7 @@ from manifest.models import Manifest
 from manifest_migrations.upgrade import open_store
 from manifest_server.database import open_engine, sqlite_url, transaction
 from manifest_server.sqlstore import SqlStore
+from manifest_server.tables import run_sections
 
 MakeManifest = Callable[..., Manifest]
 
@@ -152,13 +153,12 @@ def test_a_sqlite_store_does_not_make_readers_wait(sqlite_path: Path) -> None:
 
 
 def test_references_are_checked_by_the_database(store: SqlStore) -> None:
+    nobody = {"run_id": "0" * 32, "process": "", "name": "x", "key": "0" * 32}
     with (
         pytest.raises(StoreUnusable, match=r"(?i)foreign key"),
         transaction(store._engine, is_writing=True) as connection,
     ):
-        connection.execute(
-            text("INSERT INTO run_sections VALUES (:key, '', 'x', :key)"), {"key": b"1"}
-        )
+        connection.execute(run_sections.insert(), nobody)
 
 
 def test_opening_a_store_that_is_up_to_date_never_loads_alembic(sqlite_path: Path) -> None:

@@ -10,10 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from manifest.canonical import Digest, Json, digest_value, plain
+from manifest.canonical import Json, digest_value, plain
 from manifest.errors import DamagedRun, DigestMismatch
 from manifest.models import Manifest, Process
-from manifest_server.packing import KeptSection, PackedRun, compressed, pack_runs, unpack_run
+from manifest_server.packing import (
+    KeptSection,
+    PackedRun,
+    SharedSection,
+    compressed,
+    pack_runs,
+    unpack_run,
+)
+from manifest_server.tables import SHARED
 
 RUN_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 
@@ -44,14 +52,12 @@ def there_and_back(manifest: Manifest) -> Manifest:
 def unpacked(packed: PackedRun, digest: str) -> Manifest:
     document = packed.row["document"]
     assert isinstance(document, bytes)
+    columns = [("", name, packed.row[f"{name}_key"]) for name in SHARED]
+    references = [(each["process"], each["name"], each["key"]) for each in packed.references]
     kept = [
-        KeptSection(
-            str(reference["process"]),
-            str(reference["name"]),
-            str(reference["digest"]),
-            compressed(packed.sections[Digest(str(reference["digest"]))]),
-        )
-        for reference in packed.references
+        KeptSection(str(process), str(name), str(key), compressed(packed.sections[str(key)].body))
+        for process, name, key in (*columns, *references)
+        if key is not None
     ]
     return unpack_run(document, digest, kept)
 
@@ -109,11 +115,30 @@ def test_runs_of_one_environment_share_its_sections(
 ) -> None:
     first, second = pack_runs([make_manifest(), make_manifest(project="other")])
     assert first.sections == second.sections
-    assert {str(reference["name"]) for reference in first.references} == {
+    names = {section.name for section in first.sections.values()}
+    assert names == {"environment", "packages", "settings"}
+
+
+def test_what_every_run_has_otherwise_does_not_keep_it_from_sharing(
+    make_manifest: Callable[..., Manifest],
+) -> None:
+    manifests = [
+        make_manifest(
+            sections={
+                "environment": {"env.PYTHONHASHSEED": seed, "env.HOME": "/home/ada"},
+                "settings": {"python.hash_probe": seed, "torch.num_threads": 2},
+                "loaders": {"loader.0": {"base_seed": [seed], "batch_size": 8}, "odd": seed},
+            }
+        )
+        for seed in ("1", "2")
+    ]
+    first, second = pack_runs(manifests)
+    shared = [set(each.sections) for each in (first, second)]
+    assert {first.sections[key].name for key in shared[0] & shared[1]} >= {
         "environment",
-        "packages",
         "settings",
     }
+    assert [there_and_back(manifest) for manifest in manifests] == manifests
 
 
 def test_ranks_share_the_sections_of_their_run(make_manifest: Callable[..., Manifest]) -> None:
@@ -162,7 +187,8 @@ def test_bytes_that_were_changed_are_not_handed_out(
 ) -> None:
     manifest = make_manifest()
     (packed,) = pack_runs([manifest])
-    packed.sections.update(dict.fromkeys(packed.sections, b'{"evil":true}'))
+    evil = SharedSection("packages", {"evil": True}, b'{"evil":true}')
+    packed.sections.update(dict.fromkeys(packed.sections, evil))
     with pytest.raises(DigestMismatch, match="in the store"):
         unpacked(packed, manifest.digest)
 

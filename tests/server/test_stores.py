@@ -63,7 +63,7 @@ def test_a_list_says_what_the_run_says(store: Store, make_manifest: MakeManifest
         "name": "first",
         "status": "finished",
         "started_at": "2025-01-31T08:00:00.123456Z",
-        "ended_at": "2025-01-31T08:01:00Z",
+        "ended_at": "2025-01-31T08:01:00.000000Z",
         "command": "python train.py --name 'two words'",
         "steps": 36,
         "replay_of": None,

@@ -1,0 +1,129 @@
+"""What of a manifest can be searched: every pair of a key and a value, as a term."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from manifest.canonical import Json
+from manifest.filtering import Scalar
+
+OWN: Final = ("config", "seeds")
+"""Sections whose terms belong to the run itself; those of `tables.SHARED` belong to the section."""
+
+_UNSEARCHED: Final = {"seeds": ("draws", "os_entropy_uses")}
+_MOST_TERMS = 5000
+_MOST_ELEMENTS = 32
+_DEEPEST = 8
+_EXACT = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One pair, under a number made of it, so that whoever meets it first need not ask."""
+
+    id: int
+    section: str
+    key: str
+    kind: str
+    """``s`` a text, ``n`` a number, ``b`` a truth value."""
+    value: str
+    number: float | None
+
+    @classmethod
+    def of(cls, section: str, key: str, value: Scalar) -> Term:
+        """The term of a value; numbers that are equal have the same one."""
+        kind, text, number = _told(value)
+        return cls(term_id(section, key, value), section, key, kind, text, number)
+
+
+def term_id(section: str, key: str, value: Scalar) -> int:
+    """Number a pair: 64 bits of a hash, signed, as databases count."""
+    kind, text, _ = _told(value)
+    told = f"{section}\0{key}\0{kind}\0{text}".encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(told, digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def terms_of(section: str, values: Mapping[str, Json]) -> Iterator[Term]:
+    """The terms of a section, each once.
+
+    A map within is walked, and its keys are joined by dots; a list gives a term for each element.
+    What was not captured, is absent or could not be read has none.
+    """
+    left_out = _UNSEARCHED.get(section, ())
+    chosen = {key: value for key, value in values.items() if key not in left_out}
+    found = {Term.of(section, key, value): None for key, value in _leaves(chosen)}
+    yield from islice(found, _MOST_TERMS)
+
+
+def values_of(section: Mapping[str, Json], key: str) -> list[Scalar]:
+    """What a section has under a key as filters name it: the reference for `terms_of`."""
+    return [value for name, value in _leaves(section) if name == key]
+
+
+def scalar(kind: str, value: str, number: float | None) -> Scalar:
+    """The value of a term, as its columns have it."""
+    if kind == "b":
+        return value == "true"
+    if kind == "n" and number is not None:
+        return int(number) if number.is_integer() and abs(number) <= _EXACT else number
+    return value
+
+
+def _told(value: Scalar) -> tuple[str, str, float | None]:
+    if isinstance(value, bool):
+        return "b", "true" if value else "false", None
+    if isinstance(value, str):
+        return "s", value, None
+    number = _double(value)
+    return "n", repr(number) if abs(number) <= _EXACT else str(value), number
+
+
+def _double(value: float) -> float:
+    try:
+        return float(value) + 0.0  # no negative zero
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+def _leaves(values: Mapping[str, Json]) -> Iterator[tuple[str, Scalar]]:
+    pending: list[tuple[str, Json, int]] = [(key, value, 1) for key, value in values.items()]
+    while pending:
+        key, value, depth = pending.pop()
+        if isinstance(value, dict):
+            told = _untagged(value)
+            if told is not None:
+                yield key, told
+            elif not _is_tagged(value) and depth < _DEEPEST:
+                pending += [(f"{key}.{name}", item, depth + 1) for name, item in value.items()]
+        elif isinstance(value, list):
+            yield from ((key, item) for item in value[:_MOST_ELEMENTS] if _is_scalar(item))
+        elif _is_scalar(value):
+            yield key, value
+
+
+def _is_scalar(value: Json) -> bool:
+    return isinstance(value, (str, int, float))
+
+
+def _is_tagged(value: Mapping[str, Json]) -> bool:
+    return len(value) == 1 and next(iter(value)).startswith("$")
+
+
+def _untagged(value: Mapping[str, Json]) -> Scalar | None:
+    """The value that a stand-in stands for, where it is one to be searched."""
+    if not _is_tagged(value):
+        return None
+    tag, told = next(iter(value.items()))
+    if tag == "$int" and isinstance(told, str):
+        try:
+            return int(told, 0)
+        except ValueError:
+            return None
+    if tag == "$redacted":
+        return "[redacted]"
+    return told if tag in ("$repr", "$float") and isinstance(told, str) else None
