@@ -11,8 +11,8 @@ A field is an attribute of the run (`ATTRIBUTES`), or a section and a key in it,
 may be quoted; ``env`` stands for the variables. A comparison is true where the run has such a
 value: a run without the field answers no to ``!=`` as to ``>``, and ``not`` turns any answer round.
 Numbers compare with numbers alone, texts with texts; ``like`` (with ``%`` and ``_``) and ``~``
-(contains) take the letters A to Z as equal in either case. Where a field holds a list, one element
-is enough.
+(contains) take the letters A to Z as equal in either case, and look, as ``<`` and ``>`` do, at the
+beginning of very long texts. Where a field holds a list, one element is enough.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from manifest.errors import FilterInvalid
@@ -45,8 +46,20 @@ ATTRIBUTES: Final = {
 }
 """Fields without a section, and what they are."""
 
+MOMENTS: Final = frozenset({"started_at", "ended_at"})
+"""Attributes that compare as moments; a day stands for its beginning, UTC where nothing is said."""
+
 TAGS: Final = "tags"
 """The section of what people put to a run afterwards."""
+
+_UNSEARCHED: Final = {
+    "command": 'the attribute command, as in: command ~ "--lr"',
+    "generators": "seeds, or another section: states of generators are not searched",
+    "outputs": "inputs, or another section: what a run wrote is not searched",
+}
+
+SEARCHED: Final = (*(name for name in SECTIONS if name not in _UNSEARCHED), TAGS)
+"""The sections whose keys are fields."""
 
 LONGEST: Final = 4000
 """How many characters a filter may have."""
@@ -307,6 +320,10 @@ def _condition(tree: Tree[Token], field: Field, values: list[Scalar], text: str)
     tokens = _tokens(tree)
     if tree.data == "presence":
         return Present(field) if "NOT" in tokens else Not(Present(field))
+    if not field.section and field.key in MOMENTS:
+        if tree.data == "like" or tokens.get("OPERATOR") == "~":
+            raise FilterInvalid(text, tree.meta.start_pos, f"{field} compared by = < <= > or >=")
+        values = [_moment(value, text, tree.meta.end_pos) for value in values]
     if tree.data == "among":
         if len(values) > _MOST_VALUES:
             raise FilterInvalid(text, tree.meta.start_pos, f"at most {_MOST_VALUES} values")
@@ -317,6 +334,17 @@ def _condition(tree: Tree[Token], field: Field, values: list[Scalar], text: str)
     if operator == "!=":
         return All((Present(field), Not(Comparison(field, "=", values[0]))))
     return _unless("NOT" in tokens, Comparison(field, operator, values[0]))
+
+
+def _moment(value: Scalar, text: str, position: int) -> str:
+    """A moment in the form that all moments of runs have, so that texts compare as moments."""
+    try:
+        read = datetime.fromisoformat(str(value))
+    except ValueError:
+        expected = "a moment in quotation marks, such as '2026-11-25' or '2026-11-25T08:30'"
+        raise FilterInvalid(text, position, expected) from None
+    read = (read if read.tzinfo is not None else read.replace(tzinfo=UTC)).astimezone(UTC)
+    return read.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _unless(is_negated: bool, part: Filter) -> Filter:  # noqa: FBT001 -- reads as a sentence
@@ -335,8 +363,10 @@ def _field(token: Token, text: str) -> Field:
         return Field("environment", f"{_VARIABLES}.{key}")
     if first in ("run", "attributes") and key in ATTRIBUTES:
         return Field("", key)
-    if first not in (*SECTIONS, TAGS):
-        raise FilterInvalid(text, position, f"a section: {', '.join((*SECTIONS, TAGS))}")
+    if first in _UNSEARCHED:
+        raise FilterInvalid(text, position, _UNSEARCHED[first])
+    if first not in SEARCHED:
+        raise FilterInvalid(text, position, f"a section: {', '.join(SEARCHED)}")
     return Field(first, key)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from manifest.filtering import Filter
 from manifest.models import Manifest, RunSummary, Verdict
 
 
@@ -41,6 +42,7 @@ class Store(Protocol):
         before: str | None = None,
         project: str | None = None,
         status: str | None = None,
+        wanted: Filter | None = None,
     ) -> list[RunSummary]:
         """The newest runs first; `before` continues after the last id of the previous page."""
 

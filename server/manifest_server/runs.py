@@ -16,6 +16,7 @@ from sqlalchemy import (
 )
 
 from manifest.errors import DigestMismatch, RunNotFound
+from manifest.filtering import Filter
 from manifest.models import Manifest, RunSummary, Verdict
 from manifest_server.database import location
 from manifest_server.packing import (
@@ -27,6 +28,7 @@ from manifest_server.packing import (
     unpack_run,
     unpack_verdict,
 )
+from manifest_server.searching import condition
 from manifest_server.tables import (
     SHARED,
     projects,
@@ -145,6 +147,7 @@ def list_runs(
     before: str | None = None,
     project: str | None = None,
     status: str | None = None,
+    wanted: Filter | None = None,
 ) -> list[RunSummary]:
     """The newest runs first, from below `before`."""
     statement = select(*_SUMMARY)
@@ -154,6 +157,8 @@ def list_runs(
         statement = statement.where(runs.c.project == project)
     if status is not None:
         statement = statement.where(runs.c.status == status)
+    if wanted is not None:
+        statement = statement.where(condition(wanted, connection.dialect.name))
     return _newest(connection, statement, limit)
 
 

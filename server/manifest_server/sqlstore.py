@@ -16,6 +16,7 @@ from typing import Self
 from sqlalchemy import URL, Connection, Engine
 
 from manifest.errors import ManifestError, RunNotFound, StoreUnusable
+from manifest.filtering import Filter
 from manifest.models import Manifest, RunSummary, Verdict
 from manifest_server import runs as queries
 from manifest_server.database import (
@@ -157,6 +158,7 @@ class SqlStore:
         before: str | None = None,
         project: str | None = None,
         status: str | None = None,
+        wanted: Filter | None = None,
     ) -> list[RunSummary]:
         """The newest runs first; `before` continues after the last id of the previous page.
 
@@ -166,7 +168,12 @@ class SqlStore:
         after_page = None if before is None else self._known_form(before)
         with self._reading() as connection:
             return queries.list_runs(
-                connection, limit=limit, before=after_page, project=project, status=status
+                connection,
+                limit=limit,
+                before=after_page,
+                project=project,
+                status=status,
+                wanted=wanted,
             )
 
     def find_runs(self, prefix: str, *, limit: int = 10) -> list[RunSummary]:

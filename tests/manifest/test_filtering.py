@@ -35,6 +35,7 @@ RUN: dict[Field, list[object]] = {
     Field("environment", "env.OMP_NUM_THREADS"): ["1"],
     Field("tags", "team"): ["NLP"],
     Field("packages", "torch"): ["2.13.0"],
+    Field("", "started_at"): ["2026-11-25T08:30:00.000000Z"],
 }
 
 
@@ -56,6 +57,8 @@ def matches(text: str) -> bool:
         "config.lr > 0.05 and config.lr <= .1",
         "config.lr = 1e-1",
         "steps = 120.0",
+        "started_at > '2026-11-25' and started_at < '2026-11-26'",
+        "started_at = '2026-11-25T09:30+01:00'",
         "steps >= 120 and steps < 121",
         "config.layers = 3",
         "config.is_fast = TRUE",
@@ -120,7 +123,11 @@ def test_reads_what_is_escaped_in_a_text() -> None:
         ('status = "a" and', 16, "field"),
         ('(status = "a"', 13, ")"),
         ('orders = "a"', 0, "one of id, project"),
-        ('status = "a" and a.b = 1', 17, "a section: command"),
+        ('status = "a" and a.b = 1', 17, "a section: code"),
+        ('started_at > "yesterday"', 24, "a moment in quotation marks"),
+        ('started_at ~ "2026"', 0, "compared by"),
+        ('command.argv = "--lr"', 0, "the attribute command"),
+        ('generators.python.kind = "a"', 0, "states of generators are not searched"),
         ("steps ~ 5", 9, "a text in quotation marks"),
         ("status = null", 9, "value"),
         ("a" * (LONGEST + 1), LONGEST, "at most"),

@@ -53,6 +53,19 @@ def postgresql_server() -> Iterator[PostgresServer]:
 @pytest.fixture
 def postgresql_url(postgresql_server: PostgresServer) -> Iterator[str]:
     """An empty PostgreSQL database of this test's own."""
+    with _postgresql_database(postgresql_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def module_postgresql_url(postgresql_server: PostgresServer) -> Iterator[str]:
+    """A PostgreSQL database for all tests of a module."""
+    with _postgresql_database(postgresql_server) as url:
+        yield url
+
+
+@contextmanager
+def _postgresql_database(postgresql_server: PostgresServer) -> Iterator[str]:
     name = f"test_{secrets.token_hex(8)}"
     with psycopg.connect(postgresql_server.get_uri(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
@@ -88,6 +101,12 @@ def store(database_url: str) -> Iterator[SqlStore]:
 @pytest.fixture
 def make_manifest() -> MakeManifest:
     """A function that makes a manifest; see `_make_manifest`."""
+    return _make_manifest
+
+
+@pytest.fixture(scope="module")
+def module_make_manifest() -> MakeManifest:
+    """The same, for what is made once a module."""
     return _make_manifest
 
 
