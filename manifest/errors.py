@@ -10,13 +10,15 @@ ManifestError
 ├── NotReplayable            something needed to run again is missing
 ├── NotRecordable            the command cannot be started or watched
 ├── StoreUnusable            the store cannot be opened, read or written
-└── FilterInvalid            a filter that cannot be read
+├── FilterInvalid            a filter that cannot be read
+└── AnnotationsChanged       someone else changed them first
 """
 
 from __future__ import annotations
 
 __all__ = [
     "AmbiguousReference",
+    "AnnotationsChanged",
     "DamagedRun",
     "DigestMismatch",
     "FilterInvalid",
@@ -118,4 +120,17 @@ class FilterInvalid(ManifestError):
         super().__init__(
             f"the filter cannot be read at character {position + 1} (near {around!r}): "
             f"expected {expected}, {found}."
+        )
+
+
+class AnnotationsChanged(ManifestError):
+    """Someone else changed tags or note first."""
+
+    def __init__(self, run_id: str, expected: int, found: int) -> None:
+        self.run_id = run_id
+        self.expected = expected
+        self.found = found
+        super().__init__(
+            f"tags and note of run {run_id} were changed in the meantime: expected version "
+            f"{expected}, found {found}. Read them again and repeat the change."
         )

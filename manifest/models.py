@@ -180,3 +180,25 @@ class RunSummary(_Model):
     steps: int | None = None
     replay_of: RunId | None = None
     outcome: Outcome | None = Field(default=None, description="The verdict, if this is a replay.")
+
+
+class FacetValue(_Model):
+    """One value of a field."""
+
+    value: str | int | float | bool
+    runs: int = Field(ge=0, description="How many runs have it.")
+
+
+Tag = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Annotations(_Model):
+    """What people say of a run afterwards; the manifest itself never changes."""
+
+    version: int = Field(default=0, ge=0, description="Counts the changes; 0: nothing said yet.")
+    tags: Annotated[dict[Tag, Tag], Field(max_length=100)] = Field(
+        default_factory=dict, description="Words to find the run by, as in `team: nlp`."
+    )
+    note: Annotated[str, Field(max_length=20_000)] = ""
+    updated_at: str | None = None
+    updated_by: str | None = None

@@ -31,6 +31,7 @@ STATUSES: Final[Mapping[type[errors.ManifestError], int]] = {
     errors.NotRecordable: 500,
     errors.StoreUnusable: 503,
     errors.FilterInvalid: 422,
+    errors.AnnotationsChanged: 412,
 }
 """The status of each error of the core; a test walks the tree, so that none is forgotten."""
 

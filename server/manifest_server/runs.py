@@ -67,11 +67,27 @@ def put_runs(connection: Connection, packed: Sequence[PackedRun]) -> None:
     _insert_or_replace(connection, [run.row for run in in_order])
     _refuse_other_digests(connection, in_order)
     _insert_missing(connection, run_sections, [row for run in in_order for row in run.references])
-    own = [(term.id, str(run.row["id"])) for run in in_order for term in run.terms]
-    _put_terms(connection, {term.id: term for run in in_order for term in run.terms})
-    _insert_missing(
-        connection, run_terms, [{"term": term, "run_id": run_id} for term, run_id in sorted(own)]
+    put_run_terms(
+        connection, [(str(run.row["id"]), term) for run in in_order for term in run.terms]
     )
+
+
+def put_run_terms(connection: Connection, pairs: Sequence[tuple[str, Term]]) -> None:
+    """Say that runs have terms of their own."""
+    _put_terms(connection, {term.id: term for _, term in pairs})
+    numbers = sorted((term.id, run_id) for run_id, term in pairs)
+    rows = [{"term": number, "run_id": run_id} for number, run_id in numbers]
+    _insert_missing(connection, run_terms, rows)
+
+
+def check_run(connection: Connection, run_id: str) -> None:
+    """Make sure that there is such a run.
+
+    Raises:
+        RunNotFound: There is none.
+    """
+    if connection.scalar(select(runs.c.id).where(runs.c.id == run_id)) is None:
+        raise RunNotFound(run_id, location(connection.engine.url))
 
 
 def _put_sections(connection: Connection, shared: Mapping[str, SharedSection]) -> None:
@@ -87,11 +103,12 @@ def _put_sections(connection: Connection, shared: Mapping[str, SharedSection]) -
 
 
 def _kept_sections(connection: Connection, shared: Mapping[str, SharedSection]) -> set[str]:
-    return {
-        key
-        for portion in _portions(sorted(shared))
-        for key in connection.scalars(select(sections.c.key).where(sections.c.key.in_(portion)))
-    }
+    kept: set[str] = set()
+    for portion in _portions(sorted(shared)):
+        # Locked, so that whoever collects sections leaves them alone until their run is there.
+        found = select(sections.c.key).where(sections.c.key.in_(portion)).order_by(sections.c.key)
+        kept.update(connection.scalars(found.with_for_update(read=True, key_share=True)))
+    return kept
 
 
 def _put_terms(connection: Connection, found: Mapping[int, Term]) -> None:

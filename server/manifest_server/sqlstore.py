@@ -16,8 +16,9 @@ from typing import Self
 from sqlalchemy import URL, Connection, Engine
 
 from manifest.errors import ManifestError, RunNotFound, StoreUnusable
-from manifest.filtering import Filter
-from manifest.models import Manifest, RunSummary, Verdict
+from manifest.filtering import Field, Filter
+from manifest.models import Annotations, FacetValue, Manifest, RunSummary, Verdict
+from manifest_server import annotating, facets, retention
 from manifest_server import runs as queries
 from manifest_server.database import (
     BUSY_TIMEOUT_SECONDS,
@@ -198,6 +199,71 @@ class SqlStore:
             return {}
         with self._reading() as connection:
             return queries.digests(connection, possible)
+
+    def list_projects(self) -> list[str]:
+        """The names of all projects, in order."""
+        with self._reading() as connection:
+            return facets.list_projects(connection)
+
+    def list_fields(self, prefix: str = "", *, limit: int = 50) -> list[str]:
+        """Fields that begin with a prefix, attributes first."""
+        with self._reading() as connection:
+            return facets.list_fields(connection, prefix, limit=limit)
+
+    def count_values(
+        self,
+        field: Field,
+        *,
+        limit: int = 20,
+        project: str | None = None,
+        wanted: Filter | None = None,
+    ) -> list[FacetValue]:
+        """How many runs have each value of a field, the most frequent first."""
+        with self._reading() as connection:
+            return facets.count_values(
+                connection, field, limit=limit, project=project, wanted=wanted
+            )
+
+    def get_annotations(self, run_id: str) -> Annotations:
+        """What was said of a run afterwards; version 0 where nothing was.
+
+        Raises:
+            RunNotFound: No run has this id.
+        """
+        with self._reading() as connection:
+            return annotating.get_annotations(connection, self._known_form(run_id))
+
+    def put_annotations(
+        self, run_id: str, said: Annotations, *, by: str | None = None
+    ) -> Annotations:
+        """Replace what was said of a run, if it is still of the version that `said` names.
+
+        Raises:
+            RunNotFound: No run has this id.
+            AnnotationsChanged: Someone else has changed it since.
+        """
+        with transaction(self._engine, is_writing=True) as connection:
+            return annotating.put_annotations(connection, self._known_form(run_id), said, by=by)
+
+    def delete_run(self, run_id: str) -> None:
+        """Forget a run; what only it referred to goes with `collect`.
+
+        Raises:
+            RunNotFound: No run has this id.
+        """
+        with transaction(self._engine, is_writing=True) as connection:
+            retention.delete_run(connection, self._known_form(run_id))
+
+    def collect(self) -> int:
+        """Delete the sections that no run refers to any more; gives how many."""
+        collected = 0
+        while True:
+            with transaction(self._engine, is_writing=True) as connection:
+                count = retention.collect_sections(connection)
+                if not count:
+                    retention.collect_terms(connection)
+                    return collected
+            collected += count
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

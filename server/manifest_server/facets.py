@@ -1,0 +1,117 @@
+"""Which fields runs have, and how many runs have each value of one."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Select, func, select
+
+from manifest.filtering import ATTRIBUTES, Field, Filter
+from manifest.models import FacetValue
+from manifest_server.searching import condition
+from manifest_server.tables import SHARED, projects, run_terms, runs, section_terms, terms
+from manifest_server.terms import scalar
+
+_HIGHEST: Final = "\U0010ffff"
+
+
+def list_projects(connection: Connection) -> list[str]:
+    """The names of all projects, in order."""
+    return sorted(connection.scalars(select(projects.c.name)))
+
+
+def list_fields(connection: Connection, prefix: str, *, limit: int) -> list[str]:
+    """Fields that begin with a prefix, as filters write them: attributes, then keys in order."""
+    section, dot, key = prefix.partition(".")
+    attributes = [name for name in ATTRIBUTES if name.startswith(prefix)]
+    statement = select(terms.c.section, terms.c.key).distinct()
+    if dot:
+        statement = statement.where(terms.c.section == section, _begins(terms.c.key, key))
+    else:
+        statement = statement.where(_begins(terms.c.section, section))
+    rows = connection.execute(statement.order_by(terms.c.section, terms.c.key).limit(limit))
+    return [*attributes, *(f"{row.section}.{row.key}" for row in rows)][:limit]
+
+
+def count_values(
+    connection: Connection,
+    field: Field,
+    *,
+    limit: int,
+    project: str | None = None,
+    wanted: Filter | None = None,
+) -> list[FacetValue]:
+    """How many runs have each value of a field, the most frequent first."""
+    chosen: list[ColumnElement[bool]] = []
+    if project is not None:
+        chosen.append(runs.c.project == project)
+    if wanted is not None:
+        chosen.append(condition(wanted, connection.dialect.name))
+    if not field.section:
+        return _of_column(connection, field.key, chosen, limit)
+    return _of_terms(connection, field, chosen, limit)
+
+
+def _of_column(
+    connection: Connection, name: str, chosen: list[ColumnElement[bool]], limit: int
+) -> list[FacetValue]:
+    column, count = runs.c[name], func.count().label("runs")
+    statement = select(column, count).where(column.is_not(None), *chosen).group_by(column)
+    rows = connection.execute(statement.order_by(count.desc(), column).limit(limit))
+    return [FacetValue(value=value, runs=found) for value, found in rows]
+
+
+def _of_terms(
+    connection: Connection, field: Field, chosen: list[ColumnElement[bool]], limit: int
+) -> list[FacetValue]:
+    counted = _shared(field, chosen) if field.section in SHARED else _own(field, chosen)
+    found = counted.subquery()
+    count = func.sum(found.c.runs).label("runs")
+    columns = (terms.c.kind, terms.c.value, terms.c.number)
+    statement = (
+        select(*columns, count)
+        .join(found, found.c.term == terms.c.id)
+        .group_by(terms.c.id, *columns)
+        .order_by(count.desc(), terms.c.value)
+        .limit(limit)
+    )
+    rows = connection.execute(statement)
+    return [
+        FacetValue(value=scalar(kind, value, number), runs=int(total))
+        for kind, value, number, total in rows
+    ]
+
+
+def _shared(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
+    # Runs are counted by section first: there are thousands of runs to a section.
+    key = runs.c[f"{field.section}_key"]
+    sections = (
+        select(key.label("key"), func.count().label("runs"))
+        .where(key.is_not(None), *chosen)
+        .group_by(key)
+        .subquery()
+    )
+    return (
+        select(section_terms.c.term, sections.c.runs)
+        .join(sections, sections.c.key == section_terms.c.key)
+        .where(section_terms.c.term.in_(_of_field(field)))
+    )
+
+
+def _own(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
+    statement = (
+        select(run_terms.c.term, func.count().label("runs"))
+        .where(run_terms.c.term.in_(_of_field(field)))
+        .group_by(run_terms.c.term)
+    )
+    if not chosen:
+        return statement
+    return statement.join(runs, runs.c.id == run_terms.c.run_id).where(*chosen)
+
+
+def _of_field(field: Field) -> Select[Any]:
+    return select(terms.c.id).where(terms.c.section == field.section, terms.c.key == field.key)
+
+
+def _begins(column: ColumnElement[Any], prefix: str) -> ColumnElement[bool]:
+    return column.between(prefix, prefix + _HIGHEST)

@@ -1,0 +1,86 @@
+"""Delete runs, and then what nobody refers to any more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, Connection, delete, exists, not_, or_, select
+
+from manifest.filtering import TAGS
+from manifest_server.annotating import get_annotations
+from manifest_server.packing import expanded
+from manifest_server.runs import get_run
+from manifest_server.tables import (
+    SHARED,
+    run_sections,
+    run_terms,
+    runs,
+    section_terms,
+    sections,
+    terms,
+)
+from manifest_server.terms import OWN, terms_of
+
+_PORTION = 500
+
+
+def delete_run(connection: Connection, run_id: str) -> None:
+    """Forget a run and what was said of it; its sections stay until they are collected.
+
+    Raises:
+        RunNotFound: No run has this id.
+    """
+    manifest = get_run(connection, run_id)
+    own = {name: manifest.sections.get(name, {}) for name in OWN}
+    own[TAGS] = dict(get_annotations(connection, run_id).tags)
+    numbers = [term.id for name, values in own.items() for term in terms_of(name, values)]
+    connection.execute(
+        delete(run_terms).where(run_terms.c.run_id == run_id, run_terms.c.term.in_(numbers))
+    )
+    connection.execute(delete(runs).where(runs.c.id == run_id))
+
+
+def older_runs(
+    connection: Connection, moment: str, *, project: str | None = None, limit: int = _PORTION
+) -> Sequence[str]:
+    """Some runs that began before a moment, the oldest first."""
+    statement = select(runs.c.id).where(runs.c.started_at < moment)
+    if project is not None:
+        statement = statement.where(runs.c.project == project)
+    return connection.scalars(statement.order_by(runs.c.id).limit(limit)).all()
+
+
+def collect_sections(connection: Connection, *, limit: int = _PORTION) -> int:
+    """Delete some sections that no run refers to, and their terms; gives how many."""
+    some = select(sections.c.key).where(_is_unused()).limit(limit)
+    # Those that a writer is about to refer to are locked by it and passed over. Asked again once
+    # they are locked here, as a writer may have ended between the question and the lock.
+    locked = connection.scalars(some.with_for_update(skip_locked=True)).all()
+    again = select(sections.c.key, sections.c.body).where(sections.c.key.in_(locked), _is_unused())
+    found = connection.execute(again).all()
+    for key, body in found:
+        values = json.loads(expanded(body))
+        numbers = {term.id for name in SHARED for term in terms_of(name, values)}
+        connection.execute(
+            delete(section_terms).where(
+                section_terms.c.key == key, section_terms.c.term.in_(numbers)
+            )
+        )
+    connection.execute(delete(sections).where(sections.c.key.in_([key for key, _ in found])))
+    return len(found)
+
+
+def _is_unused() -> ColumnElement[bool]:
+    used = [exists().where(runs.c[f"{name}_key"] == sections.c.key) for name in SHARED]
+    return not_(or_(*used, exists().where(run_sections.c.key == sections.c.key)))
+
+
+def collect_terms(connection: Connection) -> None:
+    """Delete the terms that neither a section nor a run has."""
+    connection.execute(
+        delete(terms).where(
+            not_(exists().where(section_terms.c.term == terms.c.id)),
+            not_(exists().where(run_terms.c.term == terms.c.id)),
+        )
+    )

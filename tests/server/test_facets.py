@@ -1,0 +1,79 @@
+"""Values are counted as runs have them, and fields are found by how they begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from manifest.filtering import Field, parse_filter
+from manifest.models import Manifest
+from manifest_server.sqlstore import SqlStore
+
+MakeManifest = Callable[..., Manifest]
+
+
+@pytest.fixture
+def filled(store: SqlStore, make_manifest: MakeManifest) -> SqlStore:
+    for index in range(6):
+        store.put_run(
+            make_manifest(
+                project="cats" if index < 2 else "dogs",
+                sections={
+                    "config": {"lr": [0.1, 0.2][index % 2], "tags": ["a", "b"][: index % 3]},
+                    "settings": {"torch.version": f"2.{index // 3}", "flag": index % 2 == 0},
+                    "packages": {"torch": "2.13.0"},
+                },
+            )
+        )
+    return store
+
+
+@pytest.mark.parametrize(
+    ("field", "counts"),
+    [
+        (Field("settings", "torch.version"), [("2.0", 3), ("2.1", 3)]),
+        (Field("settings", "flag"), [(False, 3), (True, 3)]),
+        (Field("packages", "torch"), [("2.13.0", 6)]),
+        (Field("config", "lr"), [(0.1, 3), (0.2, 3)]),
+        (Field("config", "tags"), [("a", 4), ("b", 2)]),
+        (Field("", "project"), [("dogs", 4), ("cats", 2)]),
+        (Field("", "outcome"), []),
+        (Field("config", "nothing"), []),
+    ],
+)
+def test_counts_the_runs_of_each_value(
+    filled: SqlStore, field: Field, counts: list[tuple[object, int]]
+) -> None:
+    assert [(each.value, each.runs) for each in filled.count_values(field)] == counts
+
+
+def test_counts_only_what_is_meant(filled: SqlStore) -> None:
+    version = Field("settings", "torch.version")
+    wanted = parse_filter("config.lr = 0.1")
+
+    within = filled.count_values(version, project="cats")
+    filtered = filled.count_values(version, wanted=wanted)
+    own = filled.count_values(Field("config", "lr"), project="cats", wanted=wanted)
+
+    assert [(each.value, each.runs) for each in within] == [("2.0", 2)]
+    assert [(each.value, each.runs) for each in filtered] == [("2.0", 2), ("2.1", 1)]
+    assert [(each.value, each.runs) for each in own] == [(0.1, 1)]
+
+
+def test_names_projects(filled: SqlStore) -> None:
+    assert filled.list_projects() == ["cats", "dogs"]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "fields"),
+    [
+        ("settings.t", ["settings.torch.version"]),
+        ("config.", ["config.lr", "config.tags"]),
+        ("pack", ["packages.torch"]),
+        ("sta", ["status", "started_at"]),
+        ("nothing", []),
+    ],
+)
+def test_finds_fields_by_how_they_begin(filled: SqlStore, prefix: str, fields: list[str]) -> None:
+    assert sorted(filled.list_fields(prefix)) == sorted(fields)
