@@ -143,6 +143,18 @@ def parse_filter(text: str) -> Filter:
     return _built(_parsed(text), text, _DEEPEST)
 
 
+def parse_field(text: str) -> Field:
+    """Read a field as filters name it.
+
+    Raises:
+        FilterInvalid: It is none.
+    """
+    wanted = parse_filter(f"{text} is null")
+    if isinstance(wanted, Not) and isinstance(wanted.part, Present):
+        return wanted.part.field
+    raise FilterInvalid(text, 0, "one field, such as config.lr")
+
+
 def is_match(wanted: Filter, values: Callable[[Field], Iterable[object]]) -> bool:
     """Whether a run is meant: the reference that databases are held against.
 

@@ -24,6 +24,12 @@ class Caller:
     project: str | None = None
     """The one project whose runs they see; None for all."""
 
+    def check_project(self, project: str) -> None:
+        """Refuse what is written into a project that is not the caller's."""
+        if self.project is not None and project != self.project:
+            detail = f"this token writes into the project '{self.project}' alone"
+            raise Problem(403, "project-refused", detail)
+
 
 OWNER = Caller("owner", frozenset(("read", "write", "admin")))
 """The user of this machine, where no token is asked for."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from manifest import errors
@@ -100,6 +100,21 @@ def answer(problem: Problem) -> JSONResponse:
     )
 
 
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Say in the API's description which errors a route may answer with."""
+    content = {MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}}
+    return {status: {"description": _TITLES[status], "content": content} for status in statuses}
+
+
+def faults_of(error: ValidationError) -> list[dict[str, Any]]:
+    """What does not fit, each with its place; never the input itself, which may be secret."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return [
+        {"place": ".".join(map(str, each["loc"])), "expected": each["msg"]}
+        for each in found[:_MOST_FAULTS]
+    ]
+
+
 def add_problems(app: FastAPI) -> None:
     """Have an application answer every error with a problem document."""
     app.add_exception_handler(Problem, _of_problem)
@@ -114,6 +129,8 @@ def code_of(error: type[errors.ManifestError]) -> str:
     name = error.__name__
     return "".join(f"-{char.lower()}" if char.isupper() else char for char in name).lstrip("-")
 
+
+_MOST_FAULTS: Final = 20
 
 _ALWAYS: Final = {"type": "about:blank"}
 

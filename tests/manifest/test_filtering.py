@@ -21,6 +21,7 @@ from manifest.filtering import (
     Present,
     expected_next,
     is_match,
+    parse_field,
     parse_filter,
 )
 
@@ -95,6 +96,16 @@ def test_holds(text: str) -> None:
 )
 def test_does_not_hold(text: str) -> None:
     assert not matches(text)
+
+
+@pytest.mark.parametrize("text", ["", "a.b", "config.lr = 1 and steps", "not config.lr", "(steps"])
+def test_refuses_what_is_no_field(text: str) -> None:
+    with pytest.raises(FilterInvalid):
+        parse_field(text)
+
+
+def test_reads_a_field() -> None:
+    assert parse_field('settings."torch.version"') == Field("settings", "torch.version")
 
 
 def test_binds_and_before_or_and_not_first() -> None:

@@ -1,23 +1,32 @@
-"""Runs: put, list, get."""
+"""Runs: put, search, get, and what people say of them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, Field, ValidationError
 
-from manifest.models import Manifest, RunSummary
-from manifest_server.dependencies import Body, Reader, Store, Writer
-from manifest_server.problems import Problem, ProblemDocument
-
-router = APIRouter(
-    prefix="/runs",
-    tags=["runs"],
-    responses={status: {"model": ProblemDocument} for status in (401, 403, 404, 409, 422)},
+from manifest.errors import RunNotFound
+from manifest.models import Annotations, Manifest, RunSummary, Verdict
+from manifest_server.api.parameters import (
+    RUN_ID,
+    FilterText,
+    Limit,
+    Project,
+    RunId,
+    wanted_by,
 )
+from manifest_server.dependencies import Admin, Body, Caller, Reader, Store, Writer
+from manifest_server.problems import Problem, documented, faults_of
+from manifest_server.sqlstore import SqlStore
 
-RunId = Annotated[str, Path(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+router = APIRouter(prefix="/runs", tags=["runs"], responses=documented(401, 403, 404, 409, 422))
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+IfMatch = Annotated[str | None, Header(description="The ETag of what is replaced.")]
+IfNoneMatch = Annotated[str | None, Header(description="The ETag of what the client has.")]
 
 
 class RunPage(BaseModel):
@@ -35,16 +44,17 @@ class Kept(BaseModel):
 
 
 @router.put("/{run_id}")
-def put_run(run_id: RunId, body: Body, store: Store, _: Writer) -> Kept:
+def put_run(run_id: RunId, body: Body, store: Store, caller: Writer) -> Kept:
     """Keep a run; any number of times.
 
     The body is the manifest, as `manifest.json` in a run directory. A run that still goes on has no
     digest and may be put again as it grows; one that is sealed never changes.
     """
-    manifest = _manifest(body)
+    manifest = _parsed(Manifest, body, "manifest")
     if manifest.id != run_id:
         detail = f"the address names {run_id}, the manifest {manifest.id}"
         raise Problem(422, "id-mismatch", detail)
+    caller.check_project(manifest.project)
     store.put_run(manifest)
     return Kept(id=manifest.id, digest=manifest.digest)
 
@@ -52,30 +62,136 @@ def put_run(run_id: RunId, body: Body, store: Store, _: Writer) -> Kept:
 @router.get("")
 def list_runs(
     store: Store,
-    _: Reader,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    caller: Reader,
+    *,
+    filter_: FilterText = None,
+    project: Project = None,
+    limit: Limit = 50,
+    cursor: Annotated[str | None, Query(max_length=36, description="Of the page before.")] = None,
 ) -> RunPage:
-    """List runs, the newest first."""
-    found = store.list_runs(limit=limit + 1, before=cursor)
+    """Search runs, the newest first."""
+    found = store.list_runs(
+        limit=limit + 1,
+        before=_after(cursor),
+        project=caller.project or project,
+        wanted=wanted_by(filter_),
+    )
     is_more = len(found) > limit
     return RunPage(runs=found[:limit], next_cursor=found[limit - 1].id if is_more else None)
 
 
-@router.get("/{run_id}", response_class=Response)
-def get_run(run_id: RunId, store: Store, _: Reader) -> Response:
+@router.get("/{run_id}", response_model=Manifest)
+def get_run(
+    run_id: RunId, store: Store, caller: Reader, if_none_match: IfNoneMatch = None
+) -> Response:
     """The whole manifest of one run."""
-    manifest = store.get_run(run_id)
+    manifest = visible(store, caller, run_id)
+    etag = f'"{manifest.digest}"' if manifest.digest else None
+    if etag is not None and if_none_match == etag:
+        return Response(status_code=304, headers={"ETag": etag})
     document = manifest.model_dump_json(by_alias=True, exclude_unset=True)
-    return Response(document, media_type="application/json")
+    headers = {"ETag": etag} if etag is not None else {"Cache-Control": "no-store"}
+    return Response(document, media_type="application/json", headers=headers)
 
 
-def _manifest(body: bytes) -> Manifest:
+@router.get("/{run_id}/sections/{name}")
+def get_section(run_id: RunId, name: str, store: Store, caller: Reader) -> dict[str, Any]:
+    """One section of a run; an empty one where nothing was captured."""
+    return visible(store, caller, run_id).sections.get(name, {})
+
+
+@router.get("/{run_id}/replays")
+def list_replays(run_id: RunId, store: Store, caller: Reader) -> list[RunSummary]:
+    """The replays of a run, the newest first, each with its verdict."""
+    visible(store, caller, run_id)
+    return store.list_replays(run_id)
+
+
+@router.get("/{run_id}/verdict")
+def get_verdict(run_id: RunId, store: Store, caller: Reader) -> Verdict:
+    """What a replay showed."""
+    visible(store, caller, run_id)
+    verdict = store.get_verdict(run_id)
+    if verdict is None:
+        detail = f"run {run_id} is no replay, or its comparison has not ended"
+        raise Problem(404, "verdict-not-found", detail)
+    return verdict
+
+
+@router.put("/{run_id}/verdict", status_code=204)
+def put_verdict(run_id: RunId, body: Body, store: Store, caller: Writer) -> None:
+    """Keep what a replay showed, in the place of what was said before."""
+    verdict = _parsed(Verdict, body, "verdict")
+    store.put_run(visible(store, caller, run_id), verdict)
+
+
+@router.get("/{run_id}/annotations")
+def get_annotations(run_id: RunId, store: Store, caller: Reader, response: Response) -> Annotations:
+    """Tags and note of a run; its ETag is wanted by whoever changes them."""
+    visible(store, caller, run_id)
+    said = store.get_annotations(run_id)
+    response.headers["ETag"] = _etag(said)
+    return said
+
+
+@router.put("/{run_id}/annotations", responses=documented(412, 428))
+def put_annotations(
+    run_id: RunId,
+    body: Body,
+    *,
+    store: Store,
+    caller: Writer,
+    response: Response,
+    if_match: IfMatch = None,
+) -> Annotations:
+    """Replace tags and note, if they are still what the client has seen."""
+    visible(store, caller, run_id)
+    if if_match is None:
+        detail = "send If-Match with the ETag of the annotations that you have read"
+        raise Problem(428, "if-match-missing", detail)
+    version = if_match.strip('"')
+    if not version.isascii() or not version.isdigit() or len(version) > 9:
+        raise Problem(412, "annotations-changed", f"no annotations ever had the ETag {if_match}")
+    said = _parsed(Annotations, body, "annotations")
+    kept = store.put_annotations(
+        run_id, said.model_copy(update={"version": int(version)}), by=caller.name
+    )
+    response.headers["ETag"] = _etag(kept)
+    return kept
+
+
+@router.delete("/{run_id}", status_code=204)
+def delete_run(run_id: RunId, store: Store, caller: Admin) -> None:
+    """Forget a run; what only it referred to is collected later."""
+    visible(store, caller, run_id)
+    store.delete_run(run_id)
+
+
+def visible(store: SqlStore, caller: Caller, run_id: str) -> Manifest:
+    """A run, if the caller may know of it.
+
+    Raises:
+        RunNotFound: There is none, or it is in a project that is not the caller's.
+    """
+    manifest = store.get_run(run_id)
+    if caller.project is not None and manifest.project != caller.project:
+        raise RunNotFound(run_id, store.location)
+    return manifest
+
+
+def _parsed(model: type[_Model], body: bytes, what: str) -> _Model:
     try:
-        return Manifest.model_validate_json(body)
+        return model.model_validate_json(body)
     except ValidationError as error:
-        faults = [
-            {"place": ".".join(map(str, each["loc"])), "expected": each["msg"]}
-            for each in error.errors(include_url=False, include_input=False)[:20]
-        ]
-        raise Problem(422, "manifest-invalid", "the body is no manifest", faults=faults) from None
+        detail = f"the body is no {what}"
+        raise Problem(422, f"{what}-invalid", detail, faults=faults_of(error)) from None
+
+
+def _after(cursor: str | None) -> str | None:
+    if cursor is not None and not RUN_ID.fullmatch(cursor):
+        raise Problem(422, "cursor-invalid", "give `next_cursor` of the page before, as it is")
+    return cursor
+
+
+def _etag(said: Annotations) -> str:
+    return f'"{said.version}"'
