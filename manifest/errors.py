@@ -11,7 +11,8 @@ ManifestError
 ├── NotRecordable            the command cannot be started or watched
 ├── StoreUnusable            the store cannot be opened, read or written
 ├── FilterInvalid            a filter that cannot be read
-└── AnnotationsChanged       someone else changed them first
+├── AnnotationsChanged       someone else changed them first
+└── TokenNotFound            no token has this id
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ __all__ = [
     "RunNotFound",
     "StateNotRestorable",
     "StoreUnusable",
+    "TokenNotFound",
 ]
 
 
@@ -133,4 +135,15 @@ class AnnotationsChanged(ManifestError):
         super().__init__(
             f"tags and note of run {run_id} were changed in the meantime: expected version "
             f"{expected}, found {found}. Read them again and repeat the change."
+        )
+
+
+class TokenNotFound(ManifestError):
+    """No token has this id."""
+
+    def __init__(self, token_id: str) -> None:
+        self.token_id = token_id
+        super().__init__(
+            f"there is no token '{token_id}', or it was revoked before. `manifest token ls` lists "
+            "those that there are."
         )

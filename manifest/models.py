@@ -202,3 +202,32 @@ class Annotations(_Model):
     note: Annotated[str, Field(max_length=20_000)] = ""
     updated_at: str | None = None
     updated_by: str | None = None
+
+
+Scope = Literal["read", "write", "admin"]
+
+
+class Token(_Model):
+    """What is known of a token; never the token itself."""
+
+    id: RunId
+    name: str = Field(min_length=1, max_length=200, description="Whose it is, or what it is for.")
+    scopes: tuple[Scope, ...] = Field(min_length=1)
+    project: str | None = Field(
+        default=None, description="The one project that it is good for; null for all."
+    )
+    created_at: str
+    expires_at: str | None = None
+    revoked_at: str | None = None
+    last_used_at: str | None = Field(default=None, description="To the minute.")
+
+
+class AuditEntry(_Model):
+    """One change, and who made it."""
+
+    id: RunId
+    at: str
+    caller: str
+    token_id: RunId | None = None
+    action: str
+    subject: str

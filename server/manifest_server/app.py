@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import anyio.to_thread
 from fastapi import APIRouter, FastAPI
 
-from manifest_server.api import catalog, comparisons, health, runs
+from manifest_server.api import catalog, comparisons, health, runs, tokens
 from manifest_server.problems import add_problems
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
@@ -41,7 +41,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     add_problems(app)
     app.include_router(health.router)
     api = APIRouter(prefix="/api/v1")
-    for module in (runs, comparisons, catalog):
+    for module in (runs, comparisons, catalog, tokens):
         api.include_router(module.router)
     app.include_router(api)
     return app

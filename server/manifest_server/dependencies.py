@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Final, get_args
 
 from fastapi import Depends, Request
 
+from manifest.models import Scope, Token
 from manifest_server.problems import Problem
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
 
-Scope = Literal["read", "write", "admin"]
+_LONGEST_TOKEN: Final = 200
+_ASK_FOR_TOKEN: Final = {"WWW-Authenticate": "Bearer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,25 @@ class Caller:
     scopes: frozenset[Scope]
     project: str | None = None
     """The one project whose runs they see; None for all."""
+    token_id: str | None = None
+
+    @classmethod
+    def of(cls, token: Token) -> Caller:
+        """Whoever shows a token."""
+        return cls(token.name, frozenset(token.scopes), token.project, token.id)
+
+    def check_scope(self, scope: Scope) -> None:
+        """Refuse what the caller may not do; who may write may read, too."""
+        if scope not in self.scopes and not (scope == "read" and "write" in self.scopes):
+            held = ", ".join(sorted(self.scopes))
+            detail = f"this takes a token with the scope '{scope}'; yours has: {held}"
+            raise Problem(403, "scope-lacking", detail)
+
+    def audit(self, store: SqlStore, action: str, subject: str) -> None:
+        """Write down that the caller has changed something."""
+        store.put_audit_entry(
+            caller=self.name, token_id=self.token_id, action=action, subject=subject
+        )
 
     def check_project(self, project: str) -> None:
         """Refuse what is written into a project that is not the caller's."""
@@ -31,7 +52,7 @@ class Caller:
             raise Problem(403, "project-refused", detail)
 
 
-OWNER = Caller("owner", frozenset(("read", "write", "admin")))
+OWNER: Final = Caller("owner", frozenset(get_args(Scope)))
 """The user of this machine, where no token is asked for."""
 
 
@@ -56,18 +77,24 @@ def caller_with(scope: Scope) -> Callable[[Request], Caller]:
     """Ask for a caller that has a scope."""
 
     def caller_of(request: Request) -> Caller:
-        if settings_of(request).auth == "tokens":
-            raise Problem(
-                401,
-                "token-missing",
-                "send a token: `Authorization: Bearer …`",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-        if scope not in OWNER.scopes:
-            raise Problem(403, "scope-lacking", f"this token may not {scope}")
-        return OWNER
+        caller = OWNER if settings_of(request).auth == "none" else _of_token(request)
+        caller.check_scope(scope)
+        return caller
 
     return caller_of
+
+
+def _of_token(request: Request) -> Caller:
+    kind, _, secret = request.headers.get("authorization", "").partition(" ")
+    if not secret:
+        detail = "send a token, as in `Authorization: Bearer mft_…`"
+        raise Problem(401, "token-missing", detail, headers=_ASK_FOR_TOKEN)
+    is_possible = kind.lower() == "bearer" and len(secret) <= _LONGEST_TOKEN
+    token = store_of(request).authenticate(secret.strip()) if is_possible else None
+    if token is None:
+        detail = "this token is unknown, has expired or was revoked; ask an administrator for one"
+        raise Problem(401, "token-invalid", detail, headers=_ASK_FOR_TOKEN)
+    return Caller.of(token)
 
 
 Settings = Annotated[ServerSettings, Depends(settings_of)]

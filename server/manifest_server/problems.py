@@ -32,6 +32,7 @@ STATUSES: Final[Mapping[type[errors.ManifestError], int]] = {
     errors.StoreUnusable: 503,
     errors.FilterInvalid: 422,
     errors.AnnotationsChanged: 412,
+    errors.TokenNotFound: 404,
 }
 """The status of each error of the core; a test walks the tree, so that none is forgotten."""
 

@@ -8,17 +8,27 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
 from sqlalchemy import URL, Connection, Engine
 
-from manifest.errors import ManifestError, RunNotFound, StoreUnusable
+from manifest.errors import ManifestError, RunNotFound, StoreUnusable, TokenNotFound
 from manifest.filtering import Field, Filter
-from manifest.models import Annotations, FacetValue, Manifest, RunSummary, Verdict
-from manifest_server import annotating, facets, retention
+from manifest.models import (
+    Annotations,
+    AuditEntry,
+    FacetValue,
+    Manifest,
+    RunSummary,
+    Scope,
+    Token,
+    Verdict,
+)
+from manifest_server import annotating, auditing, facets, retention, tokens
 from manifest_server import runs as queries
 from manifest_server.database import (
     BUSY_TIMEOUT_SECONDS,
@@ -264,6 +274,59 @@ class SqlStore:
                     retention.collect_terms(connection)
                     return collected
             collected += count
+
+    def create_token(
+        self,
+        *,
+        name: str,
+        scopes: Sequence[Scope],
+        project: str | None = None,
+        lifetime: timedelta | None = None,
+    ) -> tuple[Token, str]:
+        """Make a token; gives what is known of it, and the token itself, which is not kept."""
+        with transaction(self._engine, is_writing=True) as connection:
+            return tokens.create_token(
+                connection, name=name, scopes=scopes, project=project, lifetime=lifetime
+            )
+
+    def authenticate(self, secret: str) -> Token | None:
+        """The token that a caller shows, if it is valid now; its use is noted."""
+        with self._reading() as connection:
+            token = tokens.find_token(connection, secret)
+        if token is not None and not tokens.is_use_noted(token):
+            with transaction(self._engine, is_writing=True) as connection:
+                tokens.note_use(connection, token.id)
+        return token
+
+    def list_tokens(self) -> list[Token]:
+        """What is known of every token, the newest first."""
+        with self._reading() as connection:
+            return tokens.list_tokens(connection)
+
+    def revoke_token(self, token_id: str) -> None:
+        """Let a token be of no use any more.
+
+        Raises:
+            TokenNotFound: There is no such token, or it was revoked before.
+        """
+        if not _is_id(token_id):
+            raise TokenNotFound(token_id)
+        with transaction(self._engine, is_writing=True) as connection:
+            tokens.revoke_token(connection, token_id)
+
+    def put_audit_entry(
+        self, *, caller: str, token_id: str | None, action: str, subject: str
+    ) -> None:
+        """Write down that a caller did something."""
+        with transaction(self._engine, is_writing=True) as connection:
+            auditing.put_entry(
+                connection, caller=caller, token_id=token_id, action=action, subject=subject
+            )
+
+    def list_audit_entries(self, *, limit: int = 50, before: str | None = None) -> list[AuditEntry]:
+        """The newest changes first."""
+        with self._reading() as connection:
+            return auditing.list_entries(connection, limit=limit, before=before)
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

@@ -25,7 +25,7 @@ from sqlalchemy.types import TypeEngine
 
 from manifest.summaries import LABEL_LENGTHS, label
 
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 """The schema these tables are; the newest migration brings a database to it."""
 
 VERSION_TABLE: Final = "manifest_revision"
@@ -263,3 +263,31 @@ run_annotations = Table(
     Column("updated_by", Label(LABEL_LENGTHS["name"])),
 )
 """What people say of a run afterwards; the manifest itself never changes."""
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", RunKey, primary_key=True),
+    Column("name", Label(LABEL_LENGTHS["name"]), nullable=False),
+    Column("digest", DigestKey, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("project", Label(LABEL_LENGTHS["project"])),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment),
+    Column("revoked_at", Moment),
+    Column("last_used_at", Moment),
+)
+
+Index("ix_tokens_digest", tokens.c.digest, unique=True)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", RunKey, primary_key=True),
+    Column("at", Moment, nullable=False),
+    Column("caller", Label(LABEL_LENGTHS["name"]), nullable=False),
+    Column("token_id", RunKey),
+    Column("action", Text, nullable=False),
+    Column("subject", Label(LABEL_LENGTHS["name"]), nullable=False),
+)
+"""Who changed what: only ever added to."""

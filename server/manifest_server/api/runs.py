@@ -156,6 +156,7 @@ def put_annotations(
     kept = store.put_annotations(
         run_id, said.model_copy(update={"version": int(version)}), by=caller.name
     )
+    caller.audit(store, "annotate run", run_id)
     response.headers["ETag"] = _etag(kept)
     return kept
 
@@ -165,6 +166,7 @@ def delete_run(run_id: RunId, store: Store, caller: Admin) -> None:
     """Forget a run; what only it referred to is collected later."""
     visible(store, caller, run_id)
     store.delete_run(run_id)
+    caller.audit(store, "delete run", run_id)
 
 
 def visible(store: SqlStore, caller: Caller, run_id: str) -> Manifest:
