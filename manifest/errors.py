@@ -12,7 +12,15 @@ ManifestError
 ├── StoreUnusable            the store cannot be opened, read or written
 ├── FilterInvalid            a filter that cannot be read
 ├── AnnotationsChanged       someone else changed them first
-└── TokenNotFound            no token has this id
+├── TokenNotFound            no token has this id
+├── DigestWrong              a manifest that its own digest does not name
+├── BlobNotFound             no bytes are kept under this digest
+├── SectionsLacking          sections were left out that are not known
+├── SegmentsLacking          segments of a trail were left out that are not known
+├── TrailNotFound            this process of the run has no trail
+├── TrailInvalid             bytes that are no rows of a trail
+├── TrailDiffers             rows that are not those that are kept
+└── TrailGap                 rows that do not follow those that are kept
 """
 
 from __future__ import annotations
@@ -20,17 +28,25 @@ from __future__ import annotations
 __all__ = [
     "AmbiguousReference",
     "AnnotationsChanged",
+    "BlobNotFound",
     "DamagedRun",
     "DigestMismatch",
+    "DigestWrong",
     "FilterInvalid",
     "ManifestError",
     "NewerSchema",
     "NotRecordable",
     "NotReplayable",
     "RunNotFound",
+    "SectionsLacking",
+    "SegmentsLacking",
     "StateNotRestorable",
     "StoreUnusable",
     "TokenNotFound",
+    "TrailDiffers",
+    "TrailGap",
+    "TrailInvalid",
+    "TrailNotFound",
 ]
 
 
@@ -146,4 +162,77 @@ class TokenNotFound(ManifestError):
         super().__init__(
             f"there is no token '{token_id}', or it was revoked before. `manifest token ls` lists "
             "those that there are."
+        )
+
+
+class DigestWrong(ManifestError):
+    """A manifest that its own digest does not name."""
+
+    def __init__(self, run_id: str, expected: str, found: str) -> None:
+        self.expected = expected
+        self.found = found
+        super().__init__(
+            f"the manifest of run {run_id} has the digest {found}, not {expected} as it says: it "
+            "is not the one that was sealed. Send it as it is."
+        )
+
+
+class BlobNotFound(ManifestError):
+    """No bytes are kept under this digest."""
+
+    def __init__(self, digest: str) -> None:
+        self.digest = digest
+        super().__init__(f"there is no blob {digest} that you may read.")
+
+
+class SectionsLacking(ManifestError):
+    """Sections were left out that are not known."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        super().__init__(
+            f"sections were left out that are not known here: {', '.join(names)[:500]}. Send the "
+            "manifest again with them."
+        )
+
+
+class SegmentsLacking(ManifestError):
+    """Segments of a trail were left out that are not known."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self.keys = keys
+        super().__init__(
+            f"{len(keys)} segments were left out that are not known here. Send their rows."
+        )
+
+
+class TrailNotFound(ManifestError):
+    """This process of the run has no trail."""
+
+    def __init__(self, run_id: str, process: str) -> None:
+        super().__init__(f"no trail of a process '{process}' is kept for run {run_id}.")
+
+
+class TrailInvalid(ManifestError):
+    """Bytes that are no rows of a trail."""
+
+
+class TrailDiffers(ManifestError):
+    """Rows that are not those that are kept."""
+
+    def __init__(self, process: str, step: int) -> None:
+        super().__init__(
+            f"the trail of '{process}' is kept with other rows from step {step} on, and rows never "
+            "change. Is this another run under the same id?"
+        )
+
+
+class TrailGap(ManifestError):
+    """Rows that do not follow those that are kept."""
+
+    def __init__(self, process: str, start: int, kept: int) -> None:
+        self.kept = kept
+        super().__init__(
+            f"rows of '{process}' from step {start} do not follow those that are kept: send from "
+            f"step {kept} on."
         )

@@ -153,6 +153,16 @@ class TrailComparison(_Model):
     steps_after: int = 0
 
 
+class KeptTrail(_Model):
+    """What a service has of the trail of one process."""
+
+    process: str
+    steps: int = Field(ge=0)
+    files: dict[str, str] = Field(
+        default_factory=dict, description="What lies beside the rows, by suffix, as blobs."
+    )
+
+
 class Verdict(_Model):
     """What a replay showed."""
 

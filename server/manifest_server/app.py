@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 import anyio.to_thread
 from fastapi import APIRouter, FastAPI
 
-from manifest_server.api import catalog, comparisons, health, runs, tokens
+from manifest_server.api import blobs, catalog, comparisons, health, runs, tokens, trails
+from manifest_server.objects import open_objects
 from manifest_server.problems import add_problems
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
@@ -23,7 +24,10 @@ def create_app(settings: ServerSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with SqlStore.open(settings.database_url) as store:
+        objects = None
+        if settings.blob_url is not None:
+            objects = open_objects(settings.blob_url, endpoint=settings.blob_endpoint)
+        with SqlStore.open(settings.database_url, objects=objects) as store:
             app.state.store = store
             limiter = anyio.to_thread.current_default_thread_limiter()
             limiter.total_tokens = _THREADS[store.backend]
@@ -41,7 +45,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     add_problems(app)
     app.include_router(health.router)
     api = APIRouter(prefix="/api/v1")
-    for module in (runs, comparisons, catalog, tokens):
+    for module in (runs, trails, blobs, comparisons, catalog, tokens):
         api.include_router(module.router)
     app.include_router(api)
     return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from manifest.errors import StoreUnusable
+from manifest.errors import ManifestError, StoreUnusable
 from manifest_server.tables import VERSION_TABLE
 
 BUSY_TIMEOUT_SECONDS: Final = 30.0
@@ -76,6 +77,23 @@ def transaction(engine: Engine, *, is_writing: bool = False) -> Iterator[Connect
             yield connection
     except DBAPIError as error:
         raise unusable(engine.url, error) from error
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Read what a store wrote, all of it at one moment.
+
+    Raises:
+        StoreUnusable: The database cannot be read, or holds what no store wrote.
+    """
+    try:
+        with transaction(engine) as connection:
+            yield connection
+    except ManifestError:
+        raise
+    except (ValueError, TypeError, KeyError, zlib.error) as error:
+        # Only bytes that were not written by a store can bring us here.
+        raise damaged(engine.url, f"{type(error).__name__}: {error}") from error
 
 
 def schema_revision(connection: Connection) -> str | None:

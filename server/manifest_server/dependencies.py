@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import tempfile
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Annotated, Final, get_args
+from typing import Annotated, BinaryIO, Final, cast, get_args
 
 from fastapi import Depends, Request
 
@@ -14,6 +16,7 @@ from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
 
 _LONGEST_TOKEN: Final = 200
+_BYTES_IN_MEMORY: Final = 2**20
 _ASK_FOR_TOKEN: Final = {"WWW-Authenticate": "Bearer"}
 
 
@@ -73,6 +76,43 @@ async def body_of(request: Request) -> bytes:
     return await request.body()
 
 
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A body that may be large: on disk, and its digest made while it came."""
+
+    file: BinaryIO
+    digest: str
+    size: int
+
+
+async def received_blob(request: Request) -> AsyncIterator[Received]:
+    """A blob as it was sent; refused while it comes, if it is too large."""
+    limit = settings_of(request).most_blob_bytes
+    digest, size = hashlib.sha256(), 0
+    with tempfile.SpooledTemporaryFile(max_size=_BYTES_IN_MEMORY) as file:
+        async for chunk in _limited(request, limit):
+            digest.update(chunk)
+            size += len(chunk)
+            file.write(chunk)
+        file.seek(0)
+        yield Received(cast("BinaryIO", file), f"sha256:{digest.hexdigest()}", size)
+
+
+async def rows_of(request: Request) -> bytes:
+    """Rows of a trail as they were sent; refused while they come, if they are too many."""
+    limit = settings_of(request).most_row_bytes
+    return b"".join([chunk async for chunk in _limited(request, limit)])
+
+
+async def _limited(request: Request, limit: int) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise Problem(413, "content-too-large", f"expected at most {limit} bytes")
+        yield chunk
+
+
 def caller_with(scope: Scope) -> Callable[[Request], Caller]:
     """Ask for a caller that has a scope."""
 
@@ -100,6 +140,8 @@ def _of_token(request: Request) -> Caller:
 Settings = Annotated[ServerSettings, Depends(settings_of)]
 Store = Annotated[SqlStore, Depends(store_of)]
 Body = Annotated[bytes, Depends(body_of)]
+ReceivedBlob = Annotated[Received, Depends(received_blob)]
+Rows = Annotated[bytes, Depends(rows_of)]
 Reader = Annotated[Caller, Depends(caller_with("read"))]
 Writer = Annotated[Caller, Depends(caller_with("write"))]
 Admin = Annotated[Caller, Depends(caller_with("admin"))]

@@ -6,13 +6,14 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
-from manifest.canonical import canonical_bytes, checked_digest, digest_value
-from manifest.errors import DamagedRun, DigestMismatch
+from manifest.blobs import blobs_in
+from manifest.canonical import Digest, canonical_bytes, checked_digest, digest_bytes, digest_value
+from manifest.errors import DamagedRun, DigestMismatch, DigestWrong
 from manifest.models import Manifest, Section, Verdict
 from manifest.summaries import summarize
 from manifest_server.tables import SHARED
@@ -53,6 +54,8 @@ class PackedRun:
     """From processes other than the first to sections."""
     terms: list[Term] = field(default_factory=list)
     """The run's own; those of its sections are made when a section is new."""
+    blobs: set[Digest] = field(default_factory=set)
+    """What the run refers to in that which is its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ def pack_runs(manifests: Iterable[Manifest]) -> list[PackedRun]:
     Raises:
         DamagedRun: A manifest has no canonical form, or its id or digest is none.
         DigestMismatch: A section is not what its digest says.
+        DigestWrong: The manifest is not.
     """
     return [_pack_run(manifest) for manifest in manifests]
 
@@ -106,6 +110,11 @@ def unpack_run(document: bytes, digest: str, sections: Iterable[KeptSection]) ->
 def section_key(body: bytes) -> str:
     """Name what is kept of a section by the first half of its SHA-256, in hexadecimal digits."""
     return hashlib.sha256(body).hexdigest()[:32]
+
+
+def section_key_of(digest: str) -> str:
+    """The key of a section that is kept as it is, with nothing taken off."""
+    return checked_digest(digest).removeprefix("sha256:")[:32]
 
 
 def pack_verdict(verdict: Verdict) -> bytes:
@@ -147,15 +156,18 @@ def _pack_run(manifest: Manifest) -> PackedRun:
         document = manifest.model_dump(
             mode="json", by_alias=True, exclude_unset=True, exclude=_HEAVY
         )
+        bodies = {name: canonical_bytes(values) for name, values in manifest.sections.items()}
+        digests = _checked_digests(manifest, bodies) if manifest.digests else {}
+        if manifest.digest:
+            _check_digest(manifest, document, bodies)
         peeled: _Peeled = {}
-        document["sections"] = _put_sections(None, manifest.sections, packed, peeled)
+        document["sections"] = _put_sections(None, manifest.sections, packed, peeled, bodies)
         for name, process in manifest.processes.items():
             if "sections" in process.model_fields_set:
                 holder = document["processes"][name]
-                holder["sections"] = _put_sections(name, process.sections, packed, peeled)
+                holder["sections"] = _put_sections(name, process.sections, packed, peeled, {})
         if peeled:
             document[_PEELED] = peeled
-        digests = _checked_digests(manifest) if manifest.digests else {}
         if manifest.digest and digests and manifest.digests == digests:
             del document["digests"]
             document[_DIGESTS_LEFT_OUT] = True
@@ -186,18 +198,42 @@ def _listed(manifest: Manifest) -> dict[str, object]:
     }
 
 
-def _checked_digests(manifest: Manifest) -> dict[str, str]:
+def _checked_digests(manifest: Manifest, bodies: Mapping[str, bytes]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for name, section in manifest.sections.items():
-        found[name] = digest_value(section)
+    for name, body in bodies.items():
+        found[name] = digest_bytes(body)
         expected = manifest.digests.get(name, found[name])
         if expected != found[name]:
             raise DigestMismatch(expected, found[name], f"section '{name}' of run {manifest.id}")
     return found
 
 
+def _check_digest(
+    manifest: Manifest, document: Mapping[str, Any], bodies: Mapping[str, bytes]
+) -> None:
+    # Put together from what was encoded already: encoding everything again would cost as much as
+    # all the rest.
+    parts = {key: canonical_bytes(value) for key, value in document.items()}
+    parts["sections"] = _canonical_map(bodies)
+    if any("sections" in process.model_fields_set for process in manifest.processes.values()):
+        whole = manifest.model_dump(mode="json", exclude_unset=True, include={"processes"})
+        parts["processes"] = canonical_bytes(whole["processes"])
+    found = digest_bytes(_canonical_map(parts))
+    if found != manifest.digest:
+        raise DigestWrong(manifest.id, manifest.digest, found)
+
+
+def _canonical_map(values: Mapping[str, bytes]) -> bytes:
+    members = (canonical_bytes(key) + b":" + values[key] for key in sorted(values))
+    return b"{" + b",".join(members) + b"}"
+
+
 def _put_sections(
-    process: str | None, sections: dict[str, Section], packed: PackedRun, peeled: _Peeled
+    process: str | None,
+    sections: dict[str, Section],
+    packed: PackedRun,
+    peeled: _Peeled,
+    bodies: Mapping[str, bytes],
 ) -> dict[str, Section]:
     """Share what can be shared; gives what stays in the document."""
     # A run that goes on is kept whole: every look at it would leave sections behind that nobody
@@ -211,18 +247,22 @@ def _put_sections(
         # PostgreSQL cannot key by just any text; a section of such a name stays in the document.
         if name not in SHARED or (process is not None and not _NAME.fullmatch(process)):
             staying[name] = section
+            packed.blobs.update(blobs_in(section))
             continue
         rest, own = _peel(name, section)
         if own:
             peeled.setdefault(process or "", {})[name] = own
-        _put_section(process or "", name, rest, packed)
+            packed.blobs.update(blobs_in(own))
+        body = None if own else bodies.get(name)
+        _put_section(
+            process or "", SharedSection(name, rest, body or canonical_bytes(rest)), packed
+        )
     return staying
 
 
-def _put_section(process: str, name: str, values: Section, packed: PackedRun) -> None:
-    body = canonical_bytes(values)
-    key = section_key(body)
-    packed.sections[key] = SharedSection(name, values, body)
+def _put_section(process: str, section: SharedSection, packed: PackedRun) -> None:
+    key, name = section_key(section.body), section.name
+    packed.sections[key] = section
     if process:
         packed.references.append(
             {"run_id": packed.row["id"], "process": process, "name": name, "key": key}

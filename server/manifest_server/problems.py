@@ -33,6 +33,14 @@ STATUSES: Final[Mapping[type[errors.ManifestError], int]] = {
     errors.FilterInvalid: 422,
     errors.AnnotationsChanged: 412,
     errors.TokenNotFound: 404,
+    errors.DigestWrong: 422,
+    errors.BlobNotFound: 404,
+    errors.SectionsLacking: 409,
+    errors.SegmentsLacking: 409,
+    errors.TrailNotFound: 404,
+    errors.TrailInvalid: 422,
+    errors.TrailDiffers: 409,
+    errors.TrailGap: 409,
 }
 """The status of each error of the core; a test walks the tree, so that none is forgotten."""
 
@@ -164,9 +172,16 @@ async def _of_problem(_: Request, error: Exception) -> JSONResponse:
 async def _of_core(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.ManifestError)  # noqa: S101 -- as it was added
     status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
-    faults = []
-    if isinstance(error, errors.FilterInvalid):
-        faults = [{"position": error.position, "expected": error.expected}]
+    faults: list[dict[str, Any]] = []
+    match error:
+        case errors.FilterInvalid():
+            faults = [{"position": error.position, "expected": error.expected}]
+        case errors.SectionsLacking():
+            faults = [{"section": name} for name in error.names]
+        case errors.SegmentsLacking():
+            faults = [{"segment": key} for key in error.keys]
+        case errors.TrailGap():
+            faults = [{"start": error.kept}]
     return answer(Problem(status, code_of(type(error)), str(error), faults=faults))
 
 

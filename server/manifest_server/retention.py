@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 
 from sqlalchemy import ColumnElement, Connection, delete, exists, not_, or_, select
 
+from manifest.blobs import blobs_in, blobs_of
 from manifest.filtering import TAGS
 from manifest_server.annotating import get_annotations
+from manifest_server.blobs import delete_blobs, lock_unused
+from manifest_server.objects import Objects
 from manifest_server.packing import expanded
+from manifest_server.rows import portions
 from manifest_server.runs import get_run
 from manifest_server.tables import (
     SHARED,
+    run_blobs,
     run_sections,
     run_terms,
     runs,
+    section_blobs,
     section_terms,
     sections,
+    segments,
     terms,
+    trail_segments,
 )
 from manifest_server.terms import OWN, terms_of
 
@@ -33,6 +42,9 @@ def delete_run(connection: Connection, run_id: str) -> None:
     """
     manifest = get_run(connection, run_id)
     own = {name: manifest.sections.get(name, {}) for name in OWN}
+    for digests in portions(sorted(blobs_of(manifest))):
+        own_blobs = delete(run_blobs).where(run_blobs.c.run_id == run_id)
+        connection.execute(own_blobs.where(run_blobs.c.digest.in_(digests)))
     own[TAGS] = dict(get_annotations(connection, run_id).tags)
     numbers = [term.id for name, values in own.items() for term in terms_of(name, values)]
     connection.execute(
@@ -67,6 +79,9 @@ def collect_sections(connection: Connection, *, limit: int = _PORTION) -> int:
                 section_terms.c.key == key, section_terms.c.term.in_(numbers)
             )
         )
+        for digests in portions(sorted(blobs_in(values))):
+            named = delete(section_blobs).where(section_blobs.c.key == key)
+            connection.execute(named.where(section_blobs.c.digest.in_(digests)))
     connection.execute(delete(sections).where(sections.c.key.in_([key for key, _ in found])))
     return len(found)
 
@@ -74,6 +89,27 @@ def collect_sections(connection: Connection, *, limit: int = _PORTION) -> int:
 def _is_unused() -> ColumnElement[bool]:
     used = [exists().where(runs.c[f"{name}_key"] == sections.c.key) for name in SHARED]
     return not_(or_(*used, exists().where(run_sections.c.key == sections.c.key)))
+
+
+def collect_segments(connection: Connection, *, limit: int = _PORTION) -> int:
+    """Delete some segments that no trail has; gives how many."""
+    is_unused = not_(exists().where(trail_segments.c.key == segments.c.key))
+    some = select(segments.c.key).where(is_unused).limit(limit)
+    locked = connection.scalars(some.with_for_update(skip_locked=True)).all()
+    deleted = connection.execute(delete(segments).where(segments.c.key.in_(locked), is_unused))
+    return deleted.rowcount
+
+
+def collect_blobs(
+    connection: Connection, objects: Objects | None, *, grace: timedelta, limit: int = _PORTION
+) -> int:
+    """Delete some blobs that nothing refers to for some time; gives how many."""
+    found = lock_unused(connection, grace=grace, limit=limit)
+    outside = [blob.digest for blob in found if blob.place != "database"]
+    if outside and objects is not None:
+        objects.delete(outside)
+    delete_blobs(connection, [blob.digest for blob in found])
+    return len(found)
 
 
 def collect_terms(connection: Connection) -> None:

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sqlalchemy import (
     Connection,
     Select,
-    Table,
     bindparam,
+    exists,
     select,
     update,
 )
 
+from manifest.blobs import blobs_in
+from manifest.canonical import digest_bytes
 from manifest.errors import DigestMismatch, RunNotFound
 from manifest.filtering import Filter
-from manifest.models import Manifest, RunSummary, Verdict
+from manifest.models import Manifest, RunSummary, Section, Verdict
+from manifest_server.blobs import refer_from_runs, refer_from_sections
 from manifest_server.database import location
 from manifest_server.packing import (
     KeptSection,
     PackedRun,
     SharedSection,
     compressed,
+    expanded,
     pack_verdict,
+    section_key_of,
     unpack_run,
     unpack_verdict,
 )
+from manifest_server.rows import insert, insert_missing, locked_keys, portions
 from manifest_server.searching import condition
 from manifest_server.tables import (
     SHARED,
@@ -41,10 +48,6 @@ from manifest_server.tables import (
 )
 from manifest_server.terms import Term, terms_of
 
-if TYPE_CHECKING:
-    from sqlalchemy.dialects import postgresql, sqlite
-
-_PORTION: Final = 1000  # parameters of one IN, well below every database's limit
 _HEX_DIGITS: Final = 32
 
 _KEYS = [runs.c[f"{name}_key"] for name in SHARED]
@@ -63,13 +66,15 @@ def put_runs(connection: Connection, packed: Sequence[PackedRun]) -> None:
     shared = {key: section for run in in_order for key, section in run.sections.items()}
     _put_sections(connection, shared)
     names = sorted({str(run.row["project"]) for run in in_order})
-    _insert_missing(connection, projects, [{"name": name} for name in names])
+    insert_missing(connection, projects, [{"name": name} for name in names])
     _insert_or_replace(connection, [run.row for run in in_order])
     _refuse_other_digests(connection, in_order)
-    _insert_missing(connection, run_sections, [row for run in in_order for row in run.references])
+    insert_missing(connection, run_sections, [row for run in in_order for row in run.references])
     put_run_terms(
         connection, [(str(run.row["id"]), term) for run in in_order for term in run.terms]
     )
+    blobs = ((str(run.row["id"]), digest) for run in in_order for digest in run.blobs)
+    refer_from_runs(connection, blobs)
 
 
 def put_run_terms(connection: Connection, pairs: Sequence[tuple[str, Term]]) -> None:
@@ -77,7 +82,7 @@ def put_run_terms(connection: Connection, pairs: Sequence[tuple[str, Term]]) -> 
     _put_terms(connection, {term.id: term for _, term in pairs})
     numbers = sorted((term.id, run_id) for run_id, term in pairs)
     rows = [{"term": number, "run_id": run_id} for number, run_id in numbers]
-    _insert_missing(connection, run_terms, rows)
+    insert_missing(connection, run_terms, rows)
 
 
 def check_run(connection: Connection, run_id: str) -> None:
@@ -91,29 +96,22 @@ def check_run(connection: Connection, run_id: str) -> None:
 
 
 def _put_sections(connection: Connection, shared: Mapping[str, SharedSection]) -> None:
-    new = sorted(shared.keys() - _kept_sections(connection, shared))
+    new = sorted(shared.keys() - locked_keys(connection, sections.c.key, shared))
     if not new:
         return
     rows = [{"key": key, "body": compressed(shared[key].body)} for key in new]
-    _insert_missing(connection, sections, rows)
+    insert_missing(connection, sections, rows)
     terms_by_key = {key: list(terms_of(shared[key].name, shared[key].values)) for key in new}
     _put_terms(connection, {term.id: term for found in terms_by_key.values() for term in found})
     pairs = sorted((term.id, key) for key, found in terms_by_key.items() for term in found)
-    _insert_missing(connection, section_terms, [{"term": term, "key": key} for term, key in pairs])
-
-
-def _kept_sections(connection: Connection, shared: Mapping[str, SharedSection]) -> set[str]:
-    kept: set[str] = set()
-    for portion in _portions(sorted(shared)):
-        # Locked, so that whoever collects sections leaves them alone until their run is there.
-        found = select(sections.c.key).where(sections.c.key.in_(portion)).order_by(sections.c.key)
-        kept.update(connection.scalars(found.with_for_update(read=True, key_share=True)))
-    return kept
+    insert_missing(connection, section_terms, [{"term": term, "key": key} for term, key in pairs])
+    blobs = ((key, digest) for key in new for digest in blobs_in(shared[key].values))
+    refer_from_sections(connection, blobs)
 
 
 def _put_terms(connection: Connection, found: Mapping[int, Term]) -> None:
     rows = [asdict(found[number]) for number in sorted(found)]
-    _insert_missing(connection, terms, rows)
+    insert_missing(connection, terms, rows)
 
 
 def put_verdicts(connection: Connection, verdicts: Iterable[tuple[str, Verdict]]) -> None:
@@ -149,6 +147,47 @@ def get_run(connection: Connection, run_id: str) -> Manifest:
     )
     kept += [KeptSection(*section) for section in others]
     return unpack_run(row.document, row.digest, kept)
+
+
+def get_sections(
+    connection: Connection, wanted: Mapping[str, str], *, project: str | None = None
+) -> dict[str, Section]:
+    """Those sections that are kept exactly as their digests say.
+
+    What varies from run to run was taken off others, so they are never found.
+
+    Args:
+        connection: In a transaction.
+        wanted: The digest of each, by name.
+        project: Only what a run of this project refers to.
+    """
+    keys = {section_key_of(digest) for name, digest in wanted.items() if name in SHARED}
+    rows = connection.execute(
+        select(sections.c.key, sections.c.body).where(sections.c.key.in_(keys))
+    )
+    found: dict[str, Section] = {}
+    for key, body in rows:
+        whole = expanded(body)
+        for name, digest in wanted.items():
+            if (
+                name in SHARED
+                and digest_bytes(whole) == digest
+                and (project is None or _is_in_project(connection, name, key, project))
+            ):
+                found[name] = json.loads(whole)
+    return found
+
+
+def project_of(connection: Connection, run_id: str) -> str:
+    """The project that a run is in.
+
+    Raises:
+        RunNotFound: No run has this id.
+    """
+    project: str | None = connection.scalar(select(runs.c.project).where(runs.c.id == run_id))
+    if project is None:
+        raise RunNotFound(run_id, location(connection.engine.url))
+    return project
 
 
 def get_verdict(connection: Connection, run_id: str) -> Verdict | None:
@@ -193,10 +232,15 @@ def list_replays(connection: Connection, run_id: str) -> list[RunSummary]:
 def digests(connection: Connection, run_ids: Iterable[str]) -> dict[str, str]:
     """The digest kept for each of these runs that is known."""
     found: dict[str, str] = {}
-    for portion in _portions(list(run_ids)):
+    for portion in portions(list(run_ids)):
         rows = connection.execute(select(runs.c.id, runs.c.digest).where(runs.c.id.in_(portion)))
         found.update((row.id, row.digest) for row in rows)
     return found
+
+
+def _is_in_project(connection: Connection, name: str, key: str, project: str) -> bool:
+    is_referred_to = exists().where(runs.c[f"{name}_key"] == key, runs.c.project == project)
+    return bool(connection.scalar(select(is_referred_to)))
 
 
 def _newest(connection: Connection, statement: Select[Any], limit: int | None) -> list[RunSummary]:
@@ -204,26 +248,8 @@ def _newest(connection: Connection, statement: Select[Any], limit: int | None) -
     return [RunSummary.model_validate(row) for row in rows.mappings()]
 
 
-def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    # Each is large to import, and a process works with one of them.
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as insert_in_postgresql
-
-        return insert_in_postgresql(table)
-    from sqlalchemy.dialects.sqlite import insert as insert_in_sqlite
-
-    return insert_in_sqlite(table)
-
-
-def _insert_missing(
-    connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]
-) -> None:
-    if rows:
-        connection.execute(_insert(connection, table).on_conflict_do_nothing(), rows)
-
-
 def _insert_or_replace(connection: Connection, rows: Sequence[dict[str, object]]) -> None:
-    statement = _insert(connection, runs)
+    statement = insert(connection, runs)
     replaced = {
         column.name: statement.excluded[column.name]
         for column in runs.c
@@ -244,8 +270,3 @@ def _refuse_other_digests(connection: Connection, packed: Sequence[PackedRun]) -
         if digest and digest != kept[run_id]:
             where = f"run {run_id}, sealed already in {location(connection.engine.url)}"
             raise DigestMismatch(kept[run_id], digest, where)
-
-
-def _portions(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(items), _PORTION):
-        yield items[start : start + _PORTION]

@@ -26,6 +26,14 @@ class ServerSettings(BaseSettings):
         default="sqlite:///manifest.db",
         description="Where runs are kept: sqlite:///path or postgresql://user@host/name.",
     )
+    blob_url: str | None = Field(
+        default=None,
+        description="Where blobs are kept: s3://bucket/prefix or file:///folder; in the database "
+        "by default. Credentials for S3 come from the variables that AWS uses.",
+    )
+    blob_endpoint: str | None = Field(
+        default=None, description="The address of an S3 server other than Amazon's."
+    )
     host: str = Field(default="127.0.0.1", description="The address to listen at.")
     port: int = Field(default=8765, ge=0, le=65535, description="The port; 0 takes a free one.")
     auth: Literal["tokens", "none"] = Field(
@@ -41,6 +49,9 @@ class ServerSettings(BaseSettings):
     )
     most_blob_bytes: int = Field(
         default=256 * _MEGABYTE, gt=0, description="The largest blob, uncompressed."
+    )
+    most_row_bytes: int = Field(
+        default=16 * _MEGABYTE, gt=0, description="The most rows of a trail in one request."
     )
     base: Path | None = Field(
         default=None, description="A `.manifest` folder whose runs are taken in at the start."

@@ -7,16 +7,15 @@ It is an index of run directories and can be built again from them. Its schema i
 from __future__ import annotations
 
 import re
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
 from sqlalchemy import URL, Connection, Engine
 
-from manifest.errors import ManifestError, RunNotFound, StoreUnusable, TokenNotFound
+from manifest.errors import RunNotFound, StoreUnusable, TokenNotFound
 from manifest.filtering import Field, Filter
 from manifest.models import (
     Annotations,
@@ -25,21 +24,26 @@ from manifest.models import (
     Manifest,
     RunSummary,
     Scope,
+    Section,
     Token,
     Verdict,
 )
 from manifest_server import annotating, auditing, facets, retention, tokens
 from manifest_server import runs as queries
+from manifest_server.blobs import GRACE, mark_unused
+from manifest_server.blobstore import Blobs
 from manifest_server.database import (
     BUSY_TIMEOUT_SECONDS,
-    damaged,
     location,
     open_engine,
+    reading,
     schema_revision,
     transaction,
 )
+from manifest_server.objects import Objects
 from manifest_server.packing import pack_runs
 from manifest_server.tables import REVISION
+from manifest_server.trailstore import Trails
 
 _ID_DIGITS = re.compile(r"[0-9a-f]{32}")
 _PREFIX_DIGITS = re.compile(r"[0-9a-f]{0,32}")
@@ -48,21 +52,33 @@ _PREFIX_DIGITS = re.compile(r"[0-9a-f]{0,32}")
 class SqlStore:
     """Keeps runs in a SQL database; implements `manifest.stores.Store`."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, objects: Objects | None = None) -> None:
         self._engine = engine
+        self._objects = objects
+        self.blobs = Blobs(engine, objects)
+        self.trails = Trails(engine, self.blobs)
 
     @classmethod
     def open(
-        cls, url: str | URL, *, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS
+        cls,
+        url: str | URL,
+        *,
+        busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
+        objects: Objects | None = None,
     ) -> SqlStore:
         """Open a database whose schema is the one of this version.
+
+        Args:
+            url: Its address.
+            busy_timeout_seconds: How long to wait for another process that writes.
+            objects: Where the bytes of blobs are kept; in the database by default.
 
         Raises:
             StoreUnusable: The database cannot be used, or its schema is another.
         """
         with ExitStack() as undo:
             store = undo.enter_context(
-                cls(open_engine(url, busy_timeout_seconds=busy_timeout_seconds))
+                cls(open_engine(url, busy_timeout_seconds=busy_timeout_seconds), objects)
             )
             if not store.is_current():
                 raise StoreUnusable(
@@ -121,6 +137,7 @@ class SqlStore:
             DamagedRun: The manifest has no canonical form.
             DigestMismatch: A sealed run with this id and another digest is already kept, or a
                 section is not what its digest says.
+            DigestWrong: The manifest is not what its own digest says.
         """
         self.put_runs([(manifest, verdict)])
 
@@ -154,6 +171,27 @@ class SqlStore:
         """
         with self._reading() as connection:
             return queries.get_run(connection, self._known_form(run_id))
+
+    def project_of(self, run_id: str) -> str:
+        """The project that a run is in.
+
+        Raises:
+            RunNotFound: No run has this id.
+        """
+        with self._reading() as connection:
+            return queries.project_of(connection, self._known_form(run_id))
+
+    def get_sections(
+        self, wanted: Mapping[str, str], *, project: str | None = None
+    ) -> dict[str, Section]:
+        """Those sections, by name, that are kept exactly as their digests say.
+
+        Args:
+            wanted: The digest of each, by name.
+            project: Only what a run of this project refers to.
+        """
+        with self._reading() as connection:
+            return queries.get_sections(connection, wanted, project=project)
 
     def get_verdict(self, run_id: str) -> Verdict | None:
         """The verdict of a replay, or None for any other run."""
@@ -264,15 +302,28 @@ class SqlStore:
         with transaction(self._engine, is_writing=True) as connection:
             retention.delete_run(connection, self._known_form(run_id))
 
-    def collect(self) -> int:
-        """Delete the sections that no run refers to any more; gives how many."""
+    def collect(self, *, grace: timedelta = GRACE) -> int:
+        """Delete what nothing refers to any more; gives how many things.
+
+        Args:
+            grace: How long blobs are kept all the same, as they come before their run.
+        """
+        collected = self._collect(retention.collect_sections)
+        collected += self._collect(retention.collect_segments)
+        with transaction(self._engine, is_writing=True) as connection:
+            retention.collect_terms(connection)
+            mark_unused(connection)
+        return collected + self._collect(
+            lambda connection: retention.collect_blobs(connection, self._objects, grace=grace)
+        )
+
+    def _collect(self, some: Callable[[Connection], int]) -> int:
         collected = 0
         while True:
             with transaction(self._engine, is_writing=True) as connection:
-                count = retention.collect_sections(connection)
-                if not count:
-                    retention.collect_terms(connection)
-                    return collected
+                count = some(connection)
+            if not count:
+                return collected
             collected += count
 
     def create_token(
@@ -328,16 +379,8 @@ class SqlStore:
         with self._reading() as connection:
             return auditing.list_entries(connection, limit=limit, before=before)
 
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        try:
-            with transaction(self._engine) as connection:
-                yield connection
-        except ManifestError:
-            raise
-        except (ValueError, TypeError, KeyError, zlib.error) as error:
-            # Only bytes that were not written by a store can bring us here.
-            raise damaged(self._engine.url, f"{type(error).__name__}: {error}") from error
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return reading(self._engine)
 
     def _known_form(self, run_id: str) -> str:
         if _is_id(run_id):

@@ -12,10 +12,12 @@ from sqlalchemy import (
     Dialect,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
     MetaData,
+    SmallInteger,
     Table,
     Text,
     TypeDecorator,
@@ -25,7 +27,7 @@ from sqlalchemy.types import TypeEngine
 
 from manifest.summaries import LABEL_LENGTHS, label
 
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 """The schema these tables are; the newest migration brings a database to it."""
 
 VERSION_TABLE: Final = "manifest_revision"
@@ -39,6 +41,7 @@ SHARED: Final = (
     "code",
     "loaders",
     "inputs",
+    "training",
 )
 """Sections that many runs have in common: kept once, and referred to from a column of the run."""
 
@@ -291,3 +294,97 @@ audit = Table(
     Column("subject", Label(LABEL_LENGTHS["name"]), nullable=False),
 )
 """Who changed what: only ever added to."""
+
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("digest", DigestKey, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    # NULL while its bytes are on their way.
+    Column("place", Text),
+    # NULL while something refers to it, as far as was looked.
+    Column("unused_since", Moment),
+)
+"""Bytes under their SHA-256; `place` is ``database`` (see `blob_pieces`) or ``objects``."""
+
+blob_pieces = Table(
+    "blob_pieces",
+    metadata,
+    Column("digest", DigestKey, ForeignKey("blobs.digest", ondelete="CASCADE"), primary_key=True),
+    Column("ordinal", Integer, primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),
+)
+"""The bytes of a blob, cut so that nobody needs to hold all of them."""
+
+section_blobs = Table(
+    "section_blobs",
+    metadata,
+    Column("digest", DigestKey, primary_key=True),
+    Column("key", SectionKey, primary_key=True),
+    sqlite_with_rowid=False,
+)
+"""Which shared sections refer to a blob."""
+
+run_blobs = Table(
+    "run_blobs",
+    metadata,
+    Column("digest", DigestKey, primary_key=True),
+    Column("run_id", RunKey, primary_key=True),
+    sqlite_with_rowid=False,
+)
+"""Which runs refer to a blob in what is their own."""
+
+segments = Table(
+    "segments",
+    metadata,
+    Column("key", SectionKey, primary_key=True),
+    # A bit for each stream that was observed somewhere in it.
+    Column("streams", SmallInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+"""Rows of trails in pieces of equal length, each kept once."""
+
+trails = Table(
+    "trails",
+    metadata,
+    Column("run_id", RunKey, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("process", Text, primary_key=True),
+    Column("header", LargeBinary, nullable=False),
+    Column("steps", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+
+def _of_a_trail() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(
+        ["run_id", "process"], ["trails.run_id", "trails.process"], ondelete="CASCADE"
+    )
+
+
+trail_segments = Table(
+    "trail_segments",
+    metadata,
+    Column("run_id", RunKey, primary_key=True),
+    Column("process", Text, primary_key=True),
+    Column("ordinal", Integer, primary_key=True, autoincrement=False),
+    Column("key", SectionKey, ForeignKey("segments.key"), nullable=False),
+    _of_a_trail(),
+    sqlite_with_rowid=False,
+)
+"""The rows of a trail: each segment but the last is whole."""
+
+Index("ix_trail_segments_key", trail_segments.c.key)
+
+trail_files = Table(
+    "trail_files",
+    metadata,
+    Column("run_id", RunKey, primary_key=True),
+    Column("process", Text, primary_key=True),
+    Column("suffix", Text, primary_key=True),
+    Column("digest", DigestKey, nullable=False),
+    _of_a_trail(),
+    sqlite_with_rowid=False,
+)
+"""What lies beside the rows of a trail, as blobs."""
+
+Index("ix_trail_files_digest", trail_files.c.digest)

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from manifest.diffing import Variation, diff, diff_many
-from manifest.models import Diff, Impact
+from manifest.models import Diff, Impact, TrailComparison
 from manifest_server.api.parameters import RUN_ID
-from manifest_server.api.runs import visible
+from manifest_server.api.runs import check_visible, visible
 from manifest_server.dependencies import Reader, Store
 from manifest_server.problems import documented
 
@@ -43,6 +43,22 @@ def get_diff(
         if (not impact or each.impact in impact) and (not section or each.section in section)
     )
     return found.model_copy(update={"differences": chosen})
+
+
+@router.get("/divergence")
+def get_divergence(
+    store: Store,
+    caller: Reader,
+    a: Annotated[str, Query(pattern=f"^{RUN_ID.pattern}$")],
+    b: Annotated[str, Query(pattern=f"^{RUN_ID.pattern}$")],
+) -> TrailComparison:
+    """The first step, stream and tensor on which the trails of two runs do not agree.
+
+    Where no stream was compared, nothing is known: that is not the same as equal.
+    """
+    for run_id in (a, b):
+        check_visible(store, caller, run_id)
+    return store.trails.compare(a, b)
 
 
 @router.post("/diff")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, Field, ValidationError
 
-from manifest.errors import RunNotFound
+from manifest.errors import RunNotFound, SectionsLacking
 from manifest.models import Annotations, Manifest, RunSummary, Verdict
 from manifest_server.api.parameters import (
+    DIGEST,
     RUN_ID,
     FilterText,
+    IfNoneMatch,
     Limit,
     Project,
     RunId,
@@ -26,7 +29,6 @@ router = APIRouter(prefix="/runs", tags=["runs"], responses=documented(401, 403,
 _Model = TypeVar("_Model", bound=BaseModel)
 
 IfMatch = Annotated[str | None, Header(description="The ETag of what is replaced.")]
-IfNoneMatch = Annotated[str | None, Header(description="The ETag of what the client has.")]
 
 
 class RunPage(BaseModel):
@@ -49,13 +51,15 @@ def put_run(run_id: RunId, body: Body, store: Store, caller: Writer) -> Kept:
 
     The body is the manifest, as `manifest.json` in a run directory. A run that still goes on has no
     digest and may be put again as it grows; one that is sealed never changes.
+
+    Of one that is sealed, sections that are kept already may be left out: `digests` names them.
     """
     manifest = _parsed(Manifest, body, "manifest")
     if manifest.id != run_id:
         detail = f"the address names {run_id}, the manifest {manifest.id}"
         raise Problem(422, "id-mismatch", detail)
     caller.check_project(manifest.project)
-    store.put_run(manifest)
+    store.put_run(_completed(manifest, store, caller))
     return Kept(id=manifest.id, digest=manifest.digest)
 
 
@@ -179,6 +183,31 @@ def visible(store: SqlStore, caller: Caller, run_id: str) -> Manifest:
     if caller.project is not None and manifest.project != caller.project:
         raise RunNotFound(run_id, store.location)
     return manifest
+
+
+def check_visible(store: SqlStore, caller: Caller, run_id: str) -> None:
+    """Make sure that the caller may know of a run, without reading it.
+
+    Raises:
+        RunNotFound: There is none, or it is in a project that is not the caller's.
+    """
+    project = store.project_of(run_id)
+    if caller.project is not None and project != caller.project:
+        raise RunNotFound(run_id, store.location)
+
+
+def _completed(manifest: Manifest, store: SqlStore, caller: Caller) -> Manifest:
+    """Put the sections back that were left out."""
+    left_out = manifest.digests.keys() - manifest.sections.keys()
+    if not (manifest.digest and left_out):
+        return manifest
+    wanted = {name: manifest.digests[name] for name in left_out}
+    if wrong := [name for name, digest in wanted.items() if not re.fullmatch(DIGEST, digest)]:
+        raise Problem(422, "manifest-invalid", f"{wrong[0][:80]!r} is named by what is no digest")
+    found = store.get_sections(wanted, project=caller.project)
+    if lacking := sorted(left_out - found.keys()):
+        raise SectionsLacking(lacking)
+    return manifest.model_copy(update={"sections": {**manifest.sections, **found}})
 
 
 def _parsed(model: type[_Model], body: bytes, what: str) -> _Model:
