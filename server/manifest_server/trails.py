@@ -121,7 +121,8 @@ def put_known_segments(
     sizes: dict[str, int] = {}
     for portion in portions(sorted(set(keys))):
         size = select(segments.c.key, func.length(segments.c.body))
-        sizes |= dict(connection.execute(size.where(segments.c.key.in_(portion))).tuples())
+        found = connection.execute(size.where(segments.c.key.in_(portion)))
+        sizes.update((key, length) for key, length in found)
     return _place(connection, run_id, process, keys, sizes, start=start)
 
 
@@ -240,7 +241,7 @@ def _without_known(
         _is_segment_of(run_id, process), trail_segments.c.ordinal >= min(new, default=0)
     )
     left = dict(new)
-    for ordinal, key in connection.execute(known).tuples():
+    for ordinal, key in connection.execute(known):
         if ordinal not in new:
             continue
         if key == new[ordinal] or not _is_longer(connection, process, ordinal, key, new[ordinal]):
@@ -253,8 +254,8 @@ def _is_longer(
 ) -> bool:
     keys = [kept_key, new_key]
     statement = select(segments.c.key, segments.c.body).where(segments.c.key.in_(keys))
-    bodies = dict(connection.execute(statement).tuples())
-    kept, new = bytes(bodies[kept_key]), bytes(bodies[new_key])
+    bodies = {key: bytes(body) for key, body in connection.execute(statement)}
+    kept, new = bodies[kept_key], bodies[new_key]
     if not (new.startswith(kept) or kept.startswith(new)):
         raise TrailDiffers(process, ordinal * SEGMENT_STEPS)
     return len(new) > len(kept)

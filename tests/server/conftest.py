@@ -6,21 +6,28 @@ import fcntl
 import json
 import os
 import secrets
+import socket
+import subprocess
+import sysconfig
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import obstore
 import psycopg
 import pytest
+from obstore.store import S3Store
 
 from manifest.canonical import Json, digest_value
 from manifest.identity import new_run_id
 from manifest.models import Manifest
 from manifest_migrations.upgrade import open_store
 from manifest_server.database import sqlite_url
+from manifest_server.objects import Objects, open_objects
 from manifest_server.sqlstore import SqlStore
 
 if TYPE_CHECKING:
@@ -98,6 +105,72 @@ def store(database_url: str) -> Iterator[SqlStore]:
         yield opened
 
 
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real server that speaks S3, on this machine alone; its account is in `s3_account`."""
+    folder = tmp_path_factory.mktemp("s3")
+    identity = {
+        "name": "tests",
+        "credentials": [{"accessKey": _S3_KEY, "secretKey": _S3_SECRET}],
+        "actions": ["Admin"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
+    command = [
+        str(Path(sysconfig.get_path("scripts"), "weed")),
+        "server",
+        "-s3",
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-master.volumeSizeLimitMB=32",
+        "-master.telemetry=false",
+        "-volume.max=0",
+        "-s3.iam=false",
+        f"-s3.config={folder / 's3.json'}",
+        *(f"-{part}.port={port}" for part, port in ports.items()),
+    ]
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, cwd=folder) as server,
+    ):
+        endpoint = f"http://127.0.0.1:{ports['s3']}"
+        _wait_for_s3(endpoint)
+        yield endpoint
+        # What it holds is thrown away, and it takes its time to end in order.
+        server.kill()
+
+
+@pytest.fixture
+def s3_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The account that the S3 server knows, where clients of AWS look for one."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", _S3_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", _S3_SECRET)
+
+
+@pytest.fixture(params=["database", "folder", "s3"])
+def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects | None:
+    """Where the bytes of blobs lie, each kind in turn; None is the database."""
+    if request.param == "database":
+        return None
+    if request.param == "folder":
+        return open_objects((tmp_path / "100% blobs").as_uri())
+    request.getfixturevalue("s3_account")
+    # Its own bucket, which the server makes at the first put.
+    return open_objects(
+        f"s3://test-{secrets.token_hex(8)}/some/prefix",
+        endpoint=request.getfixturevalue("s3_endpoint"),
+    )
+
+
+@pytest.fixture
+def blob_store(database_url: str, objects: Objects | None) -> Iterator[SqlStore]:
+    """An empty store on each kind of database, with blobs in each kind of place."""
+    open_store(database_url).close()
+    with SqlStore.open(database_url, objects=objects) as opened:
+        yield opened
+
+
 @pytest.fixture
 def make_manifest() -> MakeManifest:
     """A function that makes a manifest; see `_make_manifest`."""
@@ -143,6 +216,42 @@ _SECTIONS: dict[str, Json] = {
     "packages": {f"package-{number}": f"{number}.0" for number in range(60)},
     "environment": {},
 }
+
+
+_S3_KEY, _S3_SECRET = "key", "secret"
+_HIGHEST_PORT = 55_000  # each part of the S3 server takes the port 10,000 above, too
+
+
+def _wait_for_s3(endpoint: str) -> None:
+    soon = timedelta(milliseconds=100)
+    store = S3Store(
+        "probe",
+        config={
+            "endpoint": endpoint,
+            "access_key_id": _S3_KEY,
+            "secret_access_key": _S3_SECRET,
+            "virtual_hosted_style_request": False,
+        },
+        client_options={"allow_http": True},
+        retry_config={
+            "max_retries": 1000,
+            "retry_timeout": timedelta(minutes=2),
+            "backoff": {"init_backoff": soon, "max_backoff": soon, "base": 2},
+        },
+    )
+    obstore.put(store, "up", b"up")
+
+
+def _free_ports(count: int) -> list[int]:
+    found: list[int] = []
+    with ExitStack() as held:
+        while len(found) < count:
+            first, second = (held.enter_context(socket.socket()) for _ in range(2))
+            with suppress(OSError, OverflowError):
+                first.bind(("127.0.0.1", 20_000 + secrets.randbelow(_HIGHEST_PORT - 20_000)))
+                second.bind(("127.0.0.1", first.getsockname()[1] + 10_000))
+                found.append(first.getsockname()[1])
+    return found
 
 
 @contextmanager
