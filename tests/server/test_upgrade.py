@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
+from manifest.canonical import digest_bytes
 from manifest.errors import StoreUnusable
 from manifest.models import Manifest
 from manifest_migrations.upgrade import downgrade, migration_config, open_store, upgrade
@@ -71,6 +73,30 @@ def test_a_schema_goes_up_and_down_and_up_with_rows_in_it(
         store.put_run(manifest)
         assert store.list_runs()[0].id == manifest.id
     assert set(metadata.tables) <= tables(open_engine(database_url))
+
+
+def test_runs_survive_a_schema_without_blobs_and_refer_to_them_again_after(
+    database_url: str, make_manifest: MakeManifest
+) -> None:
+    contents = [b"a file", b"weights"]
+    file, weights = map(digest_bytes, contents)
+    manifest = make_manifest(
+        sections={
+            "training": {"precision": "bf16"},
+            "code": {"files": {"a.py": file}},
+            "config": {"start": weights},
+        }
+    )
+    with open_store(database_url) as store:
+        store.put_run(manifest)
+    downgrade(database_url, "0003")
+    assert "blobs" not in tables(open_engine(database_url))
+    with open_store(database_url) as store:
+        assert store.get_run(manifest.id) == manifest
+        for content in contents:
+            store.blobs.put(content)
+        store.collect(grace=timedelta(0))
+        assert store.blobs.lacking([file, weights]) == []
 
 
 def test_an_upgrade_of_what_is_up_to_date_changes_nothing(

