@@ -15,12 +15,13 @@ import json
 import os
 import random
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from sqlalchemy import Column, LargeBinary, MetaData, Table
 
 from manifest.identity import new_run_id
 from manifest.models import Manifest
@@ -35,6 +37,7 @@ from manifest.sealing import seal_document
 from manifest.trail import ALGORITHM, ROW_SIZE, STREAMS
 from manifest_migrations.upgrade import open_store
 from manifest_server.app import create_app
+from manifest_server.database import open_engine, transaction
 from manifest_server.dependencies import store_of
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
@@ -120,50 +123,98 @@ class Round:
 def trails(urls: Mapping[str, str], options: argparse.Namespace) -> None:
     """Put the rows of a trail, and the same ones again for another run; find a late difference."""
     content = os.urandom(SEGMENT_STEPS * ROW_SIZE * _SEGMENTS_A_REQUEST)
+    each = len(content) // ROW_SIZE * len(STREAMS) / 1e6
     print(f"rows of a trail, {_SEGMENTS_A_REQUEST} segments a request, {options.steps:,} steps")
     for name, url in urls.items():
-        with SqlStore.open(url) as store:
-            runs = [json.loads(body) for _, body in documents(2)]
-            store.put_runs((Manifest.model_validate(run), None) for run in runs)
-            for run, what in zip(runs, ("new", "known"), strict=True):
-                steps, taken = put_trail(store, run["id"], content, options.steps)
-                rate = steps * len(STREAMS) / taken / 1e6
-                print(f"  {name:<12} {what:<6} {rate:6.1f} M fingerprints/s   goal ≥ 5")
+        with SqlStore.open(url) as store, bare(url) as insert:
+            first, again, other = (new_run(store) for _ in range(3))
             last = bytearray(content[: SEGMENT_STEPS * ROW_SIZE])
             last[-1] ^= 1
-            other = json.loads(documents(1)[0][1])
-            store.put_run(Manifest.model_validate(other))
-            put_trail(store, other["id"], content, options.steps, last=bytes(last))
+            for what, run_id, end in (
+                ("new", first, b""),
+                ("known", again, b""),
+                ("known but one", other, bytes(last)),
+            ):
+                seconds, bare_seconds = put_trail(
+                    store, run_id, content, options.steps, last=end, insert=insert
+                )
+                print(
+                    f"  {name:<12} {what:<14} {each / statistics.median(seconds):5.1f}, at best "
+                    f"{each / min(seconds):5.1f} M fingerprints/s   goal ≥ 5   (rows into a bare "
+                    f"table {each / statistics.median(bare_seconds):.1f}, "
+                    f"{each / min(bare_seconds):.1f})"
+                )
             start = time.perf_counter()
-            found = store.trails.compare(runs[0]["id"], other["id"])
-            taken = time.perf_counter() - start
+            found = store.trails.compare(first, other)
+            taken = (time.perf_counter() - start) * 1e3
             assert found.divergence is not None
-            print(
-                f"  {name:<12} first difference at {found.divergence.step:,}: {taken * 1e3:.0f} ms"
-            )
+            print(f"  {name:<12} first difference at {found.divergence.step:,}: {taken:.0f} ms")
+
+
+def new_run(store: SqlStore) -> str:
+    """Put a run to hold a trail."""
+    manifest = Manifest.model_validate_json(documents(1)[0][1])
+    store.put_run(manifest)
+    return manifest.id
 
 
 def put_trail(
-    store: SqlStore, run_id: str, content: bytes, steps: int, *, last: bytes = b""
-) -> tuple[int, float]:
-    """Put rows that differ from request to request; gives how many, and the seconds."""
+    store: SqlStore,
+    run_id: str,
+    content: bytes,
+    steps: int,
+    *,
+    last: bytes,
+    insert: Callable[[bytes], None],
+) -> tuple[list[float], list[float]]:
+    """Put rows that differ from request to request, in turns with the bare table.
+
+    Returns:
+        The seconds of each request, and of the bare table.
+    """
     header = {"schema": 1, "algorithm": ALGORITHM, "streams": STREAMS, "row": ROW_SIZE}
-    store.trails.put_rows(run_id, "main", json.dumps(header).encode() + b"\n", start=0)
+    first = json.dumps(header).encode() + b"\n"
     at_once = SEGMENT_STEPS * _SEGMENTS_A_REQUEST
-    taken, put = 0.0, 0
-    head = json.dumps(header).encode() + b"\n"
+    pairs = []
     for start in range(0, steps, at_once):
         body = bytearray(content)
         for segment in range(0, len(body), SEGMENT_STEPS * ROW_SIZE):
             body[segment : segment + 8] = (start + segment + 1).to_bytes(8, "big")
         if last and start + at_once >= steps:
             body[-len(last) :] = last
-        rows = bytes(body) if start else head + bytes(body)
+        rows = bytes(body)
         began = time.perf_counter()
-        store.trails.put_rows(run_id, "main", rows, start=start)
-        taken += time.perf_counter() - began
-        put += at_once
-    return put, taken
+        store.trails.put_rows(run_id, "main", rows if start else first + rows, start=start)
+        middle = time.perf_counter()
+        insert(rows)
+        pairs.append((middle - began, time.perf_counter() - middle))
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+@contextmanager
+def bare(url: str) -> Iterator[Callable[[bytes], None]]:
+    """What inserts the same rows into a table of two columns, in one transaction."""
+    engine = open_engine(url)
+    table = Table(
+        "bare",
+        MetaData(),
+        Column("id", LargeBinary, primary_key=True),
+        Column("body", LargeBinary),
+    )
+    table.create(engine)
+    size = SEGMENT_STEPS * ROW_SIZE
+
+    def insert(rows: bytes) -> None:
+        found = [
+            {"id": os.urandom(16), "body": rows[start : start + size]}
+            for start in range(0, len(rows), size)
+        ]
+        with transaction(engine, is_writing=True) as connection:
+            connection.execute(table.insert(), found)
+
+    yield insert
+    table.drop(engine)
+    engine.dispose()
 
 
 def documents(count: int) -> list[tuple[str, bytes]]:

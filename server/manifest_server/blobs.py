@@ -58,7 +58,7 @@ def announce(connection: Connection, digest: str, size: int) -> bool:
         Whether its bytes are there already.
     """
     row = {"digest": digest, "size": size, "unused_since": _now()}
-    statement = rows.insert(connection, blobs).values(row)
+    statement = rows.insert(connection.dialect.name, blobs).values(row)
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=[blobs.c.digest], set_={"unused_since": row["unused_since"]}

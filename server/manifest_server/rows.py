@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Column, Connection, Table, select
+from sqlalchemy import Column, Connection, Insert, Table, select
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -13,10 +14,10 @@ if TYPE_CHECKING:
 _PORTION: Final = 1000  # parameters of one IN, well below every database's limit
 
 
-def insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+def insert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
     """An INSERT that can say what is to be done where a row is there already."""
     # Each is large to import, and a process works with one of them.
-    if connection.dialect.name == "postgresql":
+    if dialect == "postgresql":
         from sqlalchemy.dialects.postgresql import insert as insert_in_postgresql
 
         return insert_in_postgresql(table)
@@ -30,7 +31,13 @@ def insert_missing(
 ) -> None:
     """Insert the rows whose key is not there yet."""
     if rows:
-        connection.execute(insert(connection, table).on_conflict_do_nothing(), rows)
+        connection.execute(_inserting_missing(connection.dialect.name, table), rows)
+
+
+@cache
+def _inserting_missing(dialect: str, table: Table) -> Insert:
+    # Making a statement costs more than SQLite takes to run it.
+    return insert(dialect, table).on_conflict_do_nothing()
 
 
 def locked_keys(connection: Connection, column: Column[Any], keys: Iterable[str]) -> set[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
     Connection,
+    Insert,
     Select,
     bindparam,
     exists,
@@ -249,17 +251,19 @@ def _newest(connection: Connection, statement: Select[Any], limit: int | None) -
 
 
 def _insert_or_replace(connection: Connection, rows: Sequence[dict[str, object]]) -> None:
-    statement = insert(connection, runs)
+    connection.execute(_inserting_or_replacing(connection.dialect.name), rows)
+
+
+@cache
+def _inserting_or_replacing(dialect: str) -> Insert:
+    statement = insert(dialect, runs)
     replaced = {
         column.name: statement.excluded[column.name]
         for column in runs.c
         if column.name not in ("id", *_VERDICT_COLUMNS)
     }
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[runs.c.id], set_=replaced, where=runs.c.digest.is_(None)
-        ),
-        rows,
+    return statement.on_conflict_do_update(
+        index_elements=[runs.c.id], set_=replaced, where=runs.c.digest.is_(None)
     )
 
 

@@ -153,7 +153,7 @@ def put_file(connection: Connection, run_id: str, process: str, suffix: str, dig
     """
     get_header(connection, run_id, process)
     row = {"run_id": run_id, "process": process, "suffix": suffix, "digest": digest}
-    statement = insert(connection, trail_files).values(row)
+    statement = insert(connection.dialect.name, trail_files).values(row)
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=list(trail_files.primary_key), set_={"digest": digest}
@@ -221,7 +221,7 @@ def _place(
         for ordinal, key in new.items()
     ]
     if rows:
-        adding = insert(connection, trail_segments)
+        adding = insert(connection.dialect.name, trail_segments)
         connection.execute(
             adding.on_conflict_do_update(
                 index_elements=list(trail_segments.primary_key), set_={"key": adding.excluded.key}
