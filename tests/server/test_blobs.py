@@ -54,7 +54,7 @@ def test_what_nobody_put_is_not_found(blob_store: SqlStore) -> None:
 
 
 def test_what_a_run_refers_to_stays_and_goes_with_it(
-    blob_store: SqlStore, make_manifest: MakeManifest
+    blob_store: SqlStore, objects: Objects | None, make_manifest: MakeManifest
 ) -> None:
     kept, gone = (blob_store.blobs.put(content) for content in (b"kept", b"gone"))
     staying = referring(make_manifest, b"kept")
@@ -69,6 +69,9 @@ def test_what_a_run_refers_to_stays_and_goes_with_it(
     assert blob_store.blobs.lacking([kept, gone]) == [gone]
     with pytest.raises(BlobNotFound):
         blob_store.blobs.get(gone)
+    if objects is not None:
+        with pytest.raises(StoreUnusable, match="not found"):
+            objects.read(gone, 0, 1)
     assert blob_store.blobs.put(b"gone") == gone
     assert blob_store.blobs.get(gone) == b"gone"
 
