@@ -139,6 +139,10 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield endpoint
         # What it holds is thrown away, and it takes its time to end in order.
         server.kill()
+    for port in ports.values():
+        for number in (port, port + 10_000):
+            for left_behind in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                left_behind.unlink()
 
 
 @pytest.fixture
