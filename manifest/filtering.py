@@ -143,6 +143,27 @@ def parse_filter(text: str) -> Filter:
     return _built(_parsed(text), text, _DEEPEST)
 
 
+def written(wanted: Filter) -> str:
+    """The text that reads as this filter.
+
+    Example:
+        >>> written(parse_filter("not config.lr > 0.1"))
+        'not config.lr > 0.1'
+    """
+    if isinstance(wanted, Not):
+        return f"not {_within(wanted.part)}"
+    if isinstance(wanted, All):
+        return " and ".join(map(_within, wanted.parts))
+    if isinstance(wanted, Either):
+        return " or ".join(map(_within, wanted.parts))
+    name = _written_field(wanted.field)
+    if isinstance(wanted, Present):
+        return f"{name} is not null"
+    if isinstance(wanted, Among):
+        return f"{name} in ({', '.join(map(_written_value, wanted.values))})"
+    return f"{name} {wanted.operator} {_written_value(wanted.value)}"
+
+
 def parse_field(text: str) -> Field:
     """Read a field as filters name it.
 
@@ -285,6 +306,7 @@ _WORDS: Final = {
 }
 
 _PARTS: Final = re.compile(r'"([^"]*)"|`([^`]*)`|([^.]+)')
+_BARE: Final = re.compile(r"[\w-]+(\.[\w-]+)*")
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 
 
@@ -389,6 +411,31 @@ def _value(tree: Tree[Token]) -> Scalar:
     if token.type == "NUMBER":
         return int(token) if re.fullmatch(r"[+-]?\d+", token) else float(token)
     return token.type == "TRUE"
+
+
+def _within(part: Filter) -> str:
+    return f"({written(part)})" if isinstance(part, All | Either) else written(part)
+
+
+def _written_field(field: Field) -> str:
+    if not field.section:
+        return field.key
+    if _BARE.fullmatch(field.key):
+        return str(field)
+    if '"' not in field.key:
+        return f'{field.section}."{field.key}"'
+    if "`" not in field.key:
+        return f"{field.section}.`{field.key}`"
+    expected = f"a key without one of both quotation marks, found {field.key!r}"
+    raise FilterInvalid(field.key, 0, expected)
+
+
+def _written_value(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
+    return repr(value)
 
 
 def _trees(tree: Tree[Token]) -> list[Tree[Token]]:

@@ -116,12 +116,17 @@ async def _limited(request: Request, limit: int) -> AsyncIterator[bytes]:
 def caller_with(scope: Scope) -> Callable[[Request], Caller]:
     """Ask for a caller that has a scope."""
 
-    def caller_of(request: Request) -> Caller:
-        caller = OWNER if settings_of(request).auth == "none" else _of_token(request)
+    def caller_with_scope(request: Request) -> Caller:
+        caller = caller_of(request)
         caller.check_scope(scope)
         return caller
 
-    return caller_of
+    return caller_with_scope
+
+
+def caller_of(request: Request) -> Caller:
+    """Whoever asks; where tokens are asked for, only with one."""
+    return OWNER if settings_of(request).auth == "none" else _of_token(request)
 
 
 def _of_token(request: Request) -> Caller:
@@ -142,6 +147,7 @@ Store = Annotated[SqlStore, Depends(store_of)]
 Body = Annotated[bytes, Depends(body_of)]
 ReceivedBlob = Annotated[Received, Depends(received_blob)]
 Rows = Annotated[bytes, Depends(rows_of)]
+Anyone = Annotated[Caller, Depends(caller_of)]
 Reader = Annotated[Caller, Depends(caller_with("read"))]
 Writer = Annotated[Caller, Depends(caller_with("write"))]
 Admin = Annotated[Caller, Depends(caller_with("admin"))]

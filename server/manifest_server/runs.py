@@ -220,10 +220,15 @@ def list_runs(
     return _newest(connection, statement, limit)
 
 
-def find_runs(connection: Connection, digits: str, *, limit: int) -> list[RunSummary]:
+def find_runs(
+    connection: Connection, digits: str, *, limit: int, project: str | None = None
+) -> list[RunSummary]:
     """Runs whose id starts with these hexadecimal digits, newest first."""
     lowest, highest = digits.ljust(_HEX_DIGITS, "0"), digits.ljust(_HEX_DIGITS, "f")
-    return _newest(connection, select(*_SUMMARY).where(runs.c.id.between(lowest, highest)), limit)
+    statement = select(*_SUMMARY).where(runs.c.id.between(lowest, highest))
+    if project is not None:
+        statement = statement.where(runs.c.project == project)
+    return _newest(connection, statement, limit)
 
 
 def list_replays(connection: Connection, run_id: str) -> list[RunSummary]:
@@ -231,12 +236,16 @@ def list_replays(connection: Connection, run_id: str) -> list[RunSummary]:
     return _newest(connection, select(*_SUMMARY).where(runs.c.replay_of == run_id), None)
 
 
-def digests(connection: Connection, run_ids: Iterable[str]) -> dict[str, str]:
+def digests(
+    connection: Connection, run_ids: Iterable[str], *, project: str | None = None
+) -> dict[str, str]:
     """The digest kept for each of these runs that is known."""
     found: dict[str, str] = {}
     for portion in portions(list(run_ids)):
-        rows = connection.execute(select(runs.c.id, runs.c.digest).where(runs.c.id.in_(portion)))
-        found.update((row.id, row.digest) for row in rows)
+        statement = select(runs.c.id, runs.c.digest).where(runs.c.id.in_(portion))
+        if project is not None:
+            statement = statement.where(runs.c.project == project)
+        found.update((row.id, row.digest) for row in connection.execute(statement))
     return found
 
 

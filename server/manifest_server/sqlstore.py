@@ -225,13 +225,15 @@ class SqlStore:
                 wanted=wanted,
             )
 
-    def find_runs(self, prefix: str, *, limit: int = 10) -> list[RunSummary]:
+    def find_runs(
+        self, prefix: str, *, limit: int = 10, project: str | None = None
+    ) -> list[RunSummary]:
         """Runs whose id starts with `prefix` (dashes may be left out), newest first."""
         digits = prefix.replace("-", "").lower()
         if not _PREFIX_DIGITS.fullmatch(digits):
             return []
         with self._reading() as connection:
-            return queries.find_runs(connection, digits, limit=limit)
+            return queries.find_runs(connection, digits, limit=limit, project=project)
 
     def list_replays(self, run_id: str) -> list[RunSummary]:
         """Replays of a run, newest first."""
@@ -240,13 +242,13 @@ class SqlStore:
         with self._reading() as connection:
             return queries.list_replays(connection, run_id)
 
-    def digests(self, run_ids: Iterable[str]) -> dict[str, str]:
+    def digests(self, run_ids: Iterable[str], *, project: str | None = None) -> dict[str, str]:
         """The digest kept for each of these runs that is known; '' for one not sealed yet."""
         possible = [run_id for run_id in run_ids if _is_id(run_id)]
         if not possible:
             return {}
         with self._reading() as connection:
-            return queries.digests(connection, possible)
+            return queries.digests(connection, possible, project=project)
 
     def list_projects(self) -> list[str]:
         """The names of all projects, in order."""

@@ -23,6 +23,7 @@ from manifest.filtering import (
     is_match,
     parse_field,
     parse_filter,
+    written,
 )
 
 STATUS = Field("", "status")
@@ -185,7 +186,11 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         parse_filter(text)
 
 
-FIELDS = st.sampled_from([STATUS, Field("config", "lr"), Field("settings", "torch.version")])
+KEYS = st.text(max_size=8).filter(lambda key: not {'"', "`"} <= set(key))
+FIELDS = st.one_of(
+    st.sampled_from([STATUS, Field("settings", "torch.version")]),
+    st.builds(Field, st.just("config"), KEYS),
+)
 SCALARS = st.one_of(
     st.booleans(),
     st.integers(-(10**12), 10**12),
@@ -198,26 +203,16 @@ CONDITIONS = st.one_of(
     st.builds(Among, FIELDS, st.lists(SCALARS, min_size=1, max_size=3).map(tuple)),
     st.builds(Present, FIELDS),
 )
-FILTERS: st.SearchStrategy[Filter] = st.recursive(CONDITIONS, lambda parts: st.builds(Not, parts))
+FILTERS: st.SearchStrategy[Filter] = st.recursive(
+    CONDITIONS,
+    lambda parts: st.one_of(
+        st.builds(Not, parts),
+        st.builds(All, st.lists(parts, min_size=2, max_size=3).map(tuple)),
+        st.builds(Either, st.lists(parts, min_size=2, max_size=3).map(tuple)),
+    ),
+)
 
 
 @given(FILTERS)
 def test_a_filter_that_is_written_down_reads_the_same(wanted: Filter) -> None:
     assert parse_filter(written(wanted)) == wanted
-
-
-def written(wanted: Filter) -> str:
-    if isinstance(wanted, Not):
-        return f"not ({written(wanted.part)})"
-    assert not isinstance(wanted, (All, Either))
-    if isinstance(wanted, Present):
-        return f"{wanted.field} is not null"
-    if isinstance(wanted, Among):
-        return f"{wanted.field} in ({', '.join(map(literal, wanted.values))})"
-    return f"{wanted.field} {wanted.operator} {literal(wanted.value)}"
-
-
-def literal(value: object) -> str:
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return repr(value).lower() if isinstance(value, bool) else repr(value)

@@ -1,21 +1,27 @@
-"""What every store does, shown on SQLite and on PostgreSQL."""
+"""What every store does, shown on SQLite, on PostgreSQL and on a service."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from manifest.canonical import plain
 from manifest.errors import DamagedRun, DigestMismatch, RunNotFound
 from manifest.identity import new_run_id
 from manifest.models import Difference, Manifest, Verdict
 from manifest.stores import Store
+from manifest_client.connection import Client
+from manifest_client.httpstore import HttpStore
 from manifest_migrations.upgrade import open_store
-from manifest_server.sqlstore import SqlStore
+from manifest_server.app import create_app
+from manifest_server.database import sqlite_url
+from manifest_server.settings import ServerSettings
 
 MakeManifest = Callable[..., Manifest]
 
@@ -30,9 +36,40 @@ with open_store(sys.argv[1]) as store:
 """
 
 
-def test_it_keeps_the_protocol(store: SqlStore) -> None:
-    kept: Store = store
-    assert kept.list_runs() == []
+@pytest.fixture(params=["sqlite", "postgresql", "service"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of store in turn."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def database_url(kind: str, request: pytest.FixtureRequest) -> str:
+    """The address of an empty database; a service has one, too."""
+    if kind == "postgresql":
+        url: str = request.getfixturevalue("postgresql_url")
+        return url
+    path: Path = request.getfixturevalue("sqlite_path")
+    return sqlite_url(path).render_as_string()
+
+
+@pytest.fixture
+def store(kind: str, database_url: str) -> Iterator[Store]:
+    """An empty store of each kind."""
+    with open_store(database_url) as opened:
+        if kind != "service":
+            yield opened
+            return
+    app = create_app(ServerSettings(database_url=database_url))
+    with TestClient(app, base_url="http://localhost") as http:
+        yield HttpStore(Client("http://localhost", http=http))
+
+
+def test_both_keep_the_protocol(tmp_path: Path) -> None:
+    kept: list[Store] = [HttpStore(Client("http://localhost"))]
+    with open_store(sqlite_url(tmp_path / "store.db")) as opened:
+        kept.append(opened)
+        assert opened.list_runs() == []
 
 
 def test_a_run_comes_back_exactly(store: Store, make_manifest: MakeManifest) -> None:
@@ -301,7 +338,7 @@ def test_a_thousand_runs_are_put_at_once_and_known_after(
 
 
 def test_two_processes_that_write_at_once_lose_nothing(
-    store: SqlStore, database_url: str, make_manifest: MakeManifest
+    store: Store, database_url: str, make_manifest: MakeManifest
 ) -> None:
     # Half of the runs are the same for both, all share their sections.
     common = [make_manifest() for _ in range(20)]

@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Header, Query, Response
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from manifest.errors import RunNotFound, SectionsLacking
 from manifest.models import Annotations, Manifest, RunSummary, Verdict
@@ -38,6 +38,31 @@ class RunPage(BaseModel):
     next_cursor: str | None = Field(description="Give it as `cursor` for the runs that follow.")
 
 
+class NewRun(BaseModel):
+    """A run to keep, and what it showed if it is a replay."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    manifest: Manifest
+    verdict: Verdict | None = None
+
+
+class NewRuns(BaseModel):
+    """Runs to keep together, or none of them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    runs: Annotated[list[NewRun], Field(max_length=10_000)]
+
+
+class Ids(BaseModel):
+    """Ids of runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ids: Annotated[list[str], Field(max_length=10_000)]
+
+
 class Kept(BaseModel):
     """What is kept now."""
 
@@ -63,6 +88,22 @@ def put_run(run_id: RunId, body: Body, store: Store, caller: Writer) -> Kept:
     return Kept(id=manifest.id, digest=manifest.digest)
 
 
+@router.post("")
+def put_runs(body: Body, store: Store, caller: Writer) -> list[Kept]:
+    """Keep many runs in one transaction; any number of times."""
+    given = _parsed(NewRuns, body, "runs").runs
+    for run in given:
+        caller.check_project(run.manifest.project)
+    store.put_runs((run.manifest, run.verdict) for run in given)
+    return [Kept(id=run.manifest.id, digest=run.manifest.digest) for run in given]
+
+
+@router.post("/digests")
+def list_digests(wanted: Ids, store: Store, caller: Reader) -> dict[str, str]:
+    """The digest kept for each of these runs that is known; empty for one that goes on."""
+    return store.digests(wanted.ids, project=caller.project)
+
+
 @router.get("")
 def list_runs(
     store: Store,
@@ -72,8 +113,14 @@ def list_runs(
     project: Project = None,
     limit: Limit = 50,
     cursor: Annotated[str | None, Query(max_length=36, description="Of the page before.")] = None,
+    prefix: Annotated[
+        str | None, Query(max_length=36, description="Only runs whose id starts so, unfiltered.")
+    ] = None,
 ) -> RunPage:
     """Search runs, the newest first."""
+    if prefix is not None:
+        chosen = store.find_runs(prefix, limit=limit, project=caller.project or project)
+        return RunPage(runs=chosen, next_cursor=None)
     found = store.list_runs(
         limit=limit + 1,
         before=_after(cursor),

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from manifest.models import AuditEntry, Scope, Token
 from manifest_server.api.parameters import RUN_ID, Limit, RunId
-from manifest_server.dependencies import Admin, Store
+from manifest_server.dependencies import Admin, Anyone, Store
 from manifest_server.problems import documented
 
 router = APIRouter(tags=["tokens"], responses=documented(401, 403, 422))
@@ -34,6 +34,20 @@ class MadeToken(BaseModel):
 
     token: Token
     secret: str = Field(description="The token itself: it is shown now and never again.")
+
+
+class Identity(BaseModel):
+    """Who asks, and what they may."""
+
+    name: str
+    scopes: list[Scope]
+    project: str | None = Field(description="The one project that they see; null for all.")
+
+
+@router.get("/whoami")
+def get_identity(caller: Anyone) -> Identity:
+    """Whose the token is, and what it is good for."""
+    return Identity(name=caller.name, scopes=sorted(caller.scopes), project=caller.project)
 
 
 @router.post("/tokens", status_code=201)

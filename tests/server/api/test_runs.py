@@ -62,3 +62,45 @@ def test_says_that_a_run_is_not_there(client: TestClient) -> None:
     answer = client.get("/api/v1/runs/01990000-0000-7000-8000-000000000001")
 
     assert (answer.status_code, answer.json()["code"]) == (404, "run-not-found")
+
+
+def test_keeps_many_runs_together_or_none(client: TestClient, make_manifest: MakeManifest) -> None:
+    runs = [make_manifest() for _ in range(3)]
+    documents = [run.model_dump(by_alias=True, exclude_unset=True) for run in runs]
+
+    answer = client.post("/api/v1/runs", json={"runs": [{"manifest": each} for each in documents]})
+
+    kept = [{"id": run.id, "digest": run.digest} for run in runs]
+    assert (answer.status_code, answer.json()) == (200, kept)
+    other = make_manifest(id=runs[0].id, project="other")
+    together = [make_manifest(), other]
+    documents = [run.model_dump(by_alias=True, exclude_unset=True) for run in together]
+    answer = client.post("/api/v1/runs", json={"runs": [{"manifest": each} for each in documents]})
+    assert (answer.status_code, answer.json()["code"]) == (409, "digest-mismatch")
+    assert len(client.get("/api/v1/runs").json()["runs"]) == 3
+
+
+def test_says_which_digests_are_kept(client: TestClient, make_manifest: MakeManifest) -> None:
+    sealed, running = make_manifest(), make_manifest(is_sealed=False)
+    put(client, sealed)
+    put(client, running)
+
+    asked = {"ids": [sealed.id, running.id, make_manifest().id, "none"]}
+
+    answer = client.post("/api/v1/runs/digests", json=asked)
+    assert answer.json() == {sealed.id: sealed.digest, running.id: ""}
+
+
+def test_finds_runs_by_the_start_of_their_id(
+    client: TestClient, make_manifest: MakeManifest
+) -> None:
+    put(client, make_manifest(id="0190f3a2-7c41-7abc-8def-0123456789ab", project="a"))
+    put(client, make_manifest(id="0190f3a2-7c42-7abc-8def-0123456789ab", project="b"))
+
+    def found(**params: str) -> list[str]:
+        return [run["id"][:13] for run in client.get("/api/v1/runs", params=params).json()["runs"]]
+
+    assert found(prefix="0190f3a27c41") == ["0190f3a2-7c41"]
+    assert found(prefix="0190f3a2") == ["0190f3a2-7c42", "0190f3a2-7c41"]
+    assert found(prefix="0190f3a2", project="a") == ["0190f3a2-7c41"]
+    assert found(prefix="0190x") == []

@@ -143,3 +143,35 @@ def test_a_database_that_leaks_gives_no_token_away(
     content = b"".join(file.read_bytes() for file in path.parent.iterdir())
     assert b"ada" in content
     assert secret.encode() not in content
+
+
+def test_says_whose_a_token_is(guarded: tuple[TestClient, SqlStore]) -> None:
+    client, store = guarded
+    headers = token(store, "write", project="digits")
+
+    answer = client.get("/api/v1/whoami", headers=headers)
+
+    assert answer.json() == {"name": "ada", "scopes": ["write"], "project": "digits"}
+    assert client.get("/api/v1/whoami").status_code == 401
+
+
+def test_many_runs_at_once_stay_within_the_project_of_a_token(
+    guarded: tuple[TestClient, SqlStore], make_manifest: MakeManifest
+) -> None:
+    client, store = guarded
+    headers = token(store, "read", "write", project="a")
+    own, other = make_manifest(project="a"), make_manifest(project="b")
+    documents = [run.model_dump(by_alias=True, exclude_unset=True) for run in (own, other)]
+    bodies = [{"manifest": document} for document in documents]
+
+    both = client.post("/api/v1/runs", json={"runs": bodies}, headers=headers)
+    assert (both.status_code, both.json()["code"]) == (403, "project-refused")
+    assert client.post("/api/v1/runs", json={"runs": bodies[:1]}, headers=headers).is_success
+
+    store.put_run(other)
+    asked = {"ids": [own.id, other.id]}
+    told = client.post("/api/v1/runs/digests", json=asked, headers=headers).json()
+    assert told == {own.id: own.digest}
+    params = {"prefix": own.id[:5]}
+    found = client.get("/api/v1/runs", params=params, headers=headers).json()["runs"]
+    assert [run["id"] for run in found] == [own.id]
