@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -186,11 +187,11 @@ class Client:
         )
 
 
-def pieces(path: str) -> Callable[[], Iterable[bytes]]:
+def pieces(path: Path) -> Callable[[], Iterable[bytes]]:
     """The bytes of a file, as a body that can be sent again."""
 
     def read() -> Iterable[bytes]:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             while piece := file.read(_PIECE_BYTES):
                 yield piece
 

@@ -17,7 +17,9 @@ URL = "http://service"
 Handler = Callable[[httpx2.Request], httpx2.Response]
 
 
-def client(handler: Handler, *, token: str | None = None, paused: list[float] | None = None) -> Client:
+def client(
+    handler: Handler, *, token: str | None = None, paused: list[float] | None = None
+) -> Client:
     pauses = paused if paused is not None else []
     http = httpx2.Client(transport=httpx2.MockTransport(handler))
     return Client(URL, token=token, http=http, pause=pauses.append)
