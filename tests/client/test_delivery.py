@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -66,6 +67,21 @@ def kept_rows(http: TestClient, run: RunDirectory) -> bytes:
     return http.get(f"{API}/runs/{run.id}/trails/main").content
 
 
+def noted(http: TestClient, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, bytes]]:
+    """Every request from now on: method, path and body."""
+    sent: list[tuple[str, str, bytes]] = []
+    request = http.request
+
+    def noting(method: str, url: str, **options: Any) -> httpx2.Response:
+        content = options.pop("content", None) or b""
+        body = content if isinstance(content, bytes) else b"".join(content)
+        sent.append((method, url.removeprefix(URL + API), body))
+        return request(method, url, content=body, **options)
+
+    monkeypatch.setattr(http, "request", noting)
+    return sent
+
+
 def test_a_run_is_there_with_everything(
     http: TestClient, client: Client, golden: RunDirectory
 ) -> None:
@@ -96,22 +112,14 @@ def test_a_lost_acknowledgement_sends_nothing_that_is_there(
 ) -> None:
     deliver(golden, client)
     (golden.path / FILE).unlink()
-    sent: list[tuple[str, str, int]] = []
-    request = http.request
-
-    def noted(method: str, url: str, **options: object) -> object:
-        content = options.get("content")
-        sent.append((method, url.removeprefix(URL + API), len(content or b"")))  # type: ignore[arg-type]
-        return request(method, url, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(http, "request", noted)
+    sent = noted(http, monkeypatch)
     assert deliver(golden, client)
     assert [(method, path) for method, path, _ in sent] == [
         ("POST", "/lacking"),
         ("PUT", f"/runs/{golden.id}"),
         ("GET", f"/runs/{golden.id}/trails"),
     ]
-    assert sent[1][2] < len((golden.path / "manifest.json").read_bytes()) / 2
+    assert json.loads(sent[1][2])["sections"].keys() < golden.document()["sections"].keys()
 
 
 def test_a_run_is_sent_as_it_grows_and_then_once_more(
@@ -149,16 +157,9 @@ def test_two_runs_of_one_program_share_their_segments(
     for run in (first, second):
         write_trail(run, 2500)
     deliver(first, client)
-    sizes: list[int] = []
-    request = http.request
-
-    def noted(method: str, url: str, **options: object) -> object:
-        sizes.append(len(options.get("content") or b"") if "trails" in url else 0)  # type: ignore[arg-type]
-        return request(method, url, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(http, "request", noted)
+    sent = noted(http, monkeypatch)
     deliver(second, client)
-    assert max(sizes) < 500 * 80
+    assert max(len(body) for _, path, body in sent if "/trails/" in path) < 500 * 80
     assert kept_rows(http, second) == second.trail_path("main").read_bytes()
 
 
