@@ -98,7 +98,7 @@ def launch(
             entropy=bytes.fromhex(origin["entropy"]) if origin else entropy.new_master(),
             entropy_from=origin["id"] if origin else None,
             is_pinning_os=pin_entropy or bool(origin and origin["pinned_os_entropy"]),
-            project=project,
+            project=project or os.environ.get("MANIFEST_PROJECT"),
             name=name,
         ),
         base=base,

@@ -195,8 +195,9 @@ def _begin(project: str | None, name: str | None) -> Run:
     _restore_or_keep(watching, generators)
     watching.start(from_start=False)
     _let_children_record(directory)
-    _survey_in_background(watching)
+    _work_in_background(watching)
     run = Run(watching, is_owner=True)
+    _await_delivery_at_exit(directory)
     atexit.register(run.finish)
     return run
 
@@ -234,7 +235,7 @@ def _created(project: str | None, name: str | None) -> RunDirectory:
         folder=Path.cwd(),
         entropy=new_master(),
         hash_seed=os.environ.get("PYTHONHASHSEED") or "random",
-        project=project,
+        project=project or os.environ.get("MANIFEST_PROJECT"),
         name=name,
     )
     write_origin(journal, directory, origin)
@@ -248,9 +249,34 @@ def _let_children_record(directory: RunDirectory) -> None:
         os.putenv(name, value)
 
 
-def _survey_in_background(watching: Recorder) -> None:
+def _is_delivered_at_once() -> bool:
+    is_online = os.environ.get("MANIFEST_MODE", "online") == "online"
+    return bool(os.environ.get("MANIFEST_URL")) and is_online
+
+
+def _await_delivery_at_exit(directory: RunDirectory) -> None:
+    # Registered before the end of the run, and so called after it.
+    if not _is_delivered_at_once():
+        return
+    owner = os.getpid()
+
+    def wait() -> None:
+        if os.getpid() == owner:
+            from manifest import shipping
+
+            shipping.await_delivery(directory, shipping.longest_wait_seconds(os.environ))
+
+    atexit.register(wait)
+
+
+def _work_in_background(watching: Recorder) -> None:
     def work() -> None:
         time.sleep(_FIRST_MOMENTS_SECONDS)
+        if _is_delivered_at_once():
+            with undisturbed():
+                from manifest import shipping
+
+                shipping.start_shipper(watching.run.path.parent.parent, os.environ)
         with undisturbed():
             watching.take_in_loaded_source()
             watching.capture_surroundings()

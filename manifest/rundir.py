@@ -10,6 +10,7 @@
         blobs/ab/cdef…          bytes under their SHA-256
         manifest.json           the fold of the journals, once the run is over
         verdict.json            beside it: what this replay showed
+        delivered.json          what services have acknowledged of it
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class RunDirectory:
         try:
             for folder in ("journal", "trail", "blobs"):
                 (path / folder).mkdir(parents=True)
-            _furnish(base)
+            furnish(base)
         except OSError as error:
             raise NotRecordable(
                 f"runs cannot be kept in {base}: {error.strerror or error}. "
@@ -259,7 +260,8 @@ def find_blob(runs: Iterable[RunDirectory], digest: str) -> bytes | None:
     return None
 
 
-def _furnish(base: Path) -> None:
+def furnish(base: Path) -> None:
+    """Put into a folder that keeps runs what belongs there, if it lacks it."""
     for name, content in ((".gitignore", b"*\n"), ("salt", _urandom(16))):
         if not (base / name).exists():
             with suppress(FileExistsError):  # another run of this moment made it

@@ -25,17 +25,10 @@ LONGEST_WAIT_SECONDS: Final = 5.0
 
 _KEPT: Final = ("MANIFEST_URL", "MANIFEST_TOKEN", "MANIFEST_MODE")
 _LOOKS_EVERY_SECONDS: Final = 0.05
-_posix_spawn = os.posix_spawn  # bound now: a recorded program's is another, which names children
 
 # The shell ends at once and leaves its child to the system: a program that waits for any of its
 # children must not meet one that it never started.
 _DETACHING: Final = '"$@" </dev/null >/dev/null 2>&1 &'
-
-
-def is_wanted(environ: Mapping[str, str]) -> bool:
-    """Whether the environment names a service, and does not say to leave it alone."""
-    is_online = environ.get("MANIFEST_MODE", "online") == "online"
-    return bool(environ.get("MANIFEST_URL")) and is_online
 
 
 def start_shipper(base: Path, environ: Mapping[str, str]) -> bool:
@@ -52,9 +45,9 @@ def start_shipper(base: Path, environ: Mapping[str, str]) -> bool:
     clean = {**as_user_made_it(environ), **kept}
     try:
         try:
-            pid = _posix_spawn("/bin/sh", arguments, clean, setsid=True)
+            pid = os.posix_spawn("/bin/sh", arguments, clean, setsid=True)
         except NotImplementedError:  # an old C library: it stays in our session
-            pid = _posix_spawn("/bin/sh", arguments, clean)
+            pid = os.posix_spawn("/bin/sh", arguments, clean)
         os.waitpid(pid, 0)
     except ChildProcessError:  # the program waits for all of its children, and met it first
         return True

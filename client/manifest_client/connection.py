@@ -206,7 +206,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _pause_seconds(attempt: int, answer: httpx2.Response | None) -> float:
-    longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+    longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1))
     spread = longest * (0.5 + int.from_bytes(os.urandom(2), "big") / 2**17)
     asked = 0.0
     if answer is not None:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from manifest.blobs import blobs_of
 from manifest.canonical import canonical_bytes
 from manifest.delivered import acknowledge, contents, is_delivered
-from manifest.errors import DamagedRun, ManifestError, SectionsLacking, SegmentsLacking
+from manifest.errors import DamagedRun, SectionsLacking, SegmentsLacking
 from manifest.models import KeptTrail, Manifest, Verdict
 from manifest.rundir import RunDirectory
 from manifest.trail import ROW_SIZE

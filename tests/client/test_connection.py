@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import httpx2
 import pytest
@@ -56,9 +57,13 @@ def test_a_service_may_ask_for_a_longer_pause_but_not_for_any() -> None:
     for asked, expected in (("3", 3.0), ("100000", 15.0), ("soon", 0.2)):
         answers = iter([httpx2.Response(429, headers={"Retry-After": asked}), httpx2.Response(200)])
         paused: list[float] = []
-        client(lambda _, answers=answers: next(answers), paused=paused).request("GET", "/x")
+        client(partial(_next, answers), paused=paused).request("GET", "/x")
         assert paused[0] <= expected
         assert paused[0] > expected * 0.4
+
+
+def _next(answers: Iterator[httpx2.Response], _: httpx2.Request) -> httpx2.Response:
+    return next(answers)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,13 +11,19 @@ from manifest_client.cli.arguments import AllOption, JsonOption, RunArgument, ex
 
 if TYPE_CHECKING:
     from manifest.models import Manifest, RunSummary, Verdict
+    from manifest.stores import Store
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
         "ls",
-        epilog=examples("manifest ls", "manifest ls --status failed", "manifest ls --json"),
+        epilog=examples(
+            "manifest ls",
+            "manifest ls --status failed",
+            "manifest ls 'config.lr > 0.1 and packages.torch like \"2.13%\"'",
+            "manifest ls --remote --json",
+        ),
     )(list_runs)
     app.command(
         "show",
@@ -28,7 +35,16 @@ def add_to(app: typer.Typer) -> None:
     )(show)
 
 
+RemoteOption = Annotated[bool, typer.Option("--remote", help="Ask the service, not this folder.")]
+
+
 def list_runs(
+    wanted: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILTER", help="Which runs, as in 'config.lr > 0.1'.", show_default=False
+        ),
+    ] = None,
     *,
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many, the newest first.")
@@ -37,21 +53,36 @@ def list_runs(
         str | None, typer.Option(help="Only running, finished, failed or crashed runs.")
     ] = None,
     project: Annotated[str | None, typer.Option(help="Only runs of this project.")] = None,
+    is_remote: RemoteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List runs, the newest first."""
+    from manifest.filtering import parse_filter
     from manifest.rundir import find_base
+    from manifest_client.cli.delivering import connected
     from manifest_client.cli.local import is_anything_kept, newest_runs, opened
 
     _check_status(status)
+    condition = None if wanted is None else parse_filter(wanted)
+    is_filtered = status is not None or project is not None or condition is not None
+    if is_remote:
+        from manifest_client.httpstore import HttpStore
+
+        with connected() as client:
+            found = HttpStore(client).list_runs(
+                limit=limit + 1, status=status, project=project, wanted=condition
+            )
+        _print_runs(found, limit, client.url, is_filtered=is_filtered, as_json=as_json)
+        return
     base = find_base()
     if not is_anything_kept(base):
         _print_runs([], limit, str(base), is_filtered=False, as_json=as_json)
         return
-    is_filtered = status is not None or project is not None
     if is_filtered:
         with opened(base) as local:
-            found = local.store.list_runs(limit=limit + 1, status=status, project=project)
+            found = local.store.list_runs(
+                limit=limit + 1, status=status, project=project, wanted=condition
+            )
     else:
         found = newest_runs(base, limit + 1)
     _print_runs(found, limit, str(base), is_filtered=is_filtered, as_json=as_json)
@@ -64,22 +95,46 @@ def show(
         str | None, typer.Option("--section", "-s", help="Only this section, in full.")
     ] = None,
     is_whole: AllOption = False,
+    is_remote: RemoteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show a run: what came of it, then what was recorded."""
-    from manifest_client.cli.local import local_runs
-
-    with local_runs(run) as local:
-        run_id = local.find(run)
-        manifest = local.store.get_run(run_id)
-        verdict = local.store.get_verdict(run_id)
-        replays = local.store.list_replays(run_id)
+    manifest, verdict, replays = _remote_run(run) if is_remote else _local_run(run)
     if section is not None:
         _print_section(manifest, section, as_json=as_json)
     elif as_json:
         _print_run_as_json(manifest, verdict, replays)
     else:
         _print_run(manifest, verdict, replays, is_whole=is_whole)
+
+
+def _local_run(reference: str) -> tuple[Manifest, Verdict | None, list[RunSummary]]:
+    from manifest.errors import RunNotFound
+    from manifest.rundir import find_base
+    from manifest_client.cli.local import is_anything_kept, opened, service_for
+    from manifest_client.references import resolve
+
+    base = find_base()
+    if is_anything_kept(base):
+        with opened(base) as local, suppress(RunNotFound):
+            return _read(local.store, resolve(reference, local.store, str(base)))
+    with service_for(reference) as client:
+        if client is None:
+            raise RunNotFound(reference, str(base))
+    return _remote_run(reference)
+
+
+def _remote_run(reference: str) -> tuple[Manifest, Verdict | None, list[RunSummary]]:
+    from manifest_client.cli.delivering import connected
+    from manifest_client.httpstore import HttpStore
+    from manifest_client.pulling import find_remote
+
+    with connected() as client:
+        return _read(HttpStore(client), find_remote(reference, client))
+
+
+def _read(store: Store, run_id: str) -> tuple[Manifest, Verdict | None, list[RunSummary]]:
+    return store.get_run(run_id), store.get_verdict(run_id), store.list_replays(run_id)
 
 
 def _check_status(status: str | None) -> None:

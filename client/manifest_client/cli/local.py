@@ -6,14 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from manifest.errors import RunNotFound
 from manifest.models import RunSummary
 from manifest.rundir import RunDirectory, find_base, run_directories
 from manifest.stores import Store
 from manifest_client import reading
-from manifest_client.embedded import STORE, open_embedded
+from manifest_client.embedded import STORE, open_embedded, take_in
 from manifest_client.rendering.terminal import err, styled
+
+if TYPE_CHECKING:
+    from manifest_client.connection import Client
+
+_ATTEMPTS: Final = 3  # someone waits at the terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +30,7 @@ class Local:
     store: Store
 
     def find(self, reference: str) -> str:
-        """The id of the run that the user means.
+        """The id of the run that the user means; fetched, if only the service has it.
 
         Raises:
             RunNotFound: There is no such run.
@@ -32,7 +38,14 @@ class Local:
         """
         from manifest_client.references import resolve
 
-        return resolve(reference, self.store, str(self.base))
+        try:
+            return resolve(reference, self.store, str(self.base))
+        except RunNotFound:
+            run = fetched(reference, self.base)
+            if run is None:
+                raise
+            take_in(self.store, [run], warn)
+            return run.id
 
     def directory(self, reference: str) -> RunDirectory:
         """The run directory of the run that the user means.
@@ -56,10 +69,45 @@ def local_runs(reference: str) -> Iterator[Local]:
         StoreUnusable: The store cannot be opened.
     """
     base = find_base()
-    if not is_anything_kept(base):
+    if not is_anything_kept(base) and fetched(reference, base) is None:
         raise RunNotFound(reference, str(base))
     with opened(base) as local:
         yield local
+
+
+def fetched(reference: str, base: Path) -> RunDirectory | None:
+    """Fetch a run that is not here; None where no service is set up.
+
+    Raises:
+        RunNotFound: The service has no such run, either.
+        ServiceUnreachable: It does not answer.
+    """
+    from manifest_client.pulling import find_remote, pull
+
+    with service_for(reference) as client:
+        if client is None:
+            return None
+        run = pull(find_remote(reference, client), client, base)
+    warn(f"fetched run {run.id} from {client.url}")
+    return run
+
+
+@contextmanager
+def service_for(reference: str) -> Iterator[Client | None]:
+    """The service to ask for a run that is not here, if one is set up.
+
+    What is counted from the newest run, as ``@latest``, is meant among the runs that are here.
+    """
+    from manifest_client.settings import load_settings
+
+    settings = load_settings()
+    if not settings.is_delivering or settings.url is None or reference.startswith("@"):
+        yield None
+        return
+    from manifest_client.connection import Client
+
+    with Client(settings.url, token=settings.token, attempts=_ATTEMPTS) as client:
+        yield client
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The command `manifest`: its parts put together, and its exit codes.
 
 ``0`` as expected · ``1`` diverged or different · ``2`` a mistake in the call, or no such run ·
-``3`` not replayable · ``70`` a fault of Manifest itself · ``130`` interrupted.
+``3`` not replayable · ``4`` the service cannot be reached · ``70`` a fault of Manifest itself ·
+``130`` interrupted.
 `manifest run` ends with the code of its program.
 """
 
@@ -14,9 +15,10 @@ from typing import Annotated
 
 import typer
 
-from manifest.errors import ManifestError, NotReplayable
-from manifest_client.cli import comparing, listing, recording, replays
+from manifest.errors import FilterInvalid, ManifestError, NotReplayable
+from manifest_client.cli import account, comparing, delivering, listing, recording, replays
 from manifest_client.cli.arguments import examples
+from manifest_client.problems import ServiceUnreachable
 
 _BROKEN_PIPE = 141
 
@@ -37,6 +39,8 @@ recording.add_to(app)
 listing.add_to(app)
 comparing.add_to(app)
 replays.add_to(app)
+delivering.add_to(app)
+account.add_to(app)
 
 
 def main() -> None:
@@ -62,6 +66,10 @@ def _exit_code() -> int:
         return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
     except NotReplayable as error:
         return _complain(error, 3)
+    except FilterInvalid as error:
+        return _complain(_pointed_at(error), 2)
+    except ServiceUnreachable as error:
+        return _complain(error, 4)
     except ManifestError as error:
         return _complain(error, 2)
     except BrokenPipeError:
@@ -72,6 +80,13 @@ def _exit_code() -> int:
         traceback.print_exc()
         return _complain("this is a fault of Manifest itself; please report the lines above", 70)
     return 0
+
+
+def _pointed_at(error: FilterInvalid) -> str:
+    # A filter of one line is shown with a caret under the place where reading failed.
+    if not error.text.isprintable() or len(error.text) > 200:
+        return str(error)
+    return f"{error}\n  {error.text}\n  {' ' * error.position}^"
 
 
 def _complain(what: object, code: int) -> int:

@@ -61,20 +61,24 @@ def run(
     """Record a program from its first line on; no change to its code."""
     from manifest.launching import launch
     from manifest.rundir import find_base
+    from manifest_client.cli.delivering import begin_delivery, end_delivery
 
     like_run = None if like is None else _directory(like)
     if not quiet:
         _announce(command, like_run)
+    base = find_base()
+    settings = begin_delivery(base)
     launched = launch(
         command,
-        base=find_base(),
-        project=project,
+        base=base,
+        project=project or (settings.project if settings is not None else None),
         name=name,
         like=like_run,
         pin_entropy=pin_entropy,
     )
     if not quiet:
         _summarize(launched)
+    end_delivery(launched.run, settings)
     raise typer.Exit(launched.exit_code)
 
 

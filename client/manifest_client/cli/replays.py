@@ -59,7 +59,8 @@ def replay(
 ) -> None:
     """Run a recorded program again and compare every step."""
     from manifest import replaying
-    from manifest.rundir import find_base
+    from manifest.rundir import RunDirectory, find_base
+    from manifest_client.cli.delivering import begin_delivery, end_delivery
     from manifest_client.cli.local import local_runs
 
     with local_runs(run) as local:
@@ -71,10 +72,12 @@ def replay(
     _say_concerns(plan)
     if not (plan.blocking and not best_effort):
         _ask(original, is_agreed=is_agreed)
+    base = find_base()
+    settings = begin_delivery(base)
     with _standard_output_kept() if as_json else nullcontext():
         verdict = replaying.replay(
             original,
-            base=find_base(),
+            base=base,
             best_effort=best_effort,
             in_place=in_place,
             until=until,
@@ -83,6 +86,8 @@ def replay(
         )
     _say("")
     print_verdict(verdict, roles=("recorded", "replay"), as_json=as_json)
+    if verdict.replay is not None:
+        end_delivery(RunDirectory(base / "runs" / verdict.replay), settings)
     raise typer.Exit(EXIT_CODES[verdict.outcome])
 
 
@@ -131,15 +136,18 @@ def _say(what: str) -> None:
 
 
 def _ask(original: RunDirectory, *, is_agreed: bool) -> None:
-    owner = original.path.stat().st_uid
-    if is_agreed or owner == os.getuid():
+    from manifest_client.pulling import pulled_from
+
+    owner, service = original.path.stat().st_uid, pulled_from(original)
+    if is_agreed or (owner == os.getuid() and service is None):
         return
+    who = f"user {owner} recorded this run" if service is None else f"this run is from {service}"
     from manifest.models import Manifest
     from manifest_client.rendering.runs import command_line
     from manifest_client.rendering.terminal import shown
 
     command = shown(command_line(Manifest.model_validate(original.document())))
-    what = f"user {owner} recorded this run; replaying it executes their code:\n  {command}\n"
+    what = f"{who}; replaying it executes the code in it:\n  {command}\n"
     if not sys.stdin.isatty():
         raise typer.BadParameter(f"{what}Read it, then add --yes.", param_hint="RUN")
     typer.confirm(f"{what}Go on?", abort=True, err=True)
