@@ -85,8 +85,6 @@ def whoami(*, as_json: JsonOption = False) -> None:
 
 def config(*, as_json: JsonOption = False) -> None:
     """Show each setting, and where it comes from."""
-    from rich.table import Table
-
     from manifest_client.rendering.terminal import out, print_json, styled
 
     settings = _settings()
@@ -97,11 +95,11 @@ def config(*, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({name: {"value": row[0], "source": row[1]} for name, row in rows.items()})
         return
-    table = Table(box=None, show_header=False, pad_edge=False)
+    console, width = out(), max(map(len, rows))
     for name, (value, source) in rows.items():
         shown = "–" if value is None else str(value)
-        table.add_row(styled((name, "key")), styled(shown), styled((source, "quiet")))
-    out().print(table)
+        line = styled((name.ljust(width), "key"), f"  {shown}  ", (f"({source})", "quiet"))
+        console.print(line, soft_wrap=True)
 
 
 def _settings() -> Settings:

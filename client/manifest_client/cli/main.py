@@ -67,7 +67,7 @@ def _exit_code() -> int:
     except NotReplayable as error:
         return _complain(error, 3)
     except FilterInvalid as error:
-        return _complain(_pointed_at(error), 2)
+        return _complain(error, 2, *_pointed_at(error))
     except ServiceUnreachable as error:
         return _complain(error, 4)
     except ManifestError as error:
@@ -82,17 +82,20 @@ def _exit_code() -> int:
     return 0
 
 
-def _pointed_at(error: FilterInvalid) -> str:
+def _pointed_at(error: FilterInvalid) -> list[str]:
     # A filter of one line is shown with a caret under the place where reading failed.
     if not error.text.isprintable() or len(error.text) > 200:
-        return str(error)
-    return f"{error}\n  {error.text}\n  {' ' * error.position}^"
+        return []
+    return [f"  {error.text}", f"  {' ' * error.position}^"]
 
 
-def _complain(what: object, code: int) -> int:
+def _complain(what: object, code: int, *lines: str) -> int:
     from manifest_client.rendering.terminal import err, styled
 
-    err().print(styled(("manifest: ", "bad"), str(what)), soft_wrap=True)
+    console = err()
+    console.print(styled(("manifest: ", "bad"), str(what)), soft_wrap=True)
+    for line in lines:
+        console.print(styled(line), soft_wrap=True)
     return code
 
 

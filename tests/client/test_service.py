@@ -1,0 +1,368 @@
+"""The commands that speak to a service, and a real one on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+from typing import NamedTuple
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from manifest.delivered import acknowledged, is_delivered
+from manifest.rundir import RunDirectory
+from manifest_client.settings import user_file
+from manifest_migrations.upgrade import open_store
+from manifest_server.database import sqlite_url
+
+Record = Callable[..., RunDirectory]
+GOLDEN = "01990000-0000-7000-8000-000000000001"
+SERVE = """
+from manifest_server.serve import serve
+from manifest_server.settings import ServerSettings
+serve(ServerSettings())
+"""
+
+
+class Answer(NamedTuple):
+    """What a command answered; the fixture `call` gives one of this shape."""
+
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Answer]
+
+
+class Service:
+    """A service of its own process, which can be killed and started again."""
+
+    def __init__(self, folder: Path, *, auth: str = "none") -> None:
+        self.database = sqlite_url(folder / "service.db").render_as_string()
+        open_store(self.database).close()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._auth = auth
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        environ = {
+            **os.environ,
+            "MANIFEST_SERVER_DATABASE_URL": self.database,
+            "MANIFEST_SERVER_PORT": str(self.port),
+            "MANIFEST_SERVER_AUTH": self._auth,
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", SERVE],
+            env=environ,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 60
+        while not self._answers():
+            assert time.monotonic() < deadline, "the service does not start"
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def empty(self) -> None:
+        """Forget every run: in each test, runs have the same ids."""
+        with open_store(self.database) as store:
+            while runs := store.list_runs(limit=500):
+                for run in runs:
+                    store.delete_run(run.id)
+
+    def token(self, *scopes: str, days: int = 1) -> str:
+        with open_store(self.database) as store:
+            _, secret = store.create_token(
+                name="ada",
+                scopes=scopes,  # type: ignore[arg-type]
+                lifetime=timedelta(days=days),
+            )
+        return secret
+
+    def _answers(self) -> bool:
+        try:
+            with urlopen(f"{self.url}/healthz") as answer:
+                return bool(answer.status == 200)
+        except (URLError, OSError):
+            return False
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    service = Service(tmp_path_factory.mktemp("service"))
+    service.start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    service = Service(tmp_path_factory.mktemp("guarded"), auth="tokens")
+    service.start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def url(running: Service, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an open service without runs, in the environment."""
+    running.empty()
+    monkeypatch.setenv("MANIFEST_URL", running.url)
+    return running.url
+
+
+@pytest.fixture
+def golden(base: Path, checkout: Path) -> RunDirectory:
+    """A run that a released version wrote, with blobs and a trail."""
+    path = base / "runs" / GOLDEN
+    shutil.copytree(checkout / "tests/manifest/golden/schema-1" / GOLDEN, path)
+    return RunDirectory(path)
+
+
+def test_sync_sends_what_is_not_acknowledged_and_then_nothing(
+    call: Call, golden: RunDirectory, url: str
+) -> None:
+    first = call("sync")
+    assert (first.code, GOLDEN in first.out) == (0, True)
+    assert is_delivered(golden, url)
+    assert "everything is delivered" in call("sync").out
+    assert GOLDEN in call("sync", "--all").out
+
+
+def test_sync_without_a_service_says_how_to_set_one_up(call: Call, golden: RunDirectory) -> None:
+    answer = call("sync")
+    assert answer.code == 2
+    assert "manifest login" in answer.err
+
+
+def test_sync_sends_nothing_where_the_mode_is_offline(
+    call: Call, golden: RunDirectory, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MANIFEST_MODE", "offline")
+    assert call("sync").code == 2
+    assert not acknowledged(golden)
+
+
+def test_sync_ends_with_4_where_nobody_answers_and_goes_on_later(
+    call: Call, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(tmp_path)
+    monkeypatch.setenv("MANIFEST_URL", service.url)
+    monkeypatch.setattr("manifest_client.connection._FIRST_PAUSE_SECONDS", 0.001)
+    runs = [record() for _ in range(3)]
+    answer = call("sync")
+    assert answer.code == 4
+    assert "0 of 3 runs were sent" in answer.err
+    service.start()
+    try:
+        assert call("sync").code == 0
+    finally:
+        service.stop()
+    assert all(is_delivered(run, service.url) for run in runs)
+
+
+def test_a_run_that_cannot_be_read_does_not_keep_the_others(
+    call: Call, record: Record, url: str
+) -> None:
+    bad, good = record(), record(name="good")
+    (bad.path / "manifest.json").write_text("{}")
+    answer = call("sync")
+    assert answer.code == 2
+    assert bad.id in answer.err
+    assert is_delivered(good, url)
+
+
+def test_two_that_send_at_once_send_everything_once(
+    call: Call, record: Record, url: str, base: Path
+) -> None:
+    runs = [record(name=f"race {number}") for number in range(8)]
+    command = [sys.executable, "-c", "from manifest_client.cli.main import main; main()", "sync"]
+    senders = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [sender.wait() for sender in senders] == [0, 0]
+    assert all(is_delivered(run, url) for run in runs)
+    listed = json.loads(call("ls", 'name like "race %"', "--remote", "--json").out)
+    assert sorted(run["id"] for run in listed) == sorted(run.id for run in runs)
+
+
+def test_ls_takes_a_filter_here_and_there(call: Call, record: Record, url: str) -> None:
+    record(name="low", sections={"config": {"lr": 0.1}})
+    record(name="high", sections={"config": {"lr": 0.9}})
+    call("sync")
+    for place in ([], ["--remote"]):
+        listed = json.loads(call("ls", "config.lr > 0.5", "--json", *place).out)
+        assert [run["name"] for run in listed] == ["high"]
+
+
+def test_ls_shows_where_a_filter_cannot_be_read(call: Call, record: Record) -> None:
+    record()
+    answer = call("ls", "config.lr > and")
+    assert answer.code == 2
+    lines = answer.err.splitlines()
+    assert lines[-2] == "  config.lr > and"
+    assert lines[-1].rstrip() == "  " + " " * len("config.lr > ") + "^"
+
+
+def test_show_asks_the_service_for_what_is_not_here(
+    call: Call, golden: RunDirectory, url: str, base: Path
+) -> None:
+    call("sync", "--all")
+    here = call("show", GOLDEN, "--json")
+    shutil.rmtree(base)
+    there = call("show", GOLDEN[:20], "--json")
+    assert json.loads(there.out)["manifest"] == json.loads(here.out)["manifest"]
+    assert not base.exists()
+
+
+def test_a_run_that_nobody_has_is_not_found(call: Call, url: str, base: Path) -> None:
+    answer = call("show", "0fffffff")
+    assert answer.code == 2
+    assert url in answer.err
+    assert call("show", "@latest").code == 2
+    assert not base.exists()
+
+
+def test_pull_brings_the_directory_back(
+    call: Call, golden: RunDirectory, url: str, base: Path, tmp_path: Path
+) -> None:
+    call("sync", "--all")
+    kept = tmp_path / "kept"
+    base.rename(kept)
+
+    assert call("pull", GOLDEN).code == 0
+
+    original, pulled = RunDirectory(kept / "runs" / GOLDEN), RunDirectory(base / "runs" / GOLDEN)
+    assert pulled.document() == original.document()
+    for path in [*original.path.glob("trail/*"), *original.path.glob("blobs/*/*")]:
+        assert (pulled.path / path.relative_to(original.path)).read_bytes() == path.read_bytes()
+    told = ("entropy", "id", "pinned_os_entropy", "root", "mode", "schema", "project")
+    assert [pulled.origin()[key] for key in told] == [original.origin()[key] for key in told]
+    assert is_delivered(pulled, url)
+    assert "everything is delivered" in call("sync").out
+
+
+def test_verify_fetches_what_only_the_service_has(
+    call: Call, golden: RunDirectory, url: str, base: Path
+) -> None:
+    call("sync", "--all")
+    shutil.rmtree(base)
+    answer = call("verify", GOLDEN, GOLDEN)
+    assert answer.code == 0
+    assert "fetched" in answer.err
+
+
+def test_what_was_fetched_is_not_run_without_asking(
+    call: Call, golden: RunDirectory, url: str, base: Path
+) -> None:
+    call("sync", "--all")
+    shutil.rmtree(base)
+    answer = call("replay", GOLDEN, "--best-effort")
+    assert answer.code == 2
+    assert "executes the code in it" in re.sub(r"[\s│]+", " ", answer.err)
+    assert "--yes" in answer.err
+
+
+def test_login_keeps_a_good_token_for_its_service(
+    call: Call, guarded: Service, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = guarded.token("read", "write")
+    monkeypatch.setattr("sys.stdin", StringIO(f"{secret}\n"))
+
+    assert call("login", guarded.url).code == 0
+
+    assert user_file().stat().st_mode & 0o777 == 0o600
+    assert "ada" in call("whoami").out
+    shown = call("config")
+    assert secret not in shown.out
+    assert str(user_file()) in shown.out
+    told = json.loads(call("config", "--json").out)
+    assert told["url"] == {"value": guarded.url, "source": str(user_file())}
+    assert secret not in json.dumps(told)
+    call("logout", guarded.url)
+    assert secret not in user_file().read_text()
+    assert call("whoami").code == 2
+
+
+def test_login_keeps_no_token_that_is_not_good(
+    call: Call, guarded: Service, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", StringIO("mft_wrong\n"))
+    answer = call("login", guarded.url)
+    assert answer.code == 2
+    assert "unknown" in answer.err
+    assert not user_file().exists()
+
+
+def test_login_leaves_the_other_lines_of_the_file(
+    call: Call, guarded: Service, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "# mine\ntimeout = 2 # quick\nurl = 'http://localhost:1'\n[tokens]\n'http://a' = 'x'\n"
+    user_file().parent.mkdir(parents=True)
+    user_file().write_text(text)
+    user_file().chmod(0o600)
+    secret = guarded.token("read")
+    monkeypatch.setattr("sys.stdin", StringIO(secret))
+    assert call("login", guarded.url).code == 0
+    lines = user_file().read_text().splitlines()
+    assert lines[:3] == text.splitlines()[:3]
+    assert lines[3:] == ["[tokens]", '"http://a" = "x"', f'"{guarded.url}" = "{secret}"']
+
+
+def test_login_at_a_service_without_tokens_asks_for_none(
+    call: Call, running: Service, base: Path
+) -> None:
+    answer = call("login", running.url)
+    assert (answer.code, "asks for no token" in answer.out) == (0, True)
+    assert call("whoami", "--json").code == 0
+
+
+def test_a_token_that_was_revoked_meanwhile_stops_a_sync_and_another_goes_on(
+    call: Call, record: Record, guarded: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded.empty()
+    monkeypatch.setenv("MANIFEST_URL", guarded.url)
+    runs = [record() for _ in range(2)]
+    monkeypatch.setenv("MANIFEST_TOKEN", guarded.token("write"))
+    call("sync")
+    later = record()
+    with open_store(guarded.database) as store:
+        store.revoke_token(store.list_tokens()[0].id)
+    answer = call("sync")
+    assert answer.code == 2
+    assert "manifest login" in answer.err
+    assert not acknowledged(later)
+    monkeypatch.setenv("MANIFEST_TOKEN", guarded.token("write"))
+    assert call("sync").code == 0
+    assert all(is_delivered(run, guarded.url) for run in (*runs, later))
+
+
+def test_a_token_without_the_scope_is_told_so(
+    call: Call, record: Record, guarded: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record()
+    guarded.empty()
+    monkeypatch.setenv("MANIFEST_URL", guarded.url)
+    monkeypatch.setenv("MANIFEST_TOKEN", guarded.token("read"))
+    answer = call("sync")
+    assert answer.code == 2
+    assert "'write'" in answer.err
