@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
-from urllib.error import URLError
-from urllib.request import urlopen
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -25,15 +18,10 @@ from manifest.delivered import acknowledged, is_delivered
 from manifest.rundir import RunDirectory
 from manifest_client.settings import user_file
 from manifest_migrations.upgrade import open_store
-from manifest_server.database import sqlite_url
 
 Record = Callable[..., RunDirectory]
 GOLDEN = "01990000-0000-7000-8000-000000000001"
-SERVE = """
-from manifest_server.serve import serve
-from manifest_server.settings import ServerSettings
-serve(ServerSettings())
-"""
+Service = Any  # the class is that of the fixture
 
 
 class Answer(NamedTuple):
@@ -45,83 +33,6 @@ class Answer(NamedTuple):
 
 
 Call = Callable[..., Answer]
-
-
-class Service:
-    """A service of its own process, which can be killed and started again."""
-
-    def __init__(self, folder: Path, *, auth: str = "none") -> None:
-        self.database = sqlite_url(folder / "service.db").render_as_string()
-        open_store(self.database).close()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._auth = auth
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        environ = {
-            **os.environ,
-            "MANIFEST_SERVER_DATABASE_URL": self.database,
-            "MANIFEST_SERVER_PORT": str(self.port),
-            "MANIFEST_SERVER_AUTH": self._auth,
-        }
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", SERVE],
-            env=environ,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 60
-        while not self._answers():
-            assert time.monotonic() < deadline, "the service does not start"
-            time.sleep(0.05)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-    def empty(self) -> None:
-        """Forget every run: in each test, runs have the same ids."""
-        with open_store(self.database) as store:
-            while runs := store.list_runs(limit=500):
-                for run in runs:
-                    store.delete_run(run.id)
-
-    def token(self, *scopes: str, days: int = 1) -> str:
-        with open_store(self.database) as store:
-            _, secret = store.create_token(
-                name="ada",
-                scopes=scopes,  # type: ignore[arg-type]
-                lifetime=timedelta(days=days),
-            )
-        return secret
-
-    def _answers(self) -> bool:
-        try:
-            with urlopen(f"{self.url}/healthz") as answer:
-                return bool(answer.status == 200)
-        except (URLError, OSError):
-            return False
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = Service(tmp_path_factory.mktemp("service"))
-    service.start()
-    yield service
-    service.stop()
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = Service(tmp_path_factory.mktemp("guarded"), auth="tokens")
-    service.start()
-    yield service
-    service.stop()
 
 
 @pytest.fixture
@@ -165,9 +76,13 @@ def test_sync_sends_nothing_where_the_mode_is_offline(
 
 
 def test_sync_ends_with_4_where_nobody_answers_and_goes_on_later(
-    call: Call, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Call,
+    record: Record,
+    make_service: Callable[[Path], Service],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    service = Service(tmp_path)
+    service = make_service(tmp_path)
     monkeypatch.setenv("MANIFEST_URL", service.url)
     monkeypatch.setattr("manifest_client.connection._FIRST_PAUSE_SECONDS", 0.001)
     runs = [record() for _ in range(3)]
