@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-NAMES = ("fingerprints", "listing", "recording", "storing")
+NAMES = ("fingerprints", "kills", "listing", "recording", "storing")
 
 
 def main(names: list[str]) -> int:

@@ -135,6 +135,8 @@ class _Delivery:
                 if kept is None or steps > kept.steps:
                     self._send_segments(process, segments, first, header)
                 first += len(segments)
+                if not _is_whole(segments[-1]):
+                    return  # what is written meanwhile goes along the next time
 
     def _send_segments(
         self, process: str, segments: Sequence[bytes], first: int, header: bytes

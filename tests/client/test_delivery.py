@@ -150,6 +150,28 @@ def test_rows_of_a_torn_trail_are_sent_as_far_as_they_are_whole(
     assert kept_rows(http, run) == whole[:-80]
 
 
+def test_a_trail_that_grows_while_it_is_sent_is_sent_as_far_as_it_was_read(
+    http: TestClient, client: Client, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = record(is_over=False)
+    write_trail(run, 10, is_over=False)
+    request = http.request
+
+    def growing(method: str, url: str, **options: Any) -> httpx2.Response:
+        if "/trails/" in url:
+            with run.trail_path("main").open("ab") as file:
+                file.write(bytes(range(80)) * 1500)
+        return request(method, url, **options)
+
+    monkeypatch.setattr(http, "request", growing)
+    deliver(run, client)
+    monkeypatch.undo()
+    assert run.trail_path("main").read_bytes().startswith(kept_rows(http, run))
+    run.write_manifest()
+    assert deliver(run, client)
+    assert kept_rows(http, run) == run.trail_path("main").read_bytes()
+
+
 def test_two_runs_of_one_program_share_their_segments(
     http: TestClient, client: Client, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
