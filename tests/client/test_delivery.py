@@ -185,6 +185,17 @@ def test_two_runs_of_one_program_share_their_segments(
     assert kept_rows(http, second) == second.trail_path("main").read_bytes()
 
 
+@pytest.mark.parametrize("seconds", [0, 4_000_000_000])
+def test_a_clock_that_is_wrong_by_decades_keeps_nothing_back(
+    client: Client, record: Record, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    monkeypatch.setattr("manifest.journal._time_ns", lambda: seconds * 10**9)
+    run = record()
+    assert deliver(run, client)
+    (listed,) = HttpStore(client).list_runs()
+    assert listed.started_at.startswith("1970" if seconds == 0 else "2096")
+
+
 def test_a_verdict_that_comes_later_goes_along(client: Client, record: Record) -> None:
     original = record()
     replay = record(replay_of=original.id)
