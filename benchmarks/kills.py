@@ -28,7 +28,6 @@ from typing import Final
 from urllib.request import urlopen
 
 from manifest.delivered import is_delivered
-from manifest.journal import entries
 from manifest.rundir import RunDirectory, run_directories
 from manifest.trail import ROW_SIZE
 from manifest_client.connection import API, Client
@@ -186,7 +185,7 @@ class Campaign:
 
     def check_everything(self) -> int:
         """After a last delivery of what is left, everything must be there; gives how many runs."""
-        runs = [run for run in run_directories(self.base) if _has_begun(run)]
+        runs = [run for run in run_directories(self.base) if run.has_begun()]
         for run in runs:
             assert deliver(run, self.client), f"{run.id} still goes on"
         listed = HttpStore(self.client).list_runs(limit=len(runs) + 10)
@@ -271,11 +270,6 @@ def kill_backend(url: str) -> bool:
         except psycopg.OperationalError:
             assert time.monotonic() < deadline, "the database does not recover"
             time.sleep(0.05)
-
-
-def _has_begun(run: RunDirectory) -> bool:
-    # A program that was killed before its first entry has recorded nothing.
-    return any(entry["kind"] == "run" for entry in entries(run.path / "journal" / "run.jsonl"))
 
 
 def _postgresql(stack: ExitStack) -> str:

@@ -89,6 +89,13 @@ class RunDirectory:
                 attempt += 1
                 name = f"{process}~{attempt}"
 
+    def has_begun(self) -> bool:
+        """Whether its first entry is there; what was killed before has recorded nothing."""
+        try:
+            return self.is_sealed() or bool(self.origin())
+        except DamagedRun:
+            return False
+
     def has_process(self) -> bool:
         """Whether any process of the program has said anything."""
         return any(path.stem != "run" for path in (self.path / "journal").glob("*.jsonl"))

@@ -65,8 +65,12 @@ class Shipper:
         self._live: list[RunDirectory] = []
         self._failures = 0
 
-    def work(self) -> None:
-        """Deliver until nothing has happened for a while, or the token is refused."""
+    def work(self) -> bool:
+        """Deliver until nothing has happened for a while, or the service is given up.
+
+        Returns:
+            Whether the service was there to the end.
+        """
         last_useful = time.monotonic()
         while True:
             try:
@@ -78,17 +82,18 @@ class Shipper:
                 log.warning("%s", error)
             except ServiceRefused as error:
                 log.error("%s", error)  # noqa: TRY400 -- its sentence says it all
-                return
+                return False
             if was_useful or self._live:
                 last_useful = time.monotonic()
             idle_seconds = time.monotonic() - last_useful
             if idle_seconds >= self._longest_idle_seconds():
-                return
+                return not self._failures
             self._wait()
 
     def has_work(self) -> bool:
         """Whether there is a run that was not looked at yet."""
-        return any(run.id not in self._done | self._refused for run in run_directories(self.base))
+        seen = self._done | self._refused
+        return any(run.id not in seen and run.has_begun() for run in run_directories(self.base))
 
     def _longest_idle_seconds(self) -> float:
         patience = self._patience
@@ -99,6 +104,8 @@ class Shipper:
         live: list[RunDirectory] = []
         for run in run_directories(self.base):
             if run.id in self._refused or (run.id in self._done and not self._has_news(run)):
+                continue
+            if not run.has_begun():
                 continue
             try:
                 if self._deliver(run):
@@ -175,9 +182,9 @@ def _work(shipper: Shipper) -> None:
         with _alone(shipper.base / LOCK) as is_alone:
             if not is_alone:
                 return
-            shipper.work()
+            has_ended_well = shipper.work()
         # Whoever began after the last look found the lock taken, and relied on us.
-        if not shipper.has_work():
+        if not has_ended_well or not shipper.has_work():
             return
 
 

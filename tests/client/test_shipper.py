@@ -195,6 +195,21 @@ def test_it_delivers_what_is_there_and_leaves(
     assert all(is_delivered(run, service.url) for run in runs)
 
 
+def test_a_run_that_has_not_begun_is_left_alone_until_it_has(
+    service: Service, client: Client, record: Record, base: Path
+) -> None:
+    empty = RunDirectory.create(base, "0199c3f2-ffff-7000-8000-000000000000")
+    run = record()
+    at_work = Shipper(base, client, QUICK)
+    assert at_work.work()
+    assert not at_work.has_work()
+    assert is_delivered(run, service.url)
+    (run.path / "journal" / "run.jsonl").rename(empty.path / "journal" / "run.jsonl")
+    assert at_work.has_work()
+    assert at_work.work()
+    assert not at_work.has_work()
+
+
 def test_it_leaves_a_service_that_does_not_answer_after_a_while(record: Record, base: Path) -> None:
     run = record()
 
@@ -202,7 +217,8 @@ def test_it_leaves_a_service_that_does_not_answer_after_a_while(record: Record, 
         raise httpx2.ConnectError("refused")
 
     http = httpx2.Client(transport=httpx2.MockTransport(refused))
-    Shipper(base, Client("http://service", http=http, pause=lambda _: None), QUICK).work()
+    client = Client("http://service", http=http, pause=lambda _: None)
+    assert not Shipper(base, client, QUICK).work()
     assert not acknowledged(run)
 
 
@@ -216,7 +232,7 @@ def test_it_leaves_at_once_where_its_token_is_refused(record: Record, base: Path
         return httpx2.Response(401, json={"code": "token-invalid", "detail": "revoked"})
 
     http = httpx2.Client(transport=httpx2.MockTransport(refused))
-    Shipper(base, Client("http://service", http=http), QUICK).work()
+    shipper._work(Shipper(base, Client("http://service", http=http), QUICK))
     assert len(asked) == 1
 
 

@@ -42,7 +42,11 @@ def sync(
     base = find_base() if folder is None else _base_of(folder)
     with connected() as client:
         runs = run_directories(base)[::-1]  # the oldest first: a replay comes after its original
-        waiting = [run for run in runs if is_whole or not is_delivered(run, client.url)]
+        waiting = [
+            run
+            for run in runs
+            if run.has_begun() and (is_whole or not is_delivered(run, client.url))
+        ]
         if is_whole:
             for run in waiting:
                 (run.path / FILE).unlink(missing_ok=True)
