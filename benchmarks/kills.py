@@ -242,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         count = campaign.check_everything()
         log = (campaign.base / LOG).read_text(encoding="utf-8", errors="replace")
         faults = [line for line in log.splitlines() if "ERROR" in line or "Traceback" in line]
-        assert not faults, faults
+        assert not faults, "\n".join(faults[:5])
     kinds = ", ".join(f"{number} × {name}" for name, number in sorted(campaign.killed.items()))
     print(f"{campaign.killed.total()} kills ({kinds}) in {time.monotonic() - began:.0f} s")
     print(f"{count} runs, {delivered} of them delivered before the end; none lost, none twice")

@@ -40,7 +40,7 @@ def url(running: Service, monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of an open service without runs, in the environment."""
     running.empty()
     monkeypatch.setenv("MANIFEST_URL", running.url)
-    return running.url
+    return str(running.url)
 
 
 @pytest.fixture

@@ -148,6 +148,7 @@ def test_where_nobody_answers_the_end_says_so_and_nothing_is_lost(
     assert "manifest sync" in ended.stderr
     assert only_run(base).is_sealed()
     assert not acknowledged(only_run(base))
+    wait_until(lambda: shipper_of(base) is not None)
 
 
 @pytest.mark.parametrize("mode", ["offline", "disabled"])

@@ -56,8 +56,12 @@ def test_nothing_of_the_network_is_loaded_where_there_is_one(tmp_path: Path) -> 
         "atexit.register(lambda: print([name for name in names if name in sys.modules]))\n"
         "manifest.record()\n"
     )
+    (tmp_path / "manifest_client").mkdir()  # a process that delivers nothing and ends at once
+    (tmp_path / "manifest_client" / "__init__.py").touch()
+    (tmp_path / "manifest_client" / "shipper.py").touch()
     environ = {
         **os.environ,
+        "PYTHONPATH": str(tmp_path),
         "MANIFEST_URL": "http://127.0.0.1:1",
         "MANIFEST_TIMEOUT": "0",
         "MANIFEST_DIR": str(tmp_path / ".manifest"),
