@@ -20,6 +20,7 @@ from manifest_client.problems import AnswerUnusable
 
 _T = TypeVar("_T")
 _LARGEST_PAGE = 500
+_IDS_A_REQUEST = 5000
 _SUMMARIES = TypeAdapter(list[RunSummary])
 _DIGESTS = TypeAdapter(dict[str, str])
 
@@ -143,11 +144,12 @@ class HttpStore:
     def digests(self, run_ids: Iterable[str]) -> dict[str, str]:
         """The digest kept for each of these runs that is known; '' for one not sealed yet."""
         ids = [run_id for run_id in run_ids if is_run_id(run_id)]
-        if not ids:
-            return {}
-        body = canonical_bytes({"ids": ids})
-        answer = self.client.request("POST", f"{API}/runs/digests", body=body)
-        return self._read(_DIGESTS, answer.content)
+        found: dict[str, str] = {}
+        for start in range(0, len(ids), _IDS_A_REQUEST):
+            body = canonical_bytes({"ids": ids[start : start + _IDS_A_REQUEST]})
+            answer = self.client.request("POST", f"{API}/runs/digests", body=body)
+            found |= self._read(_DIGESTS, answer.content)
+        return found
 
     def _summaries(self, page: Any) -> list[RunSummary]:
         if not isinstance(page, dict):

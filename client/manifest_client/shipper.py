@@ -86,6 +86,8 @@ class Shipper:
             if was_useful or self._live:
                 last_useful = time.monotonic()
             idle_seconds = time.monotonic() - last_useful
+            if not self.base.is_dir():
+                return False  # someone deleted the runs, or took their disk away
             if idle_seconds >= self._longest_idle_seconds():
                 return not self._failures
             self._wait()
@@ -148,8 +150,7 @@ class Shipper:
         """Until a run begins or ends, or one that goes on may have grown."""
         patience = self._patience
         if self._failures:
-            pause = min(patience.longest_pause_seconds, 2.0**self._failures)
-            time.sleep(min(pause, max(patience.unreachable_seconds, patience.look_seconds)))
+            time.sleep(min(patience.longest_pause_seconds, 2.0**self._failures))
             return
         began = time.monotonic()
         there = _stamp(self.base / "runs")

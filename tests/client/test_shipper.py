@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,6 +222,19 @@ def test_it_leaves_a_service_that_does_not_answer_after_a_while(record: Record, 
     client = Client("http://service", http=http, pause=lambda _: None)
     assert not Shipper(base, client, QUICK).work()
     assert not acknowledged(run)
+
+
+def test_it_leaves_when_its_folder_is_gone(record: Record, base: Path) -> None:
+    record()
+
+    def deleting(_: httpx2.Request) -> httpx2.Response:
+        shutil.rmtree(base)
+        raise httpx2.ConnectError("refused")
+
+    http = httpx2.Client(transport=httpx2.MockTransport(deleting))
+    client = Client("http://service", http=http, attempts=1)
+    assert not Shipper(base, client).work()
+    assert not base.exists()
 
 
 def test_it_leaves_at_once_where_its_token_is_refused(record: Record, base: Path) -> None:
