@@ -77,6 +77,9 @@ def error_of(
             return ServiceUnreachable(f"{url} has a fault: it answers with status {status}.")
         return AnswerUnusable(url, f"with status {status} and no problem document")
     code, detail = str(problem.get("code", "")), str(problem.get("detail", ""))
+    if status >= 500:
+        # Its database is away, its disk is full: whatever it is, it may be over tomorrow.
+        return ServiceUnreachable(f"{url} has a fault: {detail[:_LONGEST_DETAIL].rstrip('.')}.")
     kind = _KNOWN.get(code)
     if kind is errors.RunNotFound:
         return errors.RunNotFound(reference, url)
@@ -84,8 +87,6 @@ def error_of(
         return _filter_invalid(filter_text, problem)
     if kind is not None:
         return _said(kind, detail)
-    if status >= 500:
-        return ServiceUnreachable(f"{url} has a fault: {detail[:_LONGEST_DETAIL]}.")
     return ServiceRefused(url, status, code, detail)
 
 

@@ -168,9 +168,13 @@ def test_errors_of_the_core_come_back_as_themselves() -> None:
         asked.request("GET", f"{API}/runs", params={"filter": "a = = 5"})
     assert (unread.value.text, unread.value.position) == ("a = = 5", 3)
 
-    asked = client(lambda _: problem(503, "store-unusable", "the disk is full"))
-    with pytest.raises(StoreUnusable, match="the disk is full"):
+
+@pytest.mark.parametrize("code", ["store-unusable", "internal-error", "digest-mismatch"])
+def test_a_fault_of_the_service_is_one_that_may_pass(code: str) -> None:
+    asked = client(lambda _: problem(503, code, "the disk is full"))
+    with pytest.raises(ServiceUnreachable, match="the disk is full") as fault:
         asked.request("GET", "/x")
+    assert isinstance(fault.value, StoreUnusable)
 
 
 @pytest.mark.parametrize("code", ["manifest-error", "__class__", "system-exit", "no-such-code"])
