@@ -148,7 +148,8 @@ class HttpStore:
         for start in range(0, len(ids), _IDS_A_REQUEST):
             body = canonical_bytes({"ids": ids[start : start + _IDS_A_REQUEST]})
             answer = self.client.request("POST", f"{API}/runs/digests", body=body)
-            found |= self._read(_DIGESTS, answer.content)
+            known: dict[str, str] = self._read(_DIGESTS, answer.content)
+            found |= known
         return found
 
     def _summaries(self, page: Any) -> list[RunSummary]:
