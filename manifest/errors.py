@@ -12,7 +12,8 @@ ManifestError
 ├── StoreUnusable            the store cannot be opened, read or written
 ├── FilterInvalid            a filter that cannot be read
 ├── AnnotationsChanged       someone else changed them first
-└── TokenNotFound            no token has this id
+├── TokenNotFound            no token has this id
+└── SettingsInvalid          a setting of the service that cannot be
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
     "NotRecordable",
     "NotReplayable",
     "RunNotFound",
+    "SettingsInvalid",
     "StateNotRestorable",
     "StoreUnusable",
     "TokenNotFound",
@@ -147,3 +149,7 @@ class TokenNotFound(ManifestError):
             f"there is no token '{token_id}', or it was revoked before. `manifest token ls` lists "
             "those that there are."
         )
+
+
+class SettingsInvalid(ManifestError):
+    """A setting of the service that cannot be."""

@@ -7,9 +7,18 @@ from contextlib import asynccontextmanager
 
 import anyio.to_thread
 from fastapi import APIRouter, FastAPI
+from starlette.middleware import Middleware
+from starlette_compress import CompressMiddleware
 
-from manifest_server.api import catalog, comparisons, health, runs, tokens
+from manifest_server.api import catalog, comparisons, docs, health, runs, tokens
+from manifest_server.metrics import Metrics
+from manifest_server.middleware.access_log import AccessLog
+from manifest_server.middleware.bodies import Bodies
+from manifest_server.middleware.hosts import Hosts
+from manifest_server.middleware.request_ids import RequestIds
+from manifest_server.middleware.security_headers import SecurityHeaders
 from manifest_server.problems import add_problems
+from manifest_server.rates import Rates
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
 
@@ -29,19 +38,41 @@ def create_app(settings: ServerSettings) -> FastAPI:
             limiter.total_tokens = _THREADS[store.backend]
             yield
 
+    metrics = Metrics()
     app = FastAPI(
         title="Manifest",
         summary="Training runs, recorded so exactly that they can be run again bit for bit.",
         lifespan=lifespan,
+        middleware=_middleware(settings, metrics),
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
     )
     app.state.settings = settings
+    app.state.metrics = metrics
+    app.state.rates = Rates(settings.requests_per_second)
     add_problems(app)
     app.include_router(health.router)
+    app.include_router(docs.router)
     api = APIRouter(prefix="/api/v1")
     for module in (runs, comparisons, catalog, tokens):
         api.include_router(module.router)
     app.include_router(api)
     return app
+
+
+def _middleware(settings: ServerSettings, metrics: Metrics) -> list[Middleware]:
+    """What requests pass, from the outside in."""
+
+    def most_bytes(path: str) -> int:
+        is_blob = path.startswith("/api/v1/blobs/")
+        return settings.most_blob_bytes if is_blob else settings.most_manifest_bytes
+
+    return [
+        Middleware(RequestIds),
+        Middleware(SecurityHeaders),
+        Middleware(AccessLog, metrics.observe),
+        Middleware(Hosts, [*settings.allowed_hosts, settings.host]),
+        Middleware(CompressMiddleware, minimum_size=1024, brotli=False, zstd_level=3, gzip_level=1),
+        Middleware(Bodies, most_bytes, slow_seconds=settings.slow_body_seconds),
+    ]

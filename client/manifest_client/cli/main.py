@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from manifest.errors import ManifestError, NotReplayable
-from manifest_client.cli import comparing, listing, recording, replays
+from manifest_client.cli import comparing, listing, recording, replays, serving
 from manifest_client.cli.arguments import examples
 
 _BROKEN_PIPE = 141
@@ -37,6 +37,7 @@ recording.add_to(app)
 listing.add_to(app)
 comparing.add_to(app)
 replays.add_to(app)
+serving.add_to(app)
 
 
 def main() -> None:

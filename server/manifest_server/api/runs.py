@@ -44,7 +44,7 @@ class Kept(BaseModel):
 
 
 @router.put("/{run_id}")
-def put_run(run_id: RunId, body: Body, store: Store, caller: Writer) -> Kept:
+def put_run(run_id: RunId, store: Store, caller: Writer, body: Body) -> Kept:
     """Keep a run; any number of times.
 
     The body is the manifest, as `manifest.json` in a run directory. A run that still goes on has no
@@ -119,7 +119,7 @@ def get_verdict(run_id: RunId, store: Store, caller: Reader) -> Verdict:
 
 
 @router.put("/{run_id}/verdict", status_code=204)
-def put_verdict(run_id: RunId, body: Body, store: Store, caller: Writer) -> None:
+def put_verdict(run_id: RunId, store: Store, caller: Writer, body: Body) -> None:
     """Keep what a replay showed, in the place of what was said before."""
     verdict = _parsed(Verdict, body, "verdict")
     store.put_run(visible(store, caller, run_id), verdict)
@@ -137,10 +137,10 @@ def get_annotations(run_id: RunId, store: Store, caller: Reader, response: Respo
 @router.put("/{run_id}/annotations", responses=documented(412, 428))
 def put_annotations(
     run_id: RunId,
-    body: Body,
     *,
     store: Store,
-    caller: Writer,
+    caller: Writer,  # before the body: strangers' are not read
+    body: Body,
     response: Response,
     if_match: IfMatch = None,
 ) -> Annotations:

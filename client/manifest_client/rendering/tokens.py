@@ -1,0 +1,27 @@
+"""A list of tokens; never the tokens themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from manifest.models import Token
+from manifest_client.rendering.terminal import shown
+
+
+def tokens_table(tokens: Sequence[Token]) -> Table:
+    """What is known of each token, on a line."""
+    table = Table("ID", "NAME", "MAY", "PROJECT", "STATE", box=None, pad_edge=False)
+    for token in tokens:
+        project = "all" if token.project is None else shown(token.project)
+        table.add_row(token.id, shown(token.name), " ".join(token.scopes), project, _state(token))
+    return table
+
+
+def _state(token: Token) -> str:
+    if token.revoked_at is not None:
+        return "revoked"
+    if token.expires_at is not None:
+        return f"until {token.expires_at[:10]}"
+    return "valid"
