@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 import anyio.to_thread
 from fastapi import APIRouter, FastAPI
@@ -11,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette_compress import CompressMiddleware
 
 from manifest_server.api import catalog, comparisons, docs, health, runs, tokens
+from manifest_server.api.description import describe, operation_id
 from manifest_server.metrics import Metrics
 from manifest_server.middleware.access_log import AccessLog
 from manifest_server.middleware.bodies import Bodies
@@ -47,6 +49,9 @@ def create_app(settings: ServerSettings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
+        version=version("manifest-replay"),
+        generate_unique_id_function=operation_id,
+        redirect_slashes=False,  # one address for each thing
     )
     app.state.settings = settings
     app.state.metrics = metrics
@@ -58,6 +63,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     for module in (runs, comparisons, catalog, tokens):
         api.include_router(module.router)
     app.include_router(api)
+    describe(app)
     return app
 
 

@@ -10,14 +10,14 @@ from starlette.types import Scope
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
-_METHODS: Final = {"GET", "HEAD", "PUT", "POST", "DELETE"}
-_PUT_RUN: Final = ("PUT", "/api/v1/runs/{run_id}", 200)
+_PUT_RUN: Final = ("put_run", 200)
 
 
 class Metrics:
     """Counters of one application.
 
-    Labels have few values, whatever strangers send: a path that is none of ours is `other`.
+    Operations are named as in the API's description; what is none of them is `other`, so that
+    labels have few values, whatever strangers send.
     """
 
     def __init__(self) -> None:
@@ -25,13 +25,13 @@ class Metrics:
         self._requests = Counter(
             "manifest_requests",
             "Requests that were answered.",
-            ["method", "route", "status"],
+            ["operation", "status"],
             registry=self._registry,
         )
         self._seconds = Histogram(
             "manifest_request_seconds",
             "How long requests took.",
-            ["route"],
+            ["operation"],
             buckets=_BOUNDS,
             registry=self._registry,
         )
@@ -47,14 +47,13 @@ class Metrics:
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a request that is over."""
-        method = scope["method"] if scope["method"] in _METHODS else "other"
-        route = getattr(scope.get("route"), "path", "other")
-        self._requests.labels(method, route, status).inc()
-        self._seconds.labels(route).observe(seconds)
+        operation = getattr(scope.get("route"), "name", "other")
+        self._requests.labels(operation, status).inc()
+        self._seconds.labels(operation).observe(seconds)
         problem = scope.get("state", {}).get("problem")
         if problem is not None:
             self._problems.labels(problem).inc()
-        if (method, route, status) == _PUT_RUN:
+        if (operation, status) == _PUT_RUN:
             self._runs_put.inc()
 
     def text(self) -> bytes:

@@ -20,6 +20,8 @@ from starlette.types import Scope
 from manifest import errors
 
 MEDIA_TYPE: Final = "application/problem+json"
+PROBLEM_SCHEMA: Final = "ProblemDocument"
+"""The name of its schema in the API's description."""
 
 STATUSES: Final[Mapping[type[errors.ManifestError], int]] = {
     errors.ManifestError: 500,
@@ -108,7 +110,7 @@ def answer(problem: Problem, scope: Scope) -> Response:
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Say in the API's description which errors a route may answer with."""
-    content = {MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}}
+    content = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{PROBLEM_SCHEMA}"}}}
     return {status: {"description": _TITLES[status], "content": content} for status in statuses}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, Field, ValidationError
 
 from manifest.errors import RunNotFound
 from manifest.models import Annotations, Manifest, RunSummary, Verdict
+from manifest_server.api.description import body, examples
 from manifest_server.api.parameters import (
     RUN_ID,
     FilterText,
@@ -29,6 +30,11 @@ IfMatch = Annotated[str | None, Header(description="The ETag of what is replaced
 IfNoneMatch = Annotated[str | None, Header(description="The ETag of what the client has.")]
 
 
+_SHOWN: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"application/json": examples("Manifest")}}
+}
+
+
 class RunPage(BaseModel):
     """Some runs, the newest first."""
 
@@ -43,7 +49,7 @@ class Kept(BaseModel):
     digest: str = Field(description="Of the manifest; empty while the run goes on.")
 
 
-@router.put("/{run_id}")
+@router.put("/{run_id}", openapi_extra=body("Manifest"))
 def put_run(run_id: RunId, store: Store, caller: Writer, body: Body) -> Kept:
     """Keep a run; any number of times.
 
@@ -80,7 +86,11 @@ def list_runs(
     return RunPage(runs=found[:limit], next_cursor=found[limit - 1].id if is_more else None)
 
 
-@router.get("/{run_id}", response_model=Manifest)
+@router.get(
+    "/{run_id}",
+    response_model=Manifest,
+    responses={304: {"description": "The client has it."}, **_SHOWN},
+)
 def get_run(
     run_id: RunId, store: Store, caller: Reader, if_none_match: IfNoneMatch = None
 ) -> Response:
@@ -118,7 +128,7 @@ def get_verdict(run_id: RunId, store: Store, caller: Reader) -> Verdict:
     return verdict
 
 
-@router.put("/{run_id}/verdict", status_code=204)
+@router.put("/{run_id}/verdict", status_code=204, openapi_extra=body("Verdict"))
 def put_verdict(run_id: RunId, store: Store, caller: Writer, body: Body) -> None:
     """Keep what a replay showed, in the place of what was said before."""
     verdict = _parsed(Verdict, body, "verdict")
@@ -134,7 +144,11 @@ def get_annotations(run_id: RunId, store: Store, caller: Reader, response: Respo
     return said
 
 
-@router.put("/{run_id}/annotations", responses=documented(412, 428))
+@router.put(
+    "/{run_id}/annotations",
+    responses=documented(412, 428),
+    openapi_extra=body("Annotations"),
+)
 def put_annotations(
     run_id: RunId,
     *,
