@@ -7,6 +7,7 @@ core know no HTTP: the table here gives each its status.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from manifest import errors
+from manifest_server.logs import EVENT
 
 MEDIA_TYPE: Final = "application/problem+json"
 PROBLEM_SCHEMA: Final = "ProblemDocument"
@@ -137,6 +139,7 @@ def code_of(error: type[errors.ManifestError]) -> str:
     return "".join(f"-{char.lower()}" if char.isupper() else char for char in name).lstrip("-")
 
 
+_LOG = logging.getLogger("manifest_server")
 _MOST_FAULTS: Final = 20
 
 _ALWAYS: Final = {"type": "about:blank"}
@@ -171,10 +174,18 @@ async def _of_problem(request: Request, error: Exception) -> Response:
 async def _of_core(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.ManifestError)  # noqa: S101 -- as it was added
     status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
-    faults = []
+    code, faults = code_of(type(error)), []
     if isinstance(error, errors.FilterInvalid):
         faults = [{"position": error.position, "expected": error.expected}]
-    return answer(Problem(status, code_of(type(error)), str(error), faults=faults), request.scope)
+    if status < 500:
+        # Where the database is concerns nobody who asks from afar.
+        detail = str(error).replace(request.app.state.store.location, "the service")
+    else:
+        _LOG.error(
+            "%s", error, extra={EVENT: {"request_id": getattr(request.state, "request_id", None)}}
+        )
+        detail = "the service cannot do this now; its log says more under this request's id"
+    return answer(Problem(status, code, detail, faults=faults), request.scope)
 
 
 async def _of_validation(request: Request, error: Exception) -> Response:

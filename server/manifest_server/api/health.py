@@ -38,7 +38,7 @@ def get_health() -> Health:
 def get_readiness(store: Store) -> Health:
     """Answer well only if the database can be reached and has this version's schema."""
     if not store.is_current():
-        detail = f"{store.location} has an older schema: run `manifest db upgrade`"
+        detail = "the database has an older schema: run `manifest db upgrade`"
         raise Problem(503, "schema-older", detail)
     return Health()
 

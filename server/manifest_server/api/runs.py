@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from manifest.errors import RunNotFound
 from manifest.models import Annotations, Manifest, RunSummary, Verdict
+from manifest.sealing import read_sealed
 from manifest_server.api.description import body, examples
 from manifest_server.api.parameters import (
     RUN_ID,
@@ -61,6 +62,8 @@ def put_run(run_id: RunId, store: Store, caller: Writer, body: Body) -> Kept:
         detail = f"the address names {run_id}, the manifest {manifest.id}"
         raise Problem(422, "id-mismatch", detail)
     caller.check_project(manifest.project)
+    if manifest.digest:
+        read_sealed(body, "the body")
     store.put_run(manifest)
     return Kept(id=manifest.id, digest=manifest.digest)
 
@@ -165,7 +168,7 @@ def put_annotations(
         raise Problem(428, "if-match-missing", detail)
     version = if_match.strip('"')
     if not version.isascii() or not version.isdigit() or len(version) > 9:
-        raise Problem(412, "annotations-changed", f"no annotations ever had the ETag {if_match}")
+        raise Problem(412, "annotations-changed", "no annotations ever had this ETag")
     said = _parsed(Annotations, body, "annotations")
     kept = store.put_annotations(
         run_id, said.model_copy(update={"version": int(version)}), by=caller.name
