@@ -162,7 +162,7 @@ def _ordered(column: ColumnElement[Any], dialect: str) -> ColumnElement[Any]:
     return collate(column, "C") if dialect == "postgresql" else column
 
 
-def _number(value: Scalar) -> Any:
+def _number(value: float) -> Any:
     if isinstance(value, int) and abs(value) <= _LARGEST_INTEGER:
         return value
     return literal(double(value), Double)

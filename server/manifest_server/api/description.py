@@ -69,7 +69,7 @@ def describe(app: FastAPI) -> None:
             )
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign] -- as FastAPI's documentation does
+    app.openapi = openapi  # type: ignore[method-assign] # as FastAPI's documentation does
 
 
 def _completed(document: dict[str, Any]) -> dict[str, Any]:
