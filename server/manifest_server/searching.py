@@ -116,8 +116,9 @@ def _of_column(wanted: Comparison | Among | Present, dialect: str) -> ColumnElem
 def _of_value(field: Field, operator: str, value: Scalar, dialect: str) -> ColumnElement[bool]:
     column = runs.c[field.key]
     if field.key == "steps":
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return _compared(column, operator, _number(value)) if is_number else false()
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return false()
+        return _compared(column, operator, _number(value))
     if not isinstance(value, str):
         return false()
     if field.key in MOMENTS:
