@@ -20,7 +20,8 @@ ManifestError
 ├── TrailNotFound            this process of the run has no trail
 ├── TrailInvalid             bytes that are no rows of a trail
 ├── TrailDiffers             rows that are not those that are kept
-└── TrailGap                 rows that do not follow those that are kept
+├── TrailGap                 rows that do not follow those that are kept
+└── SettingsInvalid          a setting of the service that cannot be
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ __all__ = [
     "RunNotFound",
     "SectionsLacking",
     "SegmentsLacking",
+    "SettingsInvalid",
     "StateNotRestorable",
     "StoreUnusable",
     "TokenNotFound",
@@ -236,3 +238,7 @@ class TrailGap(ManifestError):
             f"rows of '{process}' from step {start} do not follow those that are kept: send from "
             f"step {kept} on."
         )
+
+
+class SettingsInvalid(ManifestError):
+    """A setting of the service that cannot be."""

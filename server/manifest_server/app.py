@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 import anyio.to_thread
 from fastapi import APIRouter, FastAPI
+from starlette.middleware import Middleware
+from starlette_compress import CompressMiddleware
 
-from manifest_server.api import blobs, catalog, comparisons, health, runs, tokens, trails
+from manifest_server.api import blobs, catalog, comparisons, docs, health, runs, tokens, trails
+from manifest_server.api.description import describe, operation_id
+from manifest_server.metrics import Metrics
+from manifest_server.middleware.access_log import AccessLog
+from manifest_server.middleware.bodies import Bodies
+from manifest_server.middleware.hosts import Hosts
+from manifest_server.middleware.request_ids import RequestIds
+from manifest_server.middleware.security_headers import SecurityHeaders
 from manifest_server.objects import open_objects
 from manifest_server.problems import add_problems
+from manifest_server.rates import Rates
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
 
@@ -33,19 +44,46 @@ def create_app(settings: ServerSettings) -> FastAPI:
             limiter.total_tokens = _THREADS[store.backend]
             yield
 
+    metrics = Metrics()
     app = FastAPI(
         title="Manifest",
         summary="Training runs, recorded so exactly that they can be run again bit for bit.",
         lifespan=lifespan,
+        middleware=_middleware(settings, metrics),
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
+        version=version("manifest-replay"),
+        generate_unique_id_function=operation_id,
+        redirect_slashes=False,  # one address for each thing
     )
     app.state.settings = settings
+    app.state.metrics = metrics
+    app.state.rates = Rates(settings.requests_per_second)
     add_problems(app)
     app.include_router(health.router)
+    app.include_router(docs.router)
     api = APIRouter(prefix="/api/v1")
     for module in (runs, trails, blobs, comparisons, catalog, tokens):
         api.include_router(module.router)
     app.include_router(api)
+    describe(app)
     return app
+
+
+def _middleware(settings: ServerSettings, metrics: Metrics) -> list[Middleware]:
+    """What requests pass, from the outside in."""
+
+    def most_bytes(path: str) -> int:
+        if path.startswith("/api/v1/blobs/"):
+            return settings.most_blob_bytes
+        return max(settings.most_manifest_bytes, settings.most_row_bytes)
+
+    return [
+        Middleware(RequestIds),
+        Middleware(SecurityHeaders),
+        Middleware(AccessLog, metrics.observe),
+        Middleware(Hosts, [*settings.allowed_hosts, settings.host]),
+        Middleware(CompressMiddleware, minimum_size=1024, brotli=False, zstd_level=3, gzip_level=1),
+        Middleware(Bodies, most_bytes, slow_seconds=settings.slow_body_seconds),
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from typing import Annotated, BinaryIO, Final, cast, get_args
 from fastapi import Depends, Request
 
 from manifest.models import Scope, Token
+from manifest_server.metrics import Metrics as Counters
 from manifest_server.problems import Problem
+from manifest_server.rates import Rates
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
 
@@ -125,8 +128,13 @@ def caller_with(scope: Scope) -> Callable[[Request], Caller]:
 
 
 def caller_of(request: Request) -> Caller:
-    """Whoever asks; where tokens are asked for, only with one."""
-    return OWNER if settings_of(request).auth == "none" else _of_token(request)
+    """Whoever asks; where tokens are asked for, only with one, and not more than is fair."""
+    if settings_of(request).auth == "none":
+        return OWNER
+    caller = _of_token(request)
+    request.state.caller = caller.name
+    _check_rate(request, caller.token_id or "")
+    return caller
 
 
 def _of_token(request: Request) -> Caller:
@@ -137,13 +145,30 @@ def _of_token(request: Request) -> Caller:
     is_possible = kind.lower() == "bearer" and len(secret) <= _LONGEST_TOKEN
     token = store_of(request).authenticate(secret.strip()) if is_possible else None
     if token is None:
+        _check_rate(request, request.client.host if request.client else "")
         detail = "this token is unknown, has expired or was revoked; ask an administrator for one"
         raise Problem(401, "token-invalid", detail, headers=_ASK_FOR_TOKEN)
     return Caller.of(token)
 
 
+def _check_rate(request: Request, caller: str) -> None:
+    rates: Rates = request.app.state.rates
+    seconds = rates.wait_seconds(caller)
+    if seconds > 0:
+        detail = f"wait {seconds:.2f} seconds, and ask for less at a time"
+        retry = {"Retry-After": str(math.ceil(seconds))}
+        raise Problem(429, "too-many-requests", detail, headers=retry)
+
+
+def metrics_of(request: Request) -> Counters:
+    """The counters of this service."""
+    metrics: Counters = request.app.state.metrics
+    return metrics
+
+
 Settings = Annotated[ServerSettings, Depends(settings_of)]
 Store = Annotated[SqlStore, Depends(store_of)]
+Metrics = Annotated[Counters, Depends(metrics_of)]
 Body = Annotated[bytes, Depends(body_of)]
 ReceivedBlob = Annotated[Received, Depends(received_blob)]
 Rows = Annotated[bytes, Depends(rows_of)]

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from manifest.filtering import ATTRIBUTES, Field, Filter
 from manifest.models import FacetValue
+from manifest.summaries import label
 from manifest_server.searching import condition
 from manifest_server.tables import SHARED, projects, run_terms, runs, section_terms, terms
 from manifest_server.terms import scalar
@@ -114,4 +115,5 @@ def _of_field(field: Field) -> Select[Any]:
 
 
 def _begins(column: ColumnElement[Any], prefix: str) -> ColumnElement[bool]:
-    return column.between(prefix, prefix + _HIGHEST)
+    kept = label(prefix, len(prefix) + 1)  # as the texts that it is compared with
+    return column.between(kept, f"{kept}{_HIGHEST}")

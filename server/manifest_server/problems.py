@@ -6,18 +6,24 @@ core know no HTTP: the table here gives each its status.
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from manifest import errors
+from manifest_server.logs import EVENT
 
 MEDIA_TYPE: Final = "application/problem+json"
+PROBLEM_SCHEMA: Final = "ProblemDocument"
+"""The name of its schema in the API's description."""
 
 STATUSES: Final[Mapping[type[errors.ManifestError], int]] = {
     errors.ManifestError: 500,
@@ -41,6 +47,7 @@ STATUSES: Final[Mapping[type[errors.ManifestError], int]] = {
     errors.TrailInvalid: 422,
     errors.TrailDiffers: 409,
     errors.TrailGap: 409,
+    errors.SettingsInvalid: 500,
 }
 """The status of each error of the core; a test walks the tree, so that none is forgotten."""
 
@@ -72,8 +79,11 @@ class ProblemDocument(BaseModel):
     )
 
 
-class Problem(Exception):
-    """An answer that is an error, raised anywhere in a request."""
+class Problem(HTTPException):
+    """An answer that is an error, raised anywhere in a request.
+
+    A child of Starlette's error, so that whoever reads a body lets it through.
+    """
 
     def __init__(
         self,
@@ -84,26 +94,25 @@ class Problem(Exception):
         headers: Mapping[str, str] | None = None,
         faults: list[dict[str, Any]] | None = None,
     ) -> None:
-        self.status = status
+        super().__init__(status, detail, dict(headers or {}))
         self.code = code
-        self.detail = detail
-        self.headers = dict(headers or {})
         self.faults = faults or []
-        super().__init__(detail)
 
 
-def answer(problem: Problem) -> JSONResponse:
-    """A problem as a response."""
+def answer(problem: Problem, scope: Scope) -> Response:
+    """A problem as a response; the log and the counters of the request learn its code."""
+    scope.setdefault("state", {})["problem"] = problem.code
     document = ProblemDocument(
-        title=_TITLES.get(problem.status, "Error"),
-        status=problem.status,
+        title=_TITLES.get(problem.status_code, "Error"),
+        status=problem.status_code,
         code=problem.code,
         detail=problem.detail,
         errors=problem.faults,
     )
-    return JSONResponse(
-        document.model_dump(mode="json", exclude_defaults=not problem.faults) | _ALWAYS,
-        status_code=problem.status,
+    said = document.model_dump(exclude_defaults=not problem.faults) | _ALWAYS
+    return Response(
+        json.dumps(said),  # in ASCII: what is quoted may be no text that UTF-8 knows
+        status_code=problem.status_code,
         media_type=MEDIA_TYPE,
         headers=problem.headers,
     )
@@ -111,7 +120,7 @@ def answer(problem: Problem) -> JSONResponse:
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Say in the API's description which errors a route may answer with."""
-    content = {MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}}
+    content = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{PROBLEM_SCHEMA}"}}}
     return {status: {"description": _TITLES[status], "content": content} for status in statuses}
 
 
@@ -130,7 +139,6 @@ def add_problems(app: FastAPI) -> None:
     app.add_exception_handler(errors.ManifestError, _of_core)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(HTTPException, _of_http)
-    app.add_exception_handler(Exception, _of_fault)
 
 
 def code_of(error: type[errors.ManifestError]) -> str:
@@ -139,6 +147,7 @@ def code_of(error: type[errors.ManifestError]) -> str:
     return "".join(f"-{char.lower()}" if char.isupper() else char for char in name).lstrip("-")
 
 
+_LOG = logging.getLogger("manifest_server")
 _MOST_FAULTS: Final = 20
 
 _ALWAYS: Final = {"type": "about:blank"}
@@ -150,6 +159,7 @@ _TITLES: Final = {
     404: "Not Found",
     405: "Method Not Allowed",
     406: "Not Acceptable",
+    408: "Request Timeout",
     409: "Conflict",
     411: "Length Required",
     412: "Precondition Failed",
@@ -164,12 +174,12 @@ _TITLES: Final = {
 }
 
 
-async def _of_problem(_: Request, error: Exception) -> JSONResponse:
+async def _of_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)  # noqa: S101 -- as it was added
-    return answer(error)
+    return answer(error, request.scope)
 
 
-async def _of_core(_: Request, error: Exception) -> JSONResponse:
+async def _of_core(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.ManifestError)  # noqa: S101 -- as it was added
     status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     faults: list[dict[str, Any]] = []
@@ -182,28 +192,32 @@ async def _of_core(_: Request, error: Exception) -> JSONResponse:
             faults = [{"segment": key} for key in error.keys]
         case errors.TrailGap():
             faults = [{"start": error.kept}]
-    return answer(Problem(status, code_of(type(error)), str(error), faults=faults))
+    if status < 500:
+        # Where the database is concerns nobody who asks from afar.
+        detail = str(error).replace(request.app.state.store.location, "the service")
+    else:
+        _LOG.error(
+            "%s", error, extra={EVENT: {"request_id": getattr(request.state, "request_id", None)}}
+        )
+        detail = "the service cannot do this now; its log says more under this request's id"
+    problem = Problem(status, code_of(type(error)), detail, faults=faults)
+    return answer(problem, request.scope)
 
 
-async def _of_validation(_: Request, error: Exception) -> JSONResponse:
+async def _of_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 -- as it was added
     faults = [
         {"place": ".".join(map(str, each["loc"])), "expected": each["msg"]}
-        for each in error.errors()
+        for each in error.errors()[:_MOST_FAULTS]
     ]
     said = "; ".join(f"{fault['place']}: {fault['expected']}" for fault in faults[:3])
-    return answer(Problem(422, "input-invalid", f"the request does not fit: {said}", faults=faults))
+    detail = f"the request does not fit: {said}"
+    return answer(Problem(422, "input-invalid", detail, faults=faults), request.scope)
 
 
-async def _of_http(_: Request, error: Exception) -> JSONResponse:
+async def _of_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 -- as it was added
     title = _TITLES.get(error.status_code, "error")
     code = title.lower().replace(" ", "-")
-    return answer(Problem(error.status_code, code, str(error.detail), headers=error.headers))
-
-
-async def _of_fault(_: Request, error: Exception) -> JSONResponse:
-    # The log has the traceback; a stranger learns nothing from it.
-    del error
-    detail = "this is a fault of the service; its log says more under this request's id"
-    return answer(Problem(500, "internal-error", detail))
+    problem = Problem(error.status_code, code, str(error.detail), headers=error.headers)
+    return answer(problem, request.scope)

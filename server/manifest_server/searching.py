@@ -35,7 +35,7 @@ from manifest.filtering import (
 )
 from manifest.summaries import label
 from manifest_server.tables import SHARED, run_terms, runs, section_terms, terms
-from manifest_server.terms import term_id
+from manifest_server.terms import double, term_id
 
 _IDS: Final = frozenset({"id", "replay_of"})
 _LARGEST_INTEGER: Final = 2**63 - 1
@@ -97,7 +97,7 @@ def _of_term(operator: str, value: Scalar, dialect: str) -> ColumnElement[bool]:
     if isinstance(value, bool):
         stored = _ordered(terms.c.value, dialect)  # "false" comes before "true"
         return and_(terms.c.kind == "b", _compared(stored, operator, str(value).lower()))
-    return and_(terms.c.kind == "n", _compared(terms.c.number, operator, float(value)))
+    return and_(terms.c.kind == "n", _compared(terms.c.number, operator, double(value)))
 
 
 def _of_column(wanted: Comparison | Among | Present, dialect: str) -> ColumnElement[bool]:
@@ -116,8 +116,9 @@ def _of_column(wanted: Comparison | Among | Present, dialect: str) -> ColumnElem
 def _of_value(field: Field, operator: str, value: Scalar, dialect: str) -> ColumnElement[bool]:
     column = runs.c[field.key]
     if field.key == "steps":
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return _compared(column, operator, _number(value)) if is_number else false()
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return false()
+        return _compared(column, operator, _number(value))
     if not isinstance(value, str):
         return false()
     if field.key in MOMENTS:
@@ -130,6 +131,7 @@ def _of_value(field: Field, operator: str, value: Scalar, dialect: str) -> Colum
 def _of_text(
     column: ColumnElement[Any], operator: str, value: str, dialect: str
 ) -> ColumnElement[bool]:
+    value = label(value, len(value) + 1) or ""
     if operator == "=":
         return _compared(column, operator, value)
     if operator == "~":
@@ -161,10 +163,10 @@ def _ordered(column: ColumnElement[Any], dialect: str) -> ColumnElement[Any]:
     return collate(column, "C") if dialect == "postgresql" else column
 
 
-def _number(value: Scalar) -> Any:
+def _number(value: float) -> Any:
     if isinstance(value, int) and abs(value) <= _LARGEST_INTEGER:
         return value
-    return literal(float(value), Double)
+    return literal(double(value), Double)
 
 
 def _shown_id(column: ColumnElement[Any], dialect: str) -> ColumnElement[Any]:

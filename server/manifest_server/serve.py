@@ -2,19 +2,63 @@
 
 from __future__ import annotations
 
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from manifest_server.app import create_app
+from manifest_server.logs import LOGGING
 from manifest_server.settings import ServerSettings
 
 
-def serve(settings: ServerSettings) -> None:
-    """Serve until a signal ends it; requests that are under way are answered first."""
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_level="info",
+def serve(settings: ServerSettings, announce: Callable[[str], None]) -> None:
+    """Serve until a signal ends it; requests that are under way are answered first.
+
+    Args:
+        settings: How to serve. The database must have this version's schema.
+        announce: Told the address as soon as connections to it succeed.
+
+    Raises:
+        OSError: The address cannot be listened at.
+    """
+    # uvicorn raises the signal again when all is done: that is the end then, and no mishap.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    config = uvicorn.Config(
+        partial(create_app, settings),
+        factory=True,
+        workers=settings.workers,
+        log_config=LOGGING,
+        access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=30,
+        forwarded_allow_ips=",".join(settings.trusted_proxies),
+        ws="none",
+        timeout_graceful_shutdown=settings.grace_seconds,
     )
+    with _listen(settings) as listener:
+        announce(_address(settings.host, listener))
+        if settings.workers > 1:
+            Multiprocess(config, sockets=[listener]).run()
+        else:
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    host = settings.host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, settings.port), family=family, backlog=2048)
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    named = f"[{host.strip('[]')}]" if ":" in host else host
+    return f"http://{named}:{listener.getsockname()[1]}"

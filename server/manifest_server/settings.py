@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from manifest.errors import SettingsInvalid
 
 PREFIX: Final = "MANIFEST_SERVER_"
 
@@ -53,17 +54,34 @@ class ServerSettings(BaseSettings):
     most_row_bytes: int = Field(
         default=16 * _MEGABYTE, gt=0, description="The most rows of a trail in one request."
     )
-    base: Path | None = Field(
-        default=None, description="A `.manifest` folder whose runs are taken in at the start."
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="How many processes serve; SQLite is best served by one.",
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("127.0.0.1", "::1"),
+        description="Addresses whose X-Forwarded-For and X-Forwarded-Proto are believed.",
+    )
+    requests_per_second: float = Field(
+        default=500.0,
+        ge=0,
+        description="What one token may ask for steadily; 0 sets no limit.",
+    )
+    slow_body_seconds: float = Field(
+        default=20.0, gt=0, description="How long a body may come slower than 16 KiB a second."
+    )
+    grace_seconds: int = Field(
+        default=30, ge=0, description="How long requests under way are waited for at the end."
     )
 
-    @model_validator(mode="before")
+    @field_validator("allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
-    def _split_hosts(cls, values: object) -> object:
-        if isinstance(values, dict) and isinstance(values.get("allowed_hosts"), str):
-            hosts = [host.strip() for host in values["allowed_hosts"].split(",")]
-            return {**values, "allowed_hosts": tuple(filter(None, hosts))}
-        return values
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
 
     @model_validator(mode="after")
     def _refuse_strangers(self) -> Self:
@@ -76,6 +94,18 @@ class ServerSettings(BaseSettings):
         return self
 
 
+def load_settings(**given: Any) -> ServerSettings:
+    """The settings: what is given, else the variables, else the defaults.
+
+    Raises:
+        SettingsInvalid: One of them cannot be.
+    """
+    try:
+        return ServerSettings(**given)
+    except ValidationError as error:
+        raise SettingsInvalid("; ".join(_told(each, given) for each in error.errors())) from None
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
     if host == "localhost":
@@ -84,3 +114,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _told(fault: Any, given: dict[str, Any]) -> str:
+    reason = str(fault["msg"]).removeprefix("Value error, ")
+    if not fault["loc"]:
+        return reason
+    name = str(fault["loc"][0])
+    said = f"--{name}" if name in given else f"{PREFIX}{name.upper()}"
+    return f"{said} is {fault['input']!r}: {reason}"

@@ -74,20 +74,21 @@ def scalar(kind: str, value: str, number: float | None) -> Scalar:
     return value
 
 
+def double(value: float) -> float:
+    """A number as databases keep it; one beyond all bounds is infinite."""
+    try:
+        return float(value) + 0.0  # no negative zero
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
 def _told(value: Scalar) -> tuple[str, str, float | None]:
     if isinstance(value, bool):
         return "b", "true" if value else "false", None
     if isinstance(value, str):
         return "s", value, None
-    number = _double(value)
+    number = double(value)
     return "n", repr(number) if abs(number) <= _EXACT else str(value), number
-
-
-def _double(value: float) -> float:
-    try:
-        return float(value) + 0.0  # no negative zero
-    except OverflowError:
-        return float("inf") if value > 0 else float("-inf")
 
 
 def _leaves(values: Mapping[str, Json]) -> Iterator[tuple[str, Scalar]]:

@@ -16,7 +16,15 @@ from typing import Annotated
 import typer
 
 from manifest.errors import FilterInvalid, ManifestError, NotReplayable
-from manifest_client.cli import account, comparing, delivering, listing, recording, replays
+from manifest_client.cli import (
+    account,
+    comparing,
+    delivering,
+    listing,
+    recording,
+    replays,
+    serving,
+)
 from manifest_client.cli.arguments import examples
 from manifest_client.problems import ServiceUnreachable
 
@@ -41,6 +49,7 @@ comparing.add_to(app)
 replays.add_to(app)
 delivering.add_to(app)
 account.add_to(app)
+serving.add_to(app)
 
 
 def main() -> None:

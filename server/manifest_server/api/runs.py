@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from manifest.errors import RunNotFound, SectionsLacking
 from manifest.models import Annotations, Manifest, RunSummary, Verdict
+from manifest.sealing import read_sealed
+from manifest_server.api.description import body, examples
 from manifest_server.api.parameters import (
     DIGEST,
     RUN_ID,
@@ -29,6 +31,11 @@ router = APIRouter(prefix="/runs", tags=["runs"], responses=documented(401, 403,
 _Model = TypeVar("_Model", bound=BaseModel)
 
 IfMatch = Annotated[str | None, Header(description="The ETag of what is replaced.")]
+
+
+_SHOWN: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"application/json": examples("Manifest")}}
+}
 
 
 class RunPage(BaseModel):
@@ -70,8 +77,8 @@ class Kept(BaseModel):
     digest: str = Field(description="Of the manifest; empty while the run goes on.")
 
 
-@router.put("/{run_id}")
-def put_run(run_id: RunId, body: Body, store: Store, caller: Writer) -> Kept:
+@router.put("/{run_id}", openapi_extra=body("Manifest"))
+def put_run(run_id: RunId, store: Store, caller: Writer, body: Body) -> Kept:
     """Keep a run; any number of times.
 
     The body is the manifest, as `manifest.json` in a run directory. A run that still goes on has no
@@ -84,6 +91,8 @@ def put_run(run_id: RunId, body: Body, store: Store, caller: Writer) -> Kept:
         detail = f"the address names {run_id}, the manifest {manifest.id}"
         raise Problem(422, "id-mismatch", detail)
     caller.check_project(manifest.project)
+    if manifest.digest:
+        read_sealed(body, "the body")
     store.put_run(_completed(manifest, store, caller))
     return Kept(id=manifest.id, digest=manifest.digest)
 
@@ -131,7 +140,11 @@ def list_runs(
     return RunPage(runs=found[:limit], next_cursor=found[limit - 1].id if is_more else None)
 
 
-@router.get("/{run_id}", response_model=Manifest)
+@router.get(
+    "/{run_id}",
+    response_model=Manifest,
+    responses={304: {"description": "The client has it."}, **_SHOWN},
+)
 def get_run(
     run_id: RunId, store: Store, caller: Reader, if_none_match: IfNoneMatch = None
 ) -> Response:
@@ -169,8 +182,8 @@ def get_verdict(run_id: RunId, store: Store, caller: Reader) -> Verdict:
     return verdict
 
 
-@router.put("/{run_id}/verdict", status_code=204)
-def put_verdict(run_id: RunId, body: Body, store: Store, caller: Writer) -> None:
+@router.put("/{run_id}/verdict", status_code=204, openapi_extra=body("Verdict"))
+def put_verdict(run_id: RunId, store: Store, caller: Writer, body: Body) -> None:
     """Keep what a replay showed, in the place of what was said before."""
     verdict = _parsed(Verdict, body, "verdict")
     store.put_run(visible(store, caller, run_id), verdict)
@@ -185,13 +198,17 @@ def get_annotations(run_id: RunId, store: Store, caller: Reader, response: Respo
     return said
 
 
-@router.put("/{run_id}/annotations", responses=documented(412, 428))
+@router.put(
+    "/{run_id}/annotations",
+    responses=documented(412, 428),
+    openapi_extra=body("Annotations"),
+)
 def put_annotations(
     run_id: RunId,
-    body: Body,
     *,
     store: Store,
-    caller: Writer,
+    caller: Writer,  # before the body: strangers' are not read
+    body: Body,
     response: Response,
     if_match: IfMatch = None,
 ) -> Annotations:
@@ -202,7 +219,7 @@ def put_annotations(
         raise Problem(428, "if-match-missing", detail)
     version = if_match.strip('"')
     if not version.isascii() or not version.isdigit() or len(version) > 9:
-        raise Problem(412, "annotations-changed", f"no annotations ever had the ETag {if_match}")
+        raise Problem(412, "annotations-changed", "no annotations ever had this ETag")
     said = _parsed(Annotations, body, "annotations")
     kept = store.put_annotations(
         run_id, said.model_copy(update={"version": int(version)}), by=caller.name
