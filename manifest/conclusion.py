@@ -11,6 +11,9 @@ from manifest.texts import cut
 
 _RANK: Final = {impact: rank for rank, impact in enumerate(get_args(Impact))}
 _MOST_NAMES = 5
+_SPEAK_FOR_THEMSELVES: Final = frozenset(
+    ("environment", "hardware", "inputs", "loaders", "settings", "training")
+)
 
 
 def conclude(differences: Sequence[Difference]) -> str:
@@ -97,5 +100,4 @@ def _own_name(difference: Difference) -> str:
     key = cut(" ".join(difference.key.split()))
     if difference.section == "code":
         return key.removeprefix("files.")
-    speaks_for_itself = difference.section in ("settings", "environment", "hardware", "inputs")
-    return key if speaks_for_itself else f"{difference.section}.{key}"
+    return key if difference.section in _SPEAK_FOR_THEMSELVES else f"{difference.section}.{key}"

@@ -35,8 +35,20 @@ _KEYED_BY_PATH: Final = (
 )
 # Maps that list all there is: a key that is missing in one of them is absent, not unknown.
 _LISTING_ALL: Final = frozenset(
-    (("config",), ("packages",), ("code", "files"), ("seeds", "draws"), *_KEYED_BY_PATH)
+    (
+        ("config",),
+        ("packages",),
+        ("code", "files"),
+        ("loaders",),
+        ("seeds", "draws"),
+        ("training",),
+        ("training", "autocast"),
+        *_KEYED_BY_PATH,
+    )
 )
+
+# Each of their maps describes an object, which a run had or not.
+_OF_OBJECTS: Final = frozenset(("loaders", "training"))
 
 _DEEPEST = 32
 
@@ -267,7 +279,8 @@ def _walk(section: str, before: Json, after: Json) -> tuple[list[Found], int]:
     pending = _children(section, (), before or _NOT_CAPTURED, after or _NOT_CAPTURED)
     while pending:
         path, one, other = pending.pop()
-        if len(path) < deepest and _holds_keys(one, other):
+        is_object = section in _OF_OBJECTS and len(path) == 1 and _is_of_one(one, other)
+        if len(path) < deepest and not is_object and _holds_keys(one, other):
             pending += _children(section, path, one, other)
             continue
         compared += 1
@@ -302,6 +315,10 @@ def _holds_keys(one: Json, other: Json) -> bool:
     return bool(filled) and any(
         each is _NOT_CAPTURED or is_tagged(each, "$absent") for each in (one, other)
     )
+
+
+def _is_of_one(one: Json, other: Json) -> bool:
+    return is_tagged(one, "$absent") != is_tagged(other, "$absent")
 
 
 def _found(section: str, path: _Path, before: Json, after: Json) -> Found:

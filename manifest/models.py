@@ -20,6 +20,7 @@ SECTIONS = (
     "seeds",
     "generators",
     "loaders",
+    "training",
     "packages",
     "environment",
     "hardware",

@@ -249,6 +249,8 @@ class Recorder:
             self.capture_surroundings()
         with self.guarded("loaders"):
             _watch_loaders(str(self.root))
+        with self.guarded("training"):
+            _watch_autocast()
         with self.guarded("trail"):
             _watch_steps(_number(os.environ.get("MANIFEST_UNTIL")))
 
@@ -352,14 +354,16 @@ def complain(what: str) -> None:
 
 def import_watching() -> None:
     """Import what watches PyTorch; the program has imported torch."""
-    from manifest.pytorch import loaders, watching  # noqa: F401
+    from manifest.pytorch import autocasting, loaders, watching  # noqa: F401
 
 
 def _watch_steps(until: int | None) -> None:
     global _watcher
     from manifest.pytorch.watching import Watcher
 
-    _watcher = Watcher(_trail_path, on_note=_note, on_first_step=_first_step)
+    _watcher = Watcher(
+        _trail_path, on_note=_note, on_optimizer=_optimizer_seen, on_first_step=_first_step
+    )
     _watcher.install(until=until, on_until=_stop_program)
 
 
@@ -369,6 +373,23 @@ def _watch_loaders(root: str) -> None:
 
     _loaders = Loaders(root, on_facts=_loaders_seen, on_note=_note)
     _loaders.watch()
+
+
+def _watch_autocast() -> None:
+    from manifest.pytorch.autocasting import watch_autocast
+
+    watch_autocast(_precision_seen)
+
+
+def _precision_seen(device: str, precision: str) -> None:
+    if _active is not None:
+        _active.section("training", {"autocast": {device: precision}})
+
+
+def _optimizer_seen(name: str, facts: dict[str, Json]) -> None:
+    if _active is not None:
+        # Where no region of autocast follows, the map says that there was none.
+        _active.section("training", {name: facts, "autocast": {}})
 
 
 def _loaders_seen(facts: dict[str, Json]) -> None:

@@ -17,13 +17,17 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from manifest.canonical import Json
 from manifest.pytorch import hooks
 from manifest.pytorch.batches import Gathering, combined
 from manifest.pytorch.names import ModuleNames, parameter_names, unique
+from manifest.pytorch.optimizers import described
 from manifest.pytorch.rows import Observed, Row, Rows, Watched, arrived
 from manifest.pytorch.states import Generators
 from manifest.pytorch.tensors import fingerprint_many, start_reading
 from manifest.trail import Ending, TrailWriter, digest_period, is_digested
+
+_MOST_OPTIMIZERS = 16  # are told of
 
 # Models outlive the run in which they were built: a sweep, a notebook.
 _names = ModuleNames()
@@ -36,6 +40,7 @@ class Watcher:
         trail_path: Where the trail of this process is to lie, asked at its first step; None for
             no trail.
         on_note: Told once, by place and error, of each stream that could not be read.
+        on_optimizer: Told what each optimizer is, by its name, before its first step.
         on_first_step: Called when the first step is over, before its row is written.
     """
 
@@ -44,10 +49,12 @@ class Watcher:
         trail_path: Callable[[], Path | None],
         *,
         on_note: Callable[[str, object], None],
+        on_optimizer: Callable[[str, dict[str, Json]], None] | None = None,
         on_first_step: Callable[[], None] | None = None,
     ) -> None:
         self._trail_path = trail_path
         self._on_note = on_note
+        self._on_optimizer = on_optimizer
         self._on_first_step = on_first_step
         self._until: int | None = None
         self._on_until: Callable[[], None] | None = None
@@ -169,6 +176,7 @@ class Watcher:
         self._local = _PerThread()
         self._trail: TrailWriter | None = None
         self._optimizers: dict[int, Watched] = {}
+        self._optimizer_count = 0
         self._rows = Rows()
         self._has_new_rows = False
         self._is_over = False
@@ -226,11 +234,23 @@ class Watcher:
         watched = self._optimizers.get(id(optimizer))
         if watched is not None and watched.is_of(optimizer, parameters):
             return watched
+        if watched is None or watched.optimizer is None or watched.optimizer() is not optimizer:
+            self._tell_of(optimizer)
         names = parameter_names(optimizer.param_groups, _names.by_parameter())
         period = digest_period(_bytes(parameters))
         watched = Watched(weakref.ref(optimizer), tuple(names), period)
         self._optimizers[id(optimizer)] = watched
         return watched
+
+    def _tell_of(self, optimizer: Optimizer) -> None:
+        if self._on_optimizer is None or self._optimizer_count >= _MOST_OPTIMIZERS:
+            return
+        name = f"optimizer.{self._optimizer_count}"
+        self._optimizer_count += 1
+        try:
+            self._on_optimizer(name, described(optimizer))
+        except Exception as error:
+            self._on_note("training", error)
 
     def _ending(self) -> Ending:
         left = {stream: arrived(self._gathered(stream)) for stream in ("batch", "loss")}

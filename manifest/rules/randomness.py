@@ -1,4 +1,4 @@
-"""Differences of randomness: entropy, seeds, states of generators, what a step sums over."""
+"""Differences of randomness: entropy, seeds, states of generators."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from manifest.canonical import Json
-from manifest.findings import DROPPED, Found, Judgement, Pair, catalogued, written
+from manifest.findings import DROPPED, Found, Judgement, Pair, written
 from manifest.identity import short_id
 
 _RANDOMNESS = "https://docs.pytorch.org/docs/stable/notes/randomness.html"
@@ -79,17 +79,3 @@ def _has_same_state(before: Json, after: Json) -> bool:
     # The digest repeats the state, perhaps by another algorithm.
     texts = [written({**entry, "digest": None}) for entry in (before, after)]
     return None not in texts and texts[0] == texts[1]
-
-
-def batch(found: Found, pair: Pair) -> Judgement | None:
-    """The batch of all ranks together is what a step sums over."""
-    worlds = pair.values("settings", "torch.distributed.world_size")
-    counts = (*found.values, *worlds)
-    if found.path[-1] != "batch_size" or not all(type(count) is int for count in counts):
-        return None
-    known = catalogued(found, pair) or Judgement("certain", "", _RANDOMNESS)
-    if worlds[0] == worlds[1]:
-        return known
-    is_same = found.before * worlds[0] == found.after * worlds[1]
-    joint = "the same, but summed in another order" if is_same else "another too"
-    return known._replace(reason=f"{known.reason} Over all ranks the batch is {joint}.".strip())

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from manifest.diffing import diff_sections
+
 Impacts = Callable[..., dict[str, str]]
 Sections = dict[str, dict[str, Any]]
 
@@ -46,3 +48,21 @@ def test_what_only_shows_things_changes_nothing(impacts: Impacts, name: str) -> 
 @pytest.mark.parametrize("name", ["pip", "pytest-xdist", "hypothesis", "ruff", "types-requests"])
 def test_tools_of_developers_change_nothing(impacts: Impacts, name: str) -> None:
     assert impacts({"packages": {name: "1"}}, {"packages": {name: "2"}}) == {name: "informational"}
+
+
+@pytest.mark.parametrize("name", ["triton", "pytorch-triton", "nvidia-cutlass-dsl", "helion"])
+def test_a_package_with_kernels_matters_wherever_it_is_installed(name: str) -> None:
+    imported: Sections = {"code": {"imported": []}}
+    having: Sections = {"packages": {"a": "1", name: "1"}, **imported}
+    lacking: Sections = {"packages": {"a": "1"}, **imported}
+    for before, after in ((having, lacking), (lacking, having)):
+        (found,) = diff_sections(before, after)
+        assert (found.key, found.impact) == (name, "certain")
+        assert "replaces some CUDA kernels" in found.reason
+        assert found.source
+
+
+def test_opt_einsum_matters_wherever_it_is_installed() -> None:
+    (found,) = diff_sections({"packages": {"a": "1"}}, {"packages": {"a": "1", "opt-einsum": "3"}})
+    assert found.impact == "certain"
+    assert "torch.einsum" in found.reason

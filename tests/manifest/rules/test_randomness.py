@@ -77,26 +77,3 @@ def test_a_start_state_matters_less_where_the_program_seeds(impacts: Impacts) ->
     assert impacts(generators("AA==") | seeded, generators("AQ==") | seeded) == {
         "python": "possible"
     }
-
-
-def test_another_number_of_workers_changes_results(impacts: Impacts) -> None:
-    before = {"loaders": {"loader.0": {"num_workers": 0, "pin_memory": True}}}
-    after = {"loaders": {"loader.0": {"num_workers": 2, "pin_memory": False}}}
-    assert impacts(before, after) == {
-        "loader.0.num_workers": "certain",
-        "loader.0.pin_memory": "performance",
-    }
-
-
-def test_the_batch_of_all_ranks_is_told() -> None:
-    def run(ranks: int, batch: int) -> Sections:
-        return {
-            "settings": {"torch.distributed.world_size": ranks},
-            "loaders": {"loader.0": {"batch_size": batch}},
-        }
-
-    same = {each.key: each for each in diff_sections(run(1, 8), run(2, 4))}
-    assert "the same, but summed in another order" in same["loader.0.batch_size"].reason
-    other = {each.key: each for each in diff_sections(run(1, 8), run(2, 8 * 2))}
-    assert "another too" in other["loader.0.batch_size"].reason
-    assert {each.impact for each in (*same.values(), *other.values())} == {"certain"}
