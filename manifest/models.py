@@ -117,6 +117,18 @@ class Difference(_Model):
     detail: str = Field(default="", description="A unified diff, where the value is a text file.")
 
 
+class Variation(_Model):
+    """One key on which not all of several runs agree."""
+
+    section: str
+    key: str
+    values: tuple[Any, ...] = Field(description="One for each run, in their order.")
+    were_captured: tuple[bool, ...]
+    impact: Impact = Field(description="The gravest, between the first run and any other.")
+    reason: str
+    source: str = ""
+
+
 class Diff(_Model):
     """Where two runs differ, the most consequential first."""
 

@@ -204,6 +204,7 @@ def test_hostile_text_in_a_run_is_shown_harmlessly(call: Call, record: Record) -
         ["show", "@latest"],
         ["show", "@latest", "--section", "nothing"],
         ["diff", "@prev", "@latest", "--all"],
+        ["diff", "@latest~2", "@prev", "@latest", "--all"],
         ["verify", "@prev", "@latest"],
         ["replay", "@latest", "--plan"],
     ):
@@ -215,7 +216,14 @@ def test_hostile_text_in_a_run_is_shown_harmlessly(call: Call, record: Record) -
 
 @pytest.mark.parametrize(
     "arguments",
-    [["ls"], ["show", "@latest"], ["show", "@latest", "--all"], ["diff", "@prev", "@latest"]],
+    [
+        ["ls"],
+        ["show", "@latest"],
+        ["show", "@latest", "--all"],
+        ["diff", "@prev", "@latest"],
+        ["diff", "@latest", *["@prev"] * 12],
+        ["diff", "@latest", *["@prev"] * 12, "--all"],
+    ],
 )
 def test_everything_fits_80_columns_without_colours(
     call: Call, record: Record, monkeypatch: pytest.MonkeyPatch, arguments: list[str]

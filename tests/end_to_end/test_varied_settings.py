@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from manifest.diffing import diff, diff_many
+from manifest.diffing import diff
 from manifest.launching import Start, start
 from manifest.models import Diff, Difference, Manifest
 from manifest.rundir import RunDirectory, run_directories
+from manifest.varying import diff_many
 
 SCRIPT = Path(__file__).parent / "scripts" / "varied.py"
 FAMILIES = ("OMP_", "GOMP_", "KMP_", "MKL_", "ATEN_", "ONEDNN_", "DNNL_", "OPENBLAS_", "MANIFEST_")

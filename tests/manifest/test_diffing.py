@@ -10,14 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifest.canonical import ABSENT
-from manifest.diffing import diff, diff_many, diff_sections
+from manifest.diffing import diff, diff_sections
 from manifest.models import SECTIONS, Difference, Manifest, Process, TrailSummary
 
 Sections = dict[str, dict[str, Any]]
 
 A = "01900000-0000-7000-8000-00000000000a"
 B = "01900000-0000-7000-8000-00000000000b"
-C = "01900000-0000-7000-8000-00000000000c"
 
 
 def manifest(
@@ -290,28 +289,6 @@ def test_two_ranks_of_one_run_can_be_compared() -> None:
     assert (found.key, found.impact) == ("torch.num_threads", "certain")
 
 
-# Many runs.
-
-
-def test_many_runs_give_one_value_each_for_what_varies() -> None:
-    runs = [
-        manifest({"config": {"lr": 1, "seed": 0}, "settings": {"torch.num_threads": 2}}),
-        manifest({"config": {"lr": 1, "seed": 1}, "settings": {"torch.num_threads": 2}}, run_id=B),
-        manifest({"config": {"lr": 2, "seed": 0}, "settings": {}}, run_id=C),
-    ]
-    found = diff_many(runs)
-    assert [(each.section, each.key, each.values, each.were_captured) for each in found] == [
-        ("config", "lr", (1, 1, 2), (True, True, True)),
-        ("config", "seed", (0, 1, 0), (True, True, True)),
-        ("settings", "torch.num_threads", (2, 2, None), (True, True, False)),
-    ]
-    assert [each.impact for each in found] == ["possible", "possible", "unknown"]
-
-
-def test_one_run_or_none_varies_in_nothing() -> None:
-    assert diff_many([]) == diff_many([manifest({"config": {"a": 1}})]) == []
-
-
 # Laws.
 
 KEYS = st.one_of(
@@ -380,13 +357,6 @@ def test_comparing_leaves_the_runs_as_they_are(one: Sections, other: Sections) -
     kept = copy.deepcopy((one, other))
     diff(unchecked(one, A), unchecked(other, B))
     assert diff_sections(kept[0], one) == diff_sections(kept[1], other) == ()
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(SECTIONS_OF_A_RUN, max_size=4))
-def test_what_varies_has_a_value_for_each_run(runs: list[Sections]) -> None:
-    for variation in diff_many([unchecked(sections, A) for sections in runs]):
-        assert len(variation.values) == len(variation.were_captured) == len(runs)
 
 
 @settings(max_examples=60, deadline=None)

@@ -48,8 +48,9 @@ BeforeArgument = Annotated[
     str, _reference("BEFORE", "The run to compare with: an id, @prev, @latest~2.")
 ]
 AfterArgument = Annotated[str, _reference("AFTER", "The run that is compared with it.")]
-OptionalAfterArgument = Annotated[
-    str | None, _reference("AFTER", "The run that is compared with it.")
+RunsArgument = Annotated[
+    list[str],
+    _reference("RUN...", "Two runs, or more, each compared with the first: ids, @prev, @latest~2."),
 ]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
