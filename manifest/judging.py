@@ -43,7 +43,7 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
         effects.restated,
         training.start_method,
     ),
-    "seeds": (randomness.entropy, randomness.seeding_call),
+    "seeds": (randomness.entropy, randomness.hash_seed, randomness.seeding_call),
     "generators": (randomness.generator,),
     "loaders": (training.only_one, training.of_loader, training.batch),
     "training": (training.only_one, training.of_optimizer),

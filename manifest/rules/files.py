@@ -28,6 +28,9 @@ def _source_of_one(found: Found, pair: Pair) -> Judgement:
     files = pair.maps("code", "files")
     if files is not None and all(_only_value(found) in each.values() for each in files):
         return Judgement("informational", "the other run executed the same text under another name")
+    other_name = pair.renamed.get(found.path[1])
+    if other_name is not None:
+        return _source_renamed(found.path[1], other_name)
     contents = [_content(facts) for facts in pair.values("inputs", found.path[1])]
     if None not in contents and _is_comparable(*contents):
         # Both runs read it, which is judged there.
@@ -37,6 +40,12 @@ def _source_of_one(found: Found, pair: Pair) -> Judgement:
             else DROPPED
         )
     return Judgement("possible", "only one of the runs executed this file")
+
+
+def _source_renamed(name: str, other_name: str) -> Judgement:
+    if name > other_name:
+        return Judgement("informational", f"renamed; what changed in it is told of {other_name}")
+    return Judgement("certain", f"in the other run a text much like it was {other_name}")
 
 
 def _only_value(found: Found) -> Json:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from manifest.canonical import Json
-from manifest.findings import DROPPED, Found, Judgement, Pair, written
+from manifest.findings import DROPPED, Found, Judgement, Pair, catalogued, written
 from manifest.identity import short_id
 
 _RANDOMNESS = "https://docs.pytorch.org/docs/stable/notes/randomness.html"
@@ -18,7 +18,7 @@ def entropy(found: Found, pair: Pair) -> Judgement | None:
         return DROPPED
     if found.key != "entropy":
         return None
-    cure = f"`manifest run --like {short_id(pair.before_id) or '<id>'}` repeats it"
+    cure = _cure(pair)
     draws, calls = pair.maps("seeds", "draws"), pair.maps("seeds", "calls")
     if draws is None:
         return Judgement("possible", f"what the runs drew from it was not recorded; {cure}")
@@ -31,6 +31,18 @@ def entropy(found: Found, pair: Pair) -> Judgement | None:
         return Judgement("certain", f"{unseeded}; {cure}", _RANDOMNESS)
     start = "generators started from it; matters unless the program seeds them all"
     return Judgement("possible", f"{start}; {cure}", _RANDOMNESS)
+
+
+def hash_seed(found: Found, pair: Pair) -> Judgement | None:
+    """Where nobody set PYTHONHASHSEED, `manifest run` takes one from the entropy of the run."""
+    known = catalogued(found, pair)
+    if found.key != "hash_seed" or known is None or not pair.differs("seeds", "entropy"):
+        return None
+    return known._replace(reason=f"{known.reason} Where PYTHONHASHSEED is not set, {_cure(pair)}.")
+
+
+def _cure(pair: Pair) -> str:
+    return f"`manifest run --like {short_id(pair.before_id) or '<id>'}` repeats it"
 
 
 def _drawn(counts: Mapping[str, Json]) -> bool:

@@ -137,6 +137,7 @@ def test_diff_can_be_narrowed(call: Call, record: Record) -> None:
     out = call("diff", "@prev", "@latest", "--section", "config").out
     assert "0.1 → 0.2" in out
     assert "num_threads  2 → 1" not in out
+    assert out.endswith("Only section config is shown; the first line is about all.\n")
     assert call("diff", "@prev", "@latest", "--impact", "grave").code == 2
 
 

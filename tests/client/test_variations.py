@@ -67,7 +67,9 @@ def test_many_runs_can_be_narrowed(call: Call, record: Record) -> None:
     runs = ["@latest~2", "@prev", "@latest"]
     out = call("diff", *runs, "--section", "config").out
     assert row(out, "config lr") == ["0", "1", "2"]
-    assert "torch.num_threads" not in out
+    assert out.startswith("1 difference changes results: torch.num_threads")
+    assert "torch.num_threads" not in out.partition("\n\n")[2]
+    assert out.endswith("Only section config is shown; the first line is about all.\n")
     out = call("diff", *runs, "--impact", "certain").out
     assert "torch.num_threads" in out
     assert "config lr" not in out
@@ -101,6 +103,16 @@ def test_values_that_begin_alike_are_shown_where_they_differ(call: Call, record:
         record(sections={"loaders": {"loader.0": {"sampler": value}}})
     out = call("diff", "@latest~2", "@prev", "@latest").out
     assert row(out, "loader.0.sampler") == ["…RandomSampler", "…SequentialSa…", "·"]
+
+
+def test_lists_and_files_are_shown_by_what_tells_them_apart(call: Call, record: Record) -> None:
+    for number in range(3):
+        argv = ["python", "train.py", *(["--lr", str(number)] if number else [])]
+        file = {"size": 10, "blob": f"sha256:{number:08x}" + "0" * 56, "mtime_us": number}
+        record(command=argv, sections={"inputs": {"config.json": file}})
+    out = call("diff", "@latest~2", "@prev", "@latest").out
+    assert " ".join(row(out, "command argv")) == "… … --lr 1 … --lr 2"
+    assert row(out, "inputs config.json") == ["00000000", "00000001", "00000002"]
 
 
 def test_values_that_end_alike_or_differ_in_between_stay_apart(call: Call, record: Record) -> None:

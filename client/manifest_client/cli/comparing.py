@@ -141,10 +141,12 @@ def _diff_two(before: str, after: str, wanted: _Wanted) -> int:
         _print_json(visible, comparison)
     else:
         _print(visible, runs, comparison, is_whole=wanted.has_values)
+        _say_what_is_shown(wanted)
     return len(visible.differences)
 
 
 def _diff_many(references: Sequence[str], wanted: _Wanted) -> int:
+    from manifest.conclusion import conclude
     from manifest.rundir import find_blob
     from manifest.varying import diff_many
     from manifest_client.cli.local import local_runs
@@ -154,11 +156,12 @@ def _diff_many(references: Sequence[str], wanted: _Wanted) -> int:
         directories = [_directory(local, run) for run in runs]
         found = diff_many(runs, blobs=lambda digest: find_blob(directories, digest))
         comparisons = [None, *(_compared_trails(local, (runs[0], run)) for run in runs[1:])]
-    chosen = wanted.chosen(found)
+    chosen, conclusion = wanted.chosen(found), conclude(found)
     if wanted.as_json:
-        _print_many_json(chosen, runs, comparisons)
+        _print_many_json(conclusion, chosen, runs, comparisons)
     else:
-        _print_many(chosen, runs, comparisons, is_whole=wanted.has_values)
+        _print_many(conclusion, chosen, runs, comparisons, is_whole=wanted.has_values)
+        _say_what_is_shown(wanted)
     return len(chosen)
 
 
@@ -198,6 +201,17 @@ def _check_impact(impact: str | None) -> None:
             f"expected one of {', '.join(get_args(Impact))}, found {impact!r}",
             param_hint="--impact",
         )
+
+
+def _say_what_is_shown(wanted: _Wanted) -> None:
+    # The conclusion is that of the whole comparison: it must not seem to speak of this part alone.
+    from manifest_client.rendering.terminal import out, styled
+
+    options = (("impact", wanted.impact), ("section", wanted.section))
+    said = " and ".join(f"{name} {value}" for name, value in options if value is not None)
+    if said:
+        out().print()
+        out().print(styled((f"Only {said} is shown; the first line is about all.", "quiet")))
 
 
 def _differences(local: Local, runs: tuple[Manifest, Manifest]) -> Diff:
@@ -247,17 +261,17 @@ def _print(
 
 
 def _print_many_json(
+    conclusion: str,
     chosen: Sequence[Variation],
     runs: Sequence[Manifest],
     comparisons: Sequence[TrailComparison | None],
 ) -> None:
-    from manifest.conclusion import conclude
     from manifest_client.rendering.terminal import print_json
 
     print_json(
         {
             "runs": [run.id for run in runs],
-            "conclusion": conclude(chosen),
+            "conclusion": conclusion,
             "variations": [each.model_dump(mode="json") for each in chosen],
             "trails": [each and each.model_dump(mode="json") for each in comparisons],
         }
@@ -265,6 +279,7 @@ def _print_many_json(
 
 
 def _print_many(
+    conclusion: str,
     chosen: Sequence[Variation],
     runs: Sequence[Manifest],
     comparisons: Sequence[TrailComparison | None],
@@ -275,5 +290,7 @@ def _print_many(
     from manifest_client.rendering.variations import variations_page
 
     console = out()
-    page = variations_page(chosen, runs, comparisons, width=console.width, is_whole=is_whole)
+    page = variations_page(
+        conclusion, chosen, runs, comparisons, width=console.width, is_whole=is_whole
+    )
     console.print(page, soft_wrap=True)

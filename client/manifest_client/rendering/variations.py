@@ -11,7 +11,8 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from manifest.conclusion import conclude, counted_differences
+from manifest.canonical import Json, canonical_bytes, plain
+from manifest.conclusion import counted_differences
 from manifest.identity import short_id
 from manifest.models import Manifest, TrailComparison, Variation
 from manifest_client.rendering.diffs import HEADINGS, QUIET, capitalized, names_of, source_line
@@ -26,6 +27,9 @@ SAME: Final = "·"
 _WIDEST_CELL = 14
 _DIGEST = re.compile(r"[a-z]+[0-9]+:([0-9a-f]{8})[0-9a-f]+…?|\b([0-9a-f]{8})[0-9a-f]{24,}\b")
 
+_TELLING: Final = ("digest", "blob", "size")
+"""What best tells two files, or two generators, apart."""
+
 Columns = Sequence[int]
 _Cells = list[tuple[str, str]]
 """The text and the style of a variation in each run."""
@@ -38,6 +42,7 @@ def letters(number: int) -> str:
 
 
 def variations_page(
+    conclusion: str,
     variations: Sequence[Variation],
     runs: Sequence[Manifest],
     comparisons: Sequence[TrailComparison | None],
@@ -48,14 +53,15 @@ def variations_page(
     """Several runs: what it comes to, each run, and what varies, the gravest first.
 
     Args:
-        variations: What to show.
+        conclusion: What it comes to.
+        variations: What to show of it.
         runs: All of them, in order.
         comparisons: Of the trail of each with that of the first, where both have one.
         width: Of the terminal.
         is_whole: Also the values of what changes no results.
     """
     parts: list[RenderableType] = [
-        indented(styled((conclude(variations), "heading")), 0, width),
+        indented(styled((conclusion, "heading")), 0, width),
         Text(),
         *_run_lines(runs, comparisons, width),
     ]
@@ -162,22 +168,48 @@ def _row(
 
 
 def _cells(item: Variation) -> _Cells:
+    told = _telling(item.values)
     said = [
         describe(value) if was_captured else NOT_CAPTURED
-        for value, was_captured in zip(item.values, item.were_captured, strict=True)
+        for value, was_captured in zip(told, item.were_captured, strict=True)
     ]
     short = _shortened(said)
     cells = []
     for column, text in enumerate(said):
-        is_same = column > 0 and text == said[0] and _is_alike(item, column)
+        is_same = column > 0 and _is_same(item, column)
         style = "quiet" if is_same or not item.were_captured[column] else ""
         cells.append((SAME, style) if is_same else (short[text], style or ("after" * (column > 0))))
     return cells
 
 
-def _is_alike(item: Variation, column: int) -> bool:
-    one, other = item.values[0], item.values[column]
-    return type(one) is type(other) and item.were_captured[0] == item.were_captured[column]
+def _is_same(item: Variation, column: int) -> bool:
+    if item.were_captured[0] != item.were_captured[column]:
+        return False
+    return _are_equal((item.values[0], item.values[column]))
+
+
+def _telling(values: Sequence[Json]) -> Sequence[Json]:
+    """Of lists, what follows their common start; of descriptions, the digest that differs."""
+    if all(isinstance(value, list) for value in values):
+        end = sum(1 for _ in itertools.takewhile(_are_equal, zip(*values, strict=False)))
+        return [
+            " ".join([ELLIPSIS] * (end > 0) + [_word(item) for item in value[end:]])
+            for value in values
+        ]
+    maps = [value for value in values if isinstance(value, dict) and len(value) > 1]
+    for key in _TELLING:
+        told = [value[key] for value in maps if key in value]
+        if maps and len(told) == len(maps) and not _are_equal(told):
+            return [value[key] if value in maps else value for value in values]
+    return values
+
+
+def _are_equal(values: Sequence[Json]) -> bool:
+    return len({canonical_bytes(plain(value)) for value in values}) <= 1
+
+
+def _word(value: Json) -> str:
+    return value if isinstance(value, str) else describe(value)
 
 
 def _shortened(said: Sequence[str]) -> dict[str, str]:

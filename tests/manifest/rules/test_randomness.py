@@ -77,3 +77,11 @@ def test_a_start_state_matters_less_where_the_program_seeds(impacts: Impacts) ->
     assert impacts(generators("AA==") | seeded, generators("AQ==") | seeded) == {
         "python": "possible"
     }
+
+
+def test_a_hash_seed_that_was_taken_from_entropy_can_be_repeated() -> None:
+    before, after = seeds("aa", {}, hash_seed="1"), seeds("bb", {}, hash_seed="2")
+    found = {each.key: each for each in diff_sections(before, after)}["hash_seed"]
+    assert (found.impact, "manifest run --like" in found.reason) == ("possible", True)
+    (set_by_hand,) = diff_sections(before, seeds("aa", {}, hash_seed="2"))
+    assert "--like" not in set_by_hand.reason
