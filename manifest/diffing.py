@@ -38,6 +38,7 @@ _LISTING_ALL: Final = frozenset(
         ("config",),
         ("packages",),
         ("code", "files"),
+        ("environment", "process.libraries"),
         ("loaders",),
         ("seeds", "draws"),
         ("training",),

@@ -185,12 +185,16 @@ class Recorder:
         )
 
     def capture_what_takes_long(self) -> None:
-        """Record settings that are slow to read, and where packages came from."""
+        """Record slow settings, the libraries that are loaded, and where packages came from."""
         self._has_what_takes_long = True
         with self.guarded("settings"):
             from manifest.settings import capture_slow_settings
 
             self.section("settings", capture_slow_settings())
+        with self.guarded("environment"):
+            from manifest.environment.libraries import capture_libraries
+
+            self.section("environment", capture_libraries())
         with self.guarded("packages"):
             from manifest.environment.packages import capture_package_origins
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,6 +52,23 @@ def _clean_environment(
 def checkout() -> Path:
     """The root of the source tree."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def build_driver() -> Callable[..., str]:
+    """Build a driver into a folder, which answers as it is told."""
+
+    def build(folder: Path, **answers: int) -> str:
+        if shutil.which("gcc") is None:
+            pytest.skip("needs gcc")
+        library = folder / "libnvidia-ml.so.1"
+        given = {"INIT": 0, "HANDLE": 0, "ECC": 0} | answers
+        options = [f"-D{name}={value}" for name, value in given.items()]
+        source = Path(__file__).with_name("driver.c")
+        subprocess.run(["gcc", "-shared", "-fPIC", *options, "-o", library, source], check=True)
+        return str(library)
+
+    return build
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

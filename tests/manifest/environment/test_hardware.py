@@ -4,57 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 import manifest.environment
 from manifest.canonical import ABSENT
 from manifest.environment.hardware import capture_accelerators, capture_hardware
 
-DRIVER = r"""
-#include <string.h>
-typedef void *device;
-static int starts = 0;
-static int put(char *out, unsigned size, const char *text) {
-    if (strlen(text) >= size) return 7;
-    strcpy(out, text);
-    return 0;
-}
-int nvmlInit_v2(void) { starts++; return INIT; }
-int nvmlShutdown(void) { starts--; return 0; }
-int balance(void) { return starts; }
-int nvmlSystemGetDriverVersion(char *o, unsigned n) { return put(o, n, "580.95.05"); }
-int nvmlSystemGetCudaDriverVersion_v2(int *o) { *o = 13000; return 0; }
-int nvmlDeviceGetCount_v2(unsigned *o) { *o = 2; return 0; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned i, device *o) { *o = (device)(i + 1ul); return HANDLE; }
-int nvmlDeviceGetName(device d, char *o, unsigned n) { return put(o, n, "NVIDIA H100 80GB HBM3"); }
-int nvmlDeviceGetUUID(device d, char *o, unsigned n) {
-    return put(o, n, d == (device)1 ? "GPU-0" : "GPU-1");
-}
-int nvmlDeviceGetCudaComputeCapability(device d, int *a, int *b) { *a = 9; *b = 0; return 0; }
-int nvmlDeviceGetNumGpuCores(device d, unsigned *o) { *o = 16896; return 0; }
-int nvmlDeviceGetMemoryInfo(device d, unsigned long long *o) {
-    o[0] = 85520809984ull; o[1] = 1; o[2] = 2; return 0;
-}
-int nvmlDeviceGetEccMode(device d, unsigned *a, unsigned *b) { *a = 1; *b = 0; return ECC; }
-int nvmlDeviceGetMigMode(device d, unsigned *a, unsigned *b) { *a = 0; *b = 1; return 0; }
-int nvmlDeviceGetPowerManagementLimit(device d, unsigned *o) { *o = 700000; return 0; }
-"""
-
-
-def build_driver(folder: Path, **answers: int) -> str:
-    if shutil.which("gcc") is None:
-        pytest.skip("needs gcc")
-    source, library = folder / "driver.c", folder / "libnvidia-ml.so.1"
-    source.write_text(DRIVER)
-    given = {"INIT": 0, "HANDLE": 0, "ECC": 0} | answers
-    options = [f"-D{name}={value}" for name, value in given.items()]
-    subprocess.run(["gcc", "-shared", "-fPIC", *options, "-o", library, source], check=True)
-    return str(library)
+BuildDriver = Callable[..., str]
 
 
 def test_the_processor_the_memory_and_the_system_are_described() -> None:
@@ -72,7 +31,9 @@ def test_describing_is_repeatable() -> None:
     assert capture_hardware() == capture_hardware()
 
 
-def test_accelerators_are_described_by_their_driver(tmp_path: Path) -> None:
+def test_accelerators_are_described_by_their_driver(
+    tmp_path: Path, build_driver: BuildDriver
+) -> None:
     captured = capture_accelerators(build_driver(tmp_path))
     assert captured["gpu.driver"] == "580.95.05"
     assert captured["gpu.driver_cuda"] == "13.0"
@@ -92,7 +53,7 @@ def test_accelerators_are_described_by_their_driver(tmp_path: Path) -> None:
     assert captured["gpu.1.uuid"] == "GPU-1"
 
 
-def test_the_driver_is_left_as_it_was_found(tmp_path: Path) -> None:
+def test_the_driver_is_left_as_it_was_found(tmp_path: Path, build_driver: BuildDriver) -> None:
     import ctypes
 
     library = build_driver(tmp_path)
@@ -106,13 +67,13 @@ def test_a_driver_without_the_library_is_absent(tmp_path: Path) -> None:
     assert "gpu.count" not in captured
 
 
-def test_a_driver_that_is_not_loaded_says_so(tmp_path: Path) -> None:
+def test_a_driver_that_is_not_loaded_says_so(tmp_path: Path, build_driver: BuildDriver) -> None:
     captured = capture_accelerators(build_driver(tmp_path, INIT=9))
     assert "the driver is not loaded" in captured["gpu.driver"]["$failed"]
 
 
 def test_a_device_without_permission_says_so_and_the_driver_is_still_described(
-    tmp_path: Path,
+    tmp_path: Path, build_driver: BuildDriver
 ) -> None:
     captured = capture_accelerators(build_driver(tmp_path, HANDLE=4))
     assert captured["gpu.driver"] == "580.95.05"
@@ -120,7 +81,9 @@ def test_a_device_without_permission_says_so_and_the_driver_is_still_described(
     assert "no permission" in captured["gpu.0.name"]["$failed"]
 
 
-def test_what_a_device_does_not_support_is_absent_and_what_fails_says_why(tmp_path: Path) -> None:
+def test_what_a_device_does_not_support_is_absent_and_what_fails_says_why(
+    tmp_path: Path, build_driver: BuildDriver
+) -> None:
     assert capture_accelerators(build_driver(tmp_path, ECC=3))["gpu.0.ecc"] == ABSENT
     (tmp_path / "b").mkdir()
     captured = capture_accelerators(build_driver(tmp_path / "b", ECC=999))
