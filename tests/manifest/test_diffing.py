@@ -299,7 +299,12 @@ KEYS = st.one_of(
             "python", "state", "kind", "digest", "size", "mtime_us", "blob", "missing", "a.py",
             "/r/a.py", "env.OMP_NUM_THREADS", "env.PYTHONHASHSEED", "env_now.TZ", "cpu.count",
             "loader.0", "batch_size", "torch.distributed.world_size", "executable", "imported",
-            "python.version", "$absent", "$redacted", "$failed", "$float",
+            "python.version", "$absent", "$redacted", "$failed", "$float", "num_workers",
+            "optimizer.0", "autocast", "class", "dtypes", "torch.default_dtype", "sampler",
+            "sampler.seed", "batch_sampler.batch_size", "prefetch_factor", "process.libraries",
+            "fp32_precision.generic.all", "fp32_precision.mkldnn.matmul", "gpu.0.cores",
+            "torch.float32_matmul_precision", "torch.backends.cudnn.allow_tf32", "triton",
+            "inductor.nondefault", "python.hash_probe", "torch.multiprocessing.start_method",
         ]
     ),
     st.text(st.characters(), max_size=4),
@@ -308,6 +313,7 @@ LEAVES = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-2, 2),
+    st.sampled_from(["none", "bf16", "tf32", "highest", "medium", "9.0", "random"]),
     st.sampled_from([10**40, -(10**40), "/r", "/q/s", "/r/a.py", "sha256:" + "0" * 64, "2.13.0"]),
     st.floats(),
     st.text(st.characters(), max_size=4),
@@ -321,6 +327,10 @@ VALUES = st.recursive(
 SECTIONS_OF_A_RUN = st.dictionaries(
     st.sampled_from(SECTIONS), st.dictionaries(KEYS, VALUES, max_size=6), max_size=len(SECTIONS)
 )
+
+
+# Sections whose keys are all there is, so that one that is missing is absent.
+LISTING_ALL = ("config", "packages", "inputs", "outputs", "loaders", "training")
 
 
 def unchecked(sections: Sections, run_id: str) -> Manifest:
@@ -357,6 +367,46 @@ def test_comparing_leaves_the_runs_as_they_are(one: Sections, other: Sections) -
     kept = copy.deepcopy((one, other))
     diff(unchecked(one, A), unchecked(other, B))
     assert diff_sections(kept[0], one) == diff_sections(kept[1], other) == ()
+
+
+BITS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-1, 1),
+    st.sampled_from([0.0, -0.0, 1.0, -1.0, float("inf"), float("nan")]),
+    st.floats(),
+    st.sampled_from(["", "0", "1", "True", "None", "nan"]),
+    st.just(ABSENT),
+    st.sampled_from([{"$redacted": "aa"}, {"$redacted": "bb"}, {"$float": "nan"}]),
+)
+
+
+def exactly(value: object) -> object:
+    """What two values share only if they are the same, by type and by bits."""
+    return type(value), struct.pack("<d", value) if isinstance(value, float) else repr(value)
+
+
+@given(BITS, BITS)
+def test_values_are_the_same_only_by_type_and_by_bits(one: Any, other: Any) -> None:
+    are_same = exactly(one) == exactly(other)
+    for before, after in ((one, other), ([0, one], [0, other]), ({"a": [one]}, {"a": [other]})):
+        found = differences({"settings": {"k": before}}, {"settings": {"k": after}})
+        assert (found == ()) == are_same
+
+
+MISSING = st.sampled_from([{}, {"k": ABSENT}, {"k": {"$redacted": "aa"}}, {"k": {"$failed": "e"}}])
+
+
+@given(MISSING, st.one_of(MISSING, st.fixed_dictionaries({"k": LEAVES})), st.sampled_from(SECTIONS))
+def test_ways_to_have_no_value_stay_apart(one: Any, other: Any, section: str) -> None:
+    here, there = {section: {"known": 1, **one}}, {section: {"known": 1, **other}}
+    is_absent = section in LISTING_ALL
+    for each in differences(here, there):
+        assert each.was_captured_before == ("k" in one or is_absent)
+        assert each.was_captured_after == ("k" in other or is_absent)
+        missing = ABSENT if is_absent else None
+        assert exactly(each.before) == exactly(one.get("k", missing))
+        assert exactly(each.after) == exactly(other.get("k", missing))
 
 
 @settings(max_examples=60, deadline=None)
