@@ -48,6 +48,15 @@ def test_many_runs_say_why_and_where_it_is_written(call: Call, three: list[str])
     assert "    https://docs.pytorch.org/docs/stable/threading_environment_variables.html\n" in out
 
 
+@pytest.mark.parametrize("runs", [["@prev", "@latest"], ["@latest~2", "@prev", "@latest"]])
+def test_an_address_is_never_broken(
+    call: Call, three: list[str], monkeypatch: pytest.MonkeyPatch, runs: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    address = "https://docs.pytorch.org/docs/stable/threading_environment_variables.html"
+    assert f"    {address}\n" in call("diff", *runs).out
+
+
 def test_many_runs_as_json_have_a_value_each(call: Call, three: list[str]) -> None:
     found = json.loads(call("diff", *three, "--json").out)
     assert [len(found[name]) for name in ("runs", "trails")] == [3, 3]

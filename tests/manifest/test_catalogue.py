@@ -99,6 +99,7 @@ def test_process_settings_can_be_read_and_say_how_they_are_checked(setting: Sett
         ("inputs", "data/train.csv", "certain"),
         ("generators", "python", "certain"),
         ("loaders", "loader.0.num_workers", "certain"),
+        ("loaders", "loader.0.sampler.rank", "informational"),
         ("training", "optimizer.0.fused", "certain"),
         ("training", "optimizer.0.an_option_of_its_own", "possible"),
         ("training", "autocast.cpu", "certain"),

@@ -15,7 +15,7 @@ from manifest.conclusion import counted_differences
 from manifest.identity import short_id
 from manifest.models import Diff, Difference, Impact, Manifest, Variation
 from manifest_client.rendering.moments import age
-from manifest_client.rendering.runs import command_line
+from manifest_client.rendering.runs import command_line, shortened_command
 from manifest_client.rendering.terminal import folded, indented, shown, styled
 from manifest_client.rendering.values import NOT_CAPTURED, describe
 
@@ -95,7 +95,9 @@ def as_sentence(text: str) -> str:
 
 def source_line(source: str) -> Text:
     """Who says so: never broken, so that an address can be opened."""
-    return styled((f"    {source}", "quiet"))
+    line = styled((f"    {source}", "quiet"))
+    line.no_wrap, line.overflow = True, "ignore"
+    return line
 
 
 def names_of(items: Sequence[Difference] | Sequence[Variation], width: int) -> Text:
@@ -118,7 +120,7 @@ def _run_line(role: str, manifest: Manifest, width: int) -> Text:
     when = f"{age(manifest.started_at)} ago"
     label = f"{role}  {short_id(manifest.id)}  {when:>10}  "
     named = f"{manifest.name}: " if manifest.name else ""
-    command = named + command_line(manifest)
+    command = named + shortened_command(command_line(manifest))
     return styled((label, "quiet"), folded(command, max(10, width - len(label))))
 
 
