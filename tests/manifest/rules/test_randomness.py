@@ -100,3 +100,12 @@ def test_the_batch_of_all_ranks_is_told() -> None:
     other = {each.key: each for each in diff_sections(run(1, 8), run(2, 8 * 2))}
     assert "another too" in other["loader.0.batch_size"].reason
     assert {each.impact for each in (*same.values(), *other.values())} == {"certain"}
+
+
+def test_one_state_of_a_device_is_one_however_it_is_described(impacts: Impacts) -> None:
+    state = {"kind": "torch.cuda", "state": {"$bytes": "AQ=="}}
+    described = {**state, "seed": 1, "offset": 0}
+    other = {**described, "state": {"$bytes": "AgAA"}, "seed": 2}
+    one, again, two = ({"generators": {"torch.cuda.0": it}} for it in (state, described, other))
+    assert impacts(one, again) == {}
+    assert impacts(again, two) == {"torch.cuda.0": "certain"}
