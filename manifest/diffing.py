@@ -35,7 +35,15 @@ _KEYED_BY_PATH: Final = (
 )
 # Maps that list all there is: a key that is missing in one of them is absent, not unknown.
 _LISTING_ALL: Final = frozenset(
-    (("config",), ("packages",), ("code", "files"), ("seeds", "draws"), *_KEYED_BY_PATH)
+    (
+        ("config",),
+        ("packages",),
+        ("code", "files"),
+        ("code", "git.submodules"),
+        ("environment", "packages.origins"),
+        ("seeds", "draws"),
+        *_KEYED_BY_PATH,
+    )
 )
 
 _DEEPEST = 32

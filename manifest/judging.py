@@ -31,7 +31,7 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "generators": (randomness.generator,),
     "loaders": (randomness.batch,),
     "packages": (libraries.torch_release, libraries.package),
-    "environment": (places.interpreter, effects.cause, effects.processors),
+    "environment": (places.interpreter, libraries.origin, effects.cause, effects.processors),
     "hardware": (effects.processors,),
     "inputs": (files.input_file,),
     "outputs": (files.output_file,),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from manifest.canonical import Json
+from manifest.canonical import ABSENT, Json
 from manifest.environment.confidential import is_confidential
 from manifest.environment.hardware import capture_accelerators
 from manifest.environment.redaction import redact_text
@@ -79,7 +79,8 @@ def _submodules(
     for submodule in state.submodules:
         if submodule.state is not None and submodule.state.commit is not None:
             path = within + os.fsdecode(submodule.path)
-            yield path, _described(submodule.state, run)
+            unchanged = {"patch": ABSENT, "untracked": ABSENT}
+            yield path, unchanged | _described(submodule.state, run)
             yield from _submodules(submodule.state, run, path + "/")
 
 
