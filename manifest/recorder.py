@@ -187,12 +187,16 @@ class Recorder:
         )
 
     def capture_what_takes_long(self) -> None:
-        """Record settings that are slow to read."""
+        """Record settings that are slow to read, and the libraries that compute."""
         self._has_what_takes_long = True
         with self.guarded("settings"):
             from manifest.settings import capture_slow_settings
 
             self.section("settings", capture_slow_settings())
+        with self.guarded("environment"):
+            from manifest.environment.mapped import capture_mapped
+
+            self.section("environment", capture_mapped())
 
     def capture_settings(self) -> None:
         """Record the settings that the loaded libraries have now."""
@@ -368,7 +372,9 @@ def _watch_steps(until: int | None) -> None:
     global _watcher
     from manifest.pytorch.watching import Watcher
 
-    _watcher = Watcher(_trail_path, on_note=_note, on_first_step=_first_step)
+    _watcher = Watcher(
+        _trail_path, on_note=_note, on_first_step=_first_step, on_settings=_settings_seen
+    )
     _watcher.install(until=until, on_until=_stop_program)
 
 
@@ -383,6 +389,11 @@ def _watch_loaders(root: str) -> None:
 def _loaders_seen(facts: dict[str, Json]) -> None:
     if _active is not None:
         _active.section("loaders", facts)
+
+
+def _settings_seen(values: dict[str, Json]) -> None:
+    if _active is not None:
+        _active.section("settings", values)
 
 
 def _forked() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from manifest.environment.mapped import mapped_files
 from manifest.environment.packages import distributions
 
 _TOP = re.compile(rb'^"?([^/,\n]+)', re.MULTILINE)
@@ -35,7 +36,7 @@ class Installed:
     def loaded(self) -> list[str]:
         """The names of those of which this process has loaded a module or a shared library."""
         modules = {name.partition(".")[0] for name in list(sys.modules)}
-        mapped = set(_mapped_files())
+        mapped = set(mapped_files())
         return sorted(
             name
             for name, package in self._packages.items()
@@ -65,11 +66,3 @@ def _contents(name: str, folder: str) -> _Contents | None:
         modules=frozenset({top.partition(".")[0] for top in tops} | {name.replace("-", "_")}),
         libraries=frozenset(os.path.realpath(os.path.join(site, path)) for path in libraries),
     )
-
-
-def _mapped_files() -> Iterator[str]:
-    with open("/proc/self/maps", "rb") as file:
-        for line in file:
-            fields = line.split(None, 5)
-            if len(fields) == 6:
-                yield os.fsdecode(fields[5].rstrip())

@@ -17,9 +17,11 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from manifest.canonical import Json
 from manifest.pytorch import hooks
 from manifest.pytorch.batches import Gathering, combined
 from manifest.pytorch.names import ModuleNames, parameter_names, unique
+from manifest.pytorch.optimizers import Optimizers
 from manifest.pytorch.rows import Observed, Row, Rows, Watched, arrived
 from manifest.pytorch.states import Generators
 from manifest.pytorch.tensors import fingerprint_many, start_reading
@@ -37,6 +39,7 @@ class Watcher:
             no trail.
         on_note: Told once, by place and error, of each stream that could not be read.
         on_first_step: Called when the first step is over, before its row is written.
+        on_settings: Told the settings of each optimizer, before its first step.
     """
 
     def __init__(
@@ -45,10 +48,12 @@ class Watcher:
         *,
         on_note: Callable[[str, object], None],
         on_first_step: Callable[[], None] | None = None,
+        on_settings: Callable[[dict[str, Json]], None] | None = None,
     ) -> None:
         self._trail_path = trail_path
         self._on_note = on_note
         self._on_first_step = on_first_step
+        self._on_settings = on_settings
         self._until: int | None = None
         self._on_until: Callable[[], None] | None = None
         self._generators = Generators()
@@ -169,6 +174,7 @@ class Watcher:
         self._local = _PerThread()
         self._trail: TrailWriter | None = None
         self._optimizers: dict[int, Watched] = {}
+        self._described = Optimizers()
         self._rows = Rows()
         self._has_new_rows = False
         self._is_over = False
@@ -226,6 +232,9 @@ class Watcher:
         watched = self._optimizers.get(id(optimizer))
         if watched is not None and watched.is_of(optimizer, parameters):
             return watched
+        earlier = None if watched is None or watched.optimizer is None else watched.optimizer()
+        if self._on_settings is not None and earlier is not optimizer:
+            self._on_settings(self._described.describe(optimizer))
         names = parameter_names(optimizer.param_groups, _names.by_parameter())
         period = digest_period(_bytes(parameters))
         watched = Watched(weakref.ref(optimizer), tuple(names), period)

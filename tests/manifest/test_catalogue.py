@@ -78,7 +78,6 @@ def test_process_settings_can_be_read_and_say_how_they_are_checked(setting: Sett
     ("section", "key", "impact"),
     [
         ("settings", "torch.num_threads", "certain"),
-        ("settings", "optimizer.fused", "certain"),
         ("settings", "optimizer.0.fused", "certain"),
         ("environment", "env.OMP_NUM_THREADS", "certain"),
         ("environment", "env.NCCL_ALGO", "certain"),

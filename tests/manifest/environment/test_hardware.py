@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -31,27 +32,41 @@ int nvmlSystemGetDriverVersion(char *o, unsigned n) { return put(o, n, "580.95.0
 int nvmlSystemGetCudaDriverVersion_v2(int *o) { *o = 13000; return 0; }
 int nvmlDeviceGetCount_v2(unsigned *o) { *o = 2; return 0; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned i, device *o) { *o = (device)(i + 1ul); return HANDLE; }
-int nvmlDeviceGetName(device d, char *o, unsigned n) { return put(o, n, "NVIDIA H100 80GB HBM3"); }
+int nvmlDeviceGetName(device d, char *o, unsigned n) { return put(o, n, NAME); }
 int nvmlDeviceGetUUID(device d, char *o, unsigned n) {
+    if ((unsigned long)d >= 100) return put(o, n, (unsigned long)d % 2 ? "MIG-1" : "MIG-0");
     return put(o, n, d == (device)1 ? "GPU-0" : "GPU-1");
 }
-int nvmlDeviceGetCudaComputeCapability(device d, int *a, int *b) { *a = 9; *b = 0; return 0; }
-int nvmlDeviceGetNumGpuCores(device d, unsigned *o) { *o = 16896; return 0; }
+int nvmlDeviceGetCudaComputeCapability(device d, int *a, int *b) { *a = MAJOR; *b = 0; return 0; }
+int nvmlDeviceGetNumGpuCores(device d, unsigned *o) { *o = CORES; return 0; }
 int nvmlDeviceGetMemoryInfo(device d, unsigned long long *o) {
     o[0] = 85520809984ull; o[1] = 1; o[2] = 2; return 0;
 }
 int nvmlDeviceGetEccMode(device d, unsigned *a, unsigned *b) { *a = 1; *b = 0; return ECC; }
-int nvmlDeviceGetMigMode(device d, unsigned *a, unsigned *b) { *a = 0; *b = 1; return 0; }
+int nvmlDeviceGetMigMode(device d, unsigned *a, unsigned *b) { *a = MIG; *b = 1; return 0; }
 int nvmlDeviceGetPowerManagementLimit(device d, unsigned *o) { *o = 700000; return 0; }
+/* Slices have handles of their own, above 100. */
+int nvmlDeviceGetMaxMigDeviceCount(device d, unsigned *o) { *o = 7; return SLICES; }
+int nvmlDeviceGetMigDeviceHandleByIndex(device d, unsigned i, device *o) {
+    *o = (device)(100ul * (unsigned long)d + i); return i < 2 ? 0 : 6;
+}
+int nvmlDeviceGetAttributes_v2(device d, unsigned *o) {
+    if ((unsigned long)d < 100) return 3;
+    o[0] = 16 << (unsigned long)d % 2; memset(o + 1, 0, 36); return 0;
+}
 """
 
 
-def build_driver(folder: Path, **answers: int) -> str:
+H100 = {"NAME": '"NVIDIA H100 80GB HBM3"', "MAJOR": 9, "CORES": 16896}
+A100 = {"NAME": '"NVIDIA A100-SXM4-80GB"', "MAJOR": 8, "CORES": 6912}
+
+
+def build_driver(folder: Path, **answers: object) -> str:
     if shutil.which("gcc") is None:
         pytest.skip("needs gcc")
     source, library = folder / "driver.c", folder / "libnvidia-ml.so.1"
     source.write_text(DRIVER)
-    given = {"INIT": 0, "HANDLE": 0, "ECC": 0} | answers
+    given = {"INIT": 0, "HANDLE": 0, "ECC": 0, "MIG": 0, "SLICES": 0} | H100 | answers
     options = [f"-D{name}={value}" for name, value in given.items()]
     subprocess.run(["gcc", "-shared", "-fPIC", *options, "-o", library, source], check=True)
     return str(library)
@@ -65,6 +80,7 @@ def test_the_processor_the_memory_and_the_system_are_described() -> None:
     assert captured["cpu.isa"] == sorted(captured["cpu.isa"])
     assert captured["memory_bytes"] > 2**28
     assert captured["os.kernel"] == os.uname().release
+    assert captured["os.libc"] == " ".join(platform.libc_ver())
     assert json.loads(json.dumps(captured)) == captured
 
 
@@ -84,12 +100,42 @@ def test_accelerators_are_described_by_their_driver(tmp_path: Path) -> None:
         "vbios": ABSENT,  # this driver has no such function
         "capability": "9.0",
         "cores": 16896,
+        "sm_count": 132,
         "memory_bytes": 85520809984,
         "ecc": True,
         "mig": False,
         "power_limit_mw": 700000,
     }
     assert captured["gpu.1.uuid"] == "GPU-1"
+
+
+def test_multiprocessors_follow_from_cores_and_capability(tmp_path: Path) -> None:
+    captured = capture_accelerators(build_driver(tmp_path, **A100))
+    assert captured["gpu.0.name"] == "NVIDIA A100-SXM4-80GB"
+    assert (captured["gpu.0.capability"], captured["gpu.0.sm_count"]) == ("8.0", 108)
+    (tmp_path / "new").mkdir()
+    unheard_of = build_driver(tmp_path / "new", MAJOR=99)
+    assert capture_accelerators(unheard_of)["gpu.0.sm_count"] == ABSENT
+
+
+def test_slices_take_the_place_of_a_device_that_is_cut_into_them(tmp_path: Path) -> None:
+    captured = capture_accelerators(build_driver(tmp_path, MIG=1, **A100))
+    assert captured["gpu.0.mig"] is True
+    slices = {k: v for k, v in captured.items() if k.startswith("gpu.0.mig.")}
+    assert {k.removeprefix("gpu.0.mig."): v for k, v in slices.items()} == {
+        "count": 2,
+        "0.name": "NVIDIA A100-SXM4-80GB",
+        "0.uuid": "MIG-0",
+        "0.sm_count": 16,
+        "0.memory_bytes": 85520809984,
+        "1.name": "NVIDIA A100-SXM4-80GB",
+        "1.uuid": "MIG-1",
+        "1.sm_count": 32,
+        "1.memory_bytes": 85520809984,
+    }
+    (tmp_path / "b").mkdir()
+    hidden = capture_accelerators(build_driver(tmp_path / "b", MIG=1, SLICES=4))
+    assert "no permission" in hidden["gpu.0.mig.count"]["$failed"]
 
 
 def test_the_driver_is_left_as_it_was_found(tmp_path: Path) -> None:
