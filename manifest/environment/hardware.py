@@ -105,21 +105,21 @@ def _container() -> object:
     return "docker" if os.path.exists("/.dockerenv") else ABSENT
 
 
-def _image() -> object:
+def _image(told: str = "/run/.containerenv") -> object:
     # Podman alone tells its containers which image they are of.
     try:
-        with open("/run/.containerenv", encoding="utf-8", errors="replace") as file:
+        with open(told, encoding="utf-8", errors="replace") as file:
             pairs = dict(line.strip().partition("=")[::2] for line in file)
     except FileNotFoundError:
         return ABSENT
     return pairs.get("imageid", "").strip('"') or ABSENT
 
 
-def _container_id() -> object:
+def _container_id(process: str = "/proc/self") -> object:
     # By the files that the container's engine lends it, or by its control group.
     for path, form in (
-        ("/proc/self/mountinfo", r"containers/([0-9a-f]{64})/"),
-        ("/proc/self/cgroup", r"[/-]([0-9a-f]{64})(?:\.scope)?$"),
+        (f"{process}/mountinfo", r"containers/([0-9a-f]{64})/"),
+        (f"{process}/cgroup", r"[/-]([0-9a-f]{64})(?:\.scope)?$"),
     ):
         with open(path, encoding="utf-8", errors="replace") as file:
             found = re.search(form, file.read(_MOST_OF_MOUNTS), re.MULTILINE)
@@ -128,9 +128,9 @@ def _container_id() -> object:
     return ABSENT
 
 
-def _quota() -> object:
+def _quota(groups: str = "/sys/fs/cgroup") -> object:
     # Processors that the control group may keep busy; not how many there are.
-    for path in ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"):
+    for path in (f"{groups}/cpu.max", f"{groups}/cpu/cpu.cfs_quota_us"):
         try:
             with open(path, encoding="ascii") as file:
                 quota, *period = file.read().split()

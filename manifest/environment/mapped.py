@@ -43,6 +43,11 @@ def capture_mapped() -> dict[str, Json]:
     return captured
 
 
+def is_computing(name: str) -> bool:
+    """Whether a file of this name is a library that is described."""
+    return _COMPUTING.fullmatch(name) is not None
+
+
 def mapped_files() -> Iterator[str]:
     """The files that are mapped into this process, one for each part of one."""
     with open("/proc/self/maps", "rb") as file:

@@ -317,7 +317,7 @@ def test_one_run_or_none_varies_in_nothing() -> None:
 KEYS = st.one_of(
     st.sampled_from(
         [
-            "argv", "orig_argv", "root", "files", "git.commit", "git.patch", "entropy", "draws",
+            "argv", "root", "files", "git.commit", "git.patch", "entropy", "draws",
             "calls", "entropy_from", "hash_seed", "torch", "torch.version", "torch.num_threads",
             "python", "state", "kind", "digest", "size", "mtime_us", "blob", "missing", "a.py",
             "/r/a.py", "env.OMP_NUM_THREADS", "env.PYTHONHASHSEED", "env_now.TZ", "cpu.count",
