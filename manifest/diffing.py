@@ -35,14 +35,15 @@ _KEYED_BY_PATH: Final = (
 # Maps that list all there is: a key that is missing in one of them is absent, not unknown.
 _LISTING_ALL: Final = frozenset(
     (
-        ("config",),
-        ("packages",),
         ("code", "files"),
-        ("environment", "process.libraries"),
+        ("code", "git.submodules"),
+        ("config",),
+        ("environment", "packages.origins"),
         ("loaders",),
+        ("packages",),
         ("seeds", "draws"),
-        ("training",),
         ("training", "autocast"),
+        ("training",),
         *_KEYED_BY_PATH,
     )
 )

@@ -7,26 +7,22 @@ imported is left alone: its generator does not exist yet.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from manifest import states
+from manifest import accelerators, states
 from manifest.canonical import Json
-from manifest.errors import StateNotRestorable
 from manifest.states import Setter
 
 
 def capture_generators() -> dict[str, Json]:
     """The state of every shared generator there is, by name."""
     found: dict[str, Json] = {}
-    for name, capture in (
-        ("python", _capture_python),
-        ("numpy.legacy", _capture_numpy),
-        ("torch.cpu", _capture_torch),
-    ):
+    for name, (capture, _) in _OF_PROCESSOR.items():
         state = capture()
         if state is not None:
             found[name] = {"kind": name, "state": states.encoded(state)}
-    found.update(_capture_cuda())
+    found.update(accelerators.capture())
     return found
 
 
@@ -43,10 +39,10 @@ def restore_generators(recorded: dict[str, Any]) -> dict[str, str]:
     setters = {name: _setter(name, value) for name, value in recorded.items()}
     report: dict[str, str] = {}
     for name, setter in setters.items():
-        if setter is None:
-            report[name] = "skipped: the library is not imported here"
-        elif present.get(name) == recorded[name]:
+        if _is_same(present.get(name), recorded[name]):
             report[name] = "equal already"
+        elif isinstance(setter, str):
+            report[name] = f"skipped: {setter}"
         else:
             setter()
             report[name] = "restored"
@@ -55,20 +51,21 @@ def restore_generators(recorded: dict[str, Any]) -> dict[str, str]:
 
 def is_shared(name: str) -> bool:
     """Whether a generator of this name is one that the whole program shares."""
-    return name in ("python", "numpy.legacy", "torch.cpu") or name.startswith("torch.cuda.")
+    return name in _OF_PROCESSOR or accelerators.is_name(name)
 
 
-def _setter(name: str, value: Any) -> Setter | None:
-    data = states.decoded(name, value)
-    if name == "python":
-        return _python_setter(data)
-    if name == "numpy.legacy":
-        return _numpy_setter(data)
-    if name == "torch.cpu":
-        return _torch_setter(data)
-    if name.startswith("torch.cuda."):
-        return _cuda_setter(name, data)
-    raise StateNotRestorable(f"generator '{name}' is of no kind that this version knows")
+def _is_same(present: Any, recorded: Any) -> bool:
+    # What a state is described with is for people, and earlier versions gave less.
+    if isinstance(present, dict) and isinstance(recorded, dict) and "state" in recorded:
+        return bool(present.get("state") == recorded["state"])
+    return bool(present == recorded)
+
+
+def _setter(name: str, value: Any) -> Setter | str:
+    if name not in _OF_PROCESSOR:
+        return accelerators.setter(name, value)
+    setter = _OF_PROCESSOR[name][1](states.decoded(name, value))
+    return "the library is not imported here" if setter is None else setter
 
 
 def _capture_python() -> bytes | None:
@@ -105,25 +102,9 @@ def _torch_setter(data: bytes) -> Setter | None:
     return states.torch_setter("torch.cpu", torch.default_generator, data)
 
 
-def _capture_cuda() -> dict[str, Json]:
-    cuda = sys.modules.get("torch.cuda")
-    # Reading the state of a device that was never used would create its context.
-    if cuda is None or not cuda.is_initialized() or cuda._is_in_bad_fork():
-        return {}
-    return {
-        f"torch.cuda.{index}": {
-            "kind": "torch.cuda",
-            "state": states.encoded(states.torch_state(generator)),
-        }
-        for index, generator in enumerate(cuda.default_generators)
-    }
-
-
-def _cuda_setter(name: str, data: bytes) -> Setter | None:
-    states.check_cuda(name, data)
-    torch = sys.modules.get("torch")
-    index = name.rpartition(".")[2]
-    if torch is None or not index.isdigit():
-        return None
-    state = torch.tensor(list(data), dtype=torch.uint8, device="cpu")
-    return lambda: torch.cuda.set_rng_state(state, int(index))
+_OF_PROCESSOR: dict[str, tuple[Callable[[], bytes | None], Callable[[bytes], Setter | None]]] = {
+    "python": (_capture_python, _python_setter),
+    "numpy.legacy": (_capture_numpy, _numpy_setter),
+    "torch.cpu": (_capture_torch, _torch_setter),
+}
+"""What reads the state of each generator of the processor, and what puts it back."""

@@ -48,7 +48,7 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "loaders": (training.only_one, training.of_loader, training.batch),
     "training": (training.only_one, training.of_optimizer),
     "packages": (libraries.torch_release, libraries.kernels, libraries.package),
-    "environment": (places.interpreter, effects.cause, effects.processors),
+    "environment": (places.interpreter, libraries.origin, effects.cause, effects.processors),
     "hardware": (effects.processors, accelerators.multiprocessors),
     "inputs": (files.input_file,),
     "outputs": (files.output_file,),

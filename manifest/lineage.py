@@ -25,6 +25,11 @@ class Lineage:
         self._executions = 0
         self._lock = threading.RLock()
 
+    @property
+    def has_children(self) -> bool:
+        """Whether this process has forked, or executed a program that it watches."""
+        return bool(self._forks or self._executions)
+
     def rename(self, name: str) -> None:
         """Begin anew under another name."""
         with self._lock:

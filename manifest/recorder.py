@@ -24,6 +24,7 @@ from manifest.importing import when_imported
 from manifest.inheriting import as_user_made_it
 from manifest.journal import Journal
 from manifest.liveness import identify_process
+from manifest.packagefacts import PackageFacts
 from manifest.rundir import RunDirectory
 from manifest.tracking import Tracking
 
@@ -71,6 +72,7 @@ class Recorder:
         self._from_start = True
         self._has_surroundings = self._has_what_takes_long = False
         self._file_facts = FileFacts(run, self.root)
+        self._package_facts = PackageFacts(self.root, self.section)
 
     def start(self, *, from_start: bool) -> None:
         """Begin to watch this process.
@@ -185,21 +187,16 @@ class Recorder:
         )
 
     def capture_what_takes_long(self) -> None:
-        """Record slow settings, the libraries that are loaded, and where packages came from."""
+        """Record settings that are slow to read, and the libraries that compute."""
         self._has_what_takes_long = True
         with self.guarded("settings"):
             from manifest.settings import capture_slow_settings
 
             self.section("settings", capture_slow_settings())
         with self.guarded("environment"):
-            from manifest.environment.libraries import capture_libraries
+            from manifest.environment.mapped import capture_mapped
 
-            self.section("environment", capture_libraries())
-        with self.guarded("packages"):
-            from manifest.environment.packages import capture_package_origins
-
-            origins = capture_package_origins(sys.path)
-            self.section("environment", {"packages.origins": origins} if origins else {})
+            self.section("environment", capture_mapped())
 
     def capture_settings(self) -> None:
         """Record the settings that the loaded libraries have now."""
@@ -241,6 +238,7 @@ class Recorder:
             self.capture_settings()
             if not self._has_what_takes_long:
                 self.capture_what_takes_long()
+            self._soon("packages", lambda: self._finish_packages(hooks))
         draws = hooks.entropy.counts()
         within = os.path.join(self.root, "")
         uses = {place.removeprefix(within): n for place, n in hooks.uses.places.items()}
@@ -265,11 +263,21 @@ class Recorder:
         self.capture_surroundings()
         self.capture_settings()
         self.background.append(in_background(self.capture_what_takes_long))
+        self.background.append(Work(self._learn_packages))
         if _hooks is not None:
             hooks = _hooks
             self.background.append(in_background(lambda: self._record_files(hooks)))
             with self.guarded("seeds"):
                 self._record_seeds(_hooks)
+
+    def _learn_packages(self) -> None:
+        with self.guarded("packages"):
+            self._package_facts.learn()
+
+    def _finish_packages(self, hooks: Hooks) -> None:
+        if not self._package_facts.has_begun:
+            self._package_facts.learn()
+        self._package_facts.finish(is_alone=not hooks.lineage.has_children)
 
     def _record_seeds(self, hooks: Hooks) -> None:
         seed = sys.modules["torch"].initial_seed()
@@ -317,6 +325,7 @@ class Recorder:
         self.process = process
         self._journal = None
         self.background = []
+        self._package_facts = PackageFacts(self.root, self.section)
         self._has_surroundings = self._has_what_takes_long = False
 
     def _journal_of_this_process(self) -> Journal | None:
@@ -399,6 +408,11 @@ def _optimizer_seen(name: str, facts: dict[str, Json]) -> None:
 def _loaders_seen(facts: dict[str, Json]) -> None:
     if _active is not None:
         _active.section("loaders", facts)
+
+
+def _settings_seen(values: dict[str, Json]) -> None:
+    if _active is not None:
+        _active.section("settings", values)
 
 
 def _forked() -> None:

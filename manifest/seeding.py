@@ -26,7 +26,10 @@ _LONGEST_TEXT = 200
 _MOST_BITS = 4096
 _LIBRARIES = ("manifest", "numpy", "random", "torch")
 _OF_CONSTRUCTOR = ("random", "manifest.noticing")  # of a `Random`
-_SEEDING_OF_CUDA = ("manual_seed", "manual_seed_all")
+_SEEDING_OF_DEVICES = ("manual_seed", "manual_seed_all")
+
+_ENDING_IN_METHOD = {"torch.random": "torch.manual_seed", "torch.mps": "torch.mps.manual_seed"}
+"""Functions that end in the method of a generator, by their module."""
 
 _Place = tuple[str, int, str]
 
@@ -168,26 +171,27 @@ def _torch_call(seed: object, frame: FrameType | None) -> tuple[str, object, Fra
     function = "torch.Generator.manual_seed"
     while frame is not None:
         module = module_of(frame)
-        if module == "torch.random":
-            function = "torch.manual_seed"
+        if module in _ENDING_IN_METHOD:
+            function = _ENDING_IN_METHOD[module]
         elif not module.startswith(("torch._compile", "torch._dynamo")):
             break
         frame = frame.f_back
     return function, seed, frame
 
 
-def watch_cuda(seeds: Seeds, random: ModuleType) -> None:
-    """Note what `torch.cuda.manual_seed` and `manual_seed_all` are given."""
+def watch_device(seeds: Seeds, random: ModuleType) -> None:
+    """Note what `manual_seed` and `manual_seed_all` of a kind of device are given."""
     original = random._lazy_call
+    backend = random.__name__.removesuffix(".random")
 
     @functools.wraps(original)
     def _lazy_call(callable: Any, **kwargs: Any) -> Any:  # noqa: A002 -- as it is named there
         result = original(callable, **kwargs)
         frame = sys._getframe(1)
         function = frame.f_code.co_name
-        if function in _SEEDING_OF_CUDA:
+        if function in _SEEDING_OF_DEVICES:
             # `torch.manual_seed` comes here too, and is noted as such.
-            seeds.note(f"torch.cuda.{function}", frame.f_locals.get("seed"), frame.f_back)
+            seeds.note(f"{backend}.{function}", frame.f_locals.get("seed"), frame.f_back)
         return result
 
     random._lazy_call = _lazy_call  # type: ignore[attr-defined]
@@ -198,7 +202,9 @@ WATCHES: tuple[tuple[str, Callable[[Seeds, ModuleType], None]], ...] = (
     ("numpy.random._mt19937", watch_legacy_numpy),
     ("numpy.random._generator", watch_numpy),
     ("torch", watch_torch),
-    ("torch.cuda.random", watch_cuda),
+    ("torch.cuda.random", watch_device),
+    ("torch.xpu.random", watch_device),
+    ("torch.mtia", watch_device),
 )
 """What takes seeds, by the module that is complete when it can be watched."""
 

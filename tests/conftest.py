@@ -56,13 +56,15 @@ def checkout() -> Path:
 
 @pytest.fixture(scope="session")
 def build_driver() -> Callable[..., str]:
-    """Build a driver into a folder, which answers as it is told."""
+    """Build NVIDIA's driver into a folder, for a machine with two devices; it answers as told."""
+    answers_of_h100 = {"NAME": '"NVIDIA H100 80GB HBM3"', "MAJOR": 9, "CORES": 16896}
 
-    def build(folder: Path, **answers: int) -> str:
+    def build(folder: Path, **answers: object) -> str:
         if shutil.which("gcc") is None:
             pytest.skip("needs gcc")
         library = folder / "libnvidia-ml.so.1"
-        given = {"INIT": 0, "HANDLE": 0, "ECC": 0} | answers
+        good = dict.fromkeys(("INIT", "HANDLE", "ECC", "MIG", "SLICES"), 0)
+        given: dict[str, object] = {**good, **answers_of_h100, **answers}
         options = [f"-D{name}={value}" for name, value in given.items()]
         source = Path(__file__).with_name("driver.c")
         subprocess.run(["gcc", "-shared", "-fPIC", *options, "-o", library, source], check=True)

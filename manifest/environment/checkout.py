@@ -37,22 +37,21 @@ def restore_source(state: SourceState, destination: Path, repository: Path) -> s
     Raises:
         NotReplayable: A part is missing, or what came out is not what was captured.
     """
-    if state.problem or not state.commit:
-        raise NotReplayable([state.problem or "the run recorded no commit"])
-    if not is_object_name(state.commit):
-        raise NotReplayable([f"{state.commit[:80]!r} is not the name of a commit"])
     try:
         return _restore(state, destination, repository)
     except (GitFailed, OSError) as error:
-        raise NotReplayable([f"the source of {state.commit[:12]}: {error}"]) from error
+        raise NotReplayable([f"the source of {(state.commit or '?')[:12]}: {error}"]) from error
 
 
 def _restore(state: SourceState, destination: Path, repository: Path) -> str:
+    if state.problem or not state.commit:
+        raise GitFailed(state.problem or "the run recorded no commit")
+    if not is_object_name(state.commit):
+        raise GitFailed(f"{state.commit[:80]!r} is not the name of a commit")
     destination.mkdir(parents=True, exist_ok=True)
     if any(destination.iterdir()):
         raise GitFailed(f"{destination} is not empty")
-    commit = state.commit or ""
-    git = _check_out(commit, destination, repository)
+    git = _check_out(state.commit, destination, repository)
     if state.patch:
         git("apply", "--index", "--whitespace=nowarn", "-", stdin=state.patch)
     for file in state.untracked:
@@ -92,15 +91,12 @@ def _check_out(commit: str, destination: Path, repository: Path) -> Git:
 
 
 def _restore_submodule(submodule: Submodule, destination: Path, repository: Path) -> None:
-    if submodule.commit is None:
+    if submodule.state is None:
         return
-    if not is_object_name(submodule.commit):
-        raise GitFailed(f"{submodule.commit[:80]!r} is not the name of a commit")
-    *folders, name = _confined(submodule.path)
-    with _folder(destination, [*folders, name]):
+    with _folder(destination, _confined(submodule.path)):
         pass  # refuses to go through a link
     path = os.fsdecode(submodule.path)
-    _check_out(submodule.commit, destination / path, repository / path)
+    _restore(submodule.state, destination / path, repository / path)
 
 
 def _write(destination: Path, file: UntrackedFile) -> None:

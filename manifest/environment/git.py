@@ -15,6 +15,7 @@ from typing import Final
 
 TIMEOUT_SECONDS: Final = 60
 _KEPT_VARIABLES: Final = ("GIT_CEILING_DIRECTORIES", "GIT_CONFIG", "GIT_DISCOVERY")
+_LEFT_OUT: Final = ("GIT_", "MANIFEST_")  # git is none of the processes of a run
 _VARIABLES: Final = {
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_NO_LAZY_FETCH": "1",
@@ -95,7 +96,7 @@ class Git:
         inherited = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("GIT_") or name.startswith(_KEPT_VARIABLES)
+            if not name.startswith(_LEFT_OUT) or name.startswith(_KEPT_VARIABLES)
         }
         return inherited | _VARIABLES | self.variables
 

@@ -8,19 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-from manifest.canonical import ABSENT, Json, failed, plain
+from manifest.canonical import ABSENT, Json, attempted
 
 
 def capture_interpreter() -> dict[str, Json]:
     """Read the interpreter as it runs; each value on its own, a failure in its place."""
-    return {key: _read(probe) for key, probe in _PROBES.items()}
-
-
-def _read(probe: Callable[[], object]) -> Json:
-    try:
-        return plain(probe())
-    except Exception as error:
-        return failed(error)
+    return {key: attempted(probe) for key, probe in _PROBES.items()}
 
 
 def _flags() -> dict[str, object]:

@@ -16,6 +16,9 @@ from typing import Any
 import torch
 from xxhash import xxh3_128_digest
 
+from manifest import accelerators
+from manifest.states import torch_state
+
 _WORDS = 624
 _MT19937 = struct.Struct(f"<{_WORDS}Ii")
 _PYTHON = struct.Struct(f"<i{_WORDS}I")
@@ -47,10 +50,9 @@ class Generators:
             if self._numpy is None or self._numpy.bits is not bits:
                 self._numpy = _NumPy(module, bits)
             digests["numpy.legacy"] = self._numpy.digest()
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            # Seed and offset, which the host holds.
-            for index, generator in enumerate(torch.cuda.default_generators):
-                digests[f"cuda:{index}"] = xxh3_128_digest(_content(generator.get_state()))
+        for backend, index, generator in accelerators.started():
+            # Of most kinds a seed and an offset, which the host holds.
+            digests[f"{backend}:{index}"] = xxh3_128_digest(torch_state(generator))
         return digests
 
 

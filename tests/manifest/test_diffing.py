@@ -294,14 +294,14 @@ def test_two_ranks_of_one_run_can_be_compared() -> None:
 KEYS = st.one_of(
     st.sampled_from(
         [
-            "argv", "orig_argv", "root", "files", "git.commit", "git.patch", "entropy", "draws",
+            "argv", "root", "files", "git.commit", "git.patch", "entropy", "draws",
             "calls", "entropy_from", "hash_seed", "torch", "torch.version", "torch.num_threads",
             "python", "state", "kind", "digest", "size", "mtime_us", "blob", "missing", "a.py",
             "/r/a.py", "env.OMP_NUM_THREADS", "env.PYTHONHASHSEED", "env_now.TZ", "cpu.count",
             "loader.0", "batch_size", "torch.distributed.world_size", "executable", "imported",
             "python.version", "$absent", "$redacted", "$failed", "$float", "num_workers",
             "optimizer.0", "autocast", "class", "dtypes", "torch.default_dtype", "sampler",
-            "sampler.seed", "batch_sampler.batch_size", "prefetch_factor", "process.libraries",
+            "sampler.seed", "batch_sampler.batch_size", "prefetch_factor",
             "fp32_precision.generic.all", "fp32_precision.mkldnn.matmul", "gpu.0.cores",
             "torch.float32_matmul_precision", "torch.backends.cudnn.allow_tf32", "triton",
             "inductor.nondefault", "python.hash_probe", "torch.multiprocessing.start_method",

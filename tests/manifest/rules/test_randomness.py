@@ -85,3 +85,12 @@ def test_a_hash_seed_that_was_taken_from_entropy_can_be_repeated() -> None:
     assert (found.impact, "manifest run --like" in found.reason) == ("possible", True)
     (set_by_hand,) = diff_sections(before, seeds("aa", {}, hash_seed="2"))
     assert "--like" not in set_by_hand.reason
+
+
+def test_one_state_of_a_device_is_one_however_it_is_described(impacts: Impacts) -> None:
+    state = {"kind": "torch.cuda", "state": {"$bytes": "AQ=="}}
+    described = {**state, "seed": 1, "offset": 0}
+    other = {**described, "state": {"$bytes": "AgAA"}, "seed": 2}
+    one, again, two = ({"generators": {"torch.cuda.0": it}} for it in (state, described, other))
+    assert impacts(one, again) == {}
+    assert impacts(again, two) == {"torch.cuda.0": "certain"}
