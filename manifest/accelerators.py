@@ -18,6 +18,7 @@ from manifest.errors import StateNotRestorable
 from manifest.states import Setter
 
 _LAZY: Final = ("cuda", "xpu", "mtia")
+_LAZY_MODULES: Final = tuple((backend, f"torch.{backend}") for backend in _LAZY)
 _SEEDING: Final = ("manual_seed_all", "manual_seed")
 _NAME: Final = re.compile(r"torch\.([a-z_][a-z0-9_]*)(?:\.([0-9]{1,3}))?")
 _OF_NO_DEVICE: Final = "torch.cpu"
@@ -34,17 +35,21 @@ class Started(NamedTuple):
 
 def started() -> Iterator[Started]:
     """The generators of all devices that the program has started, in a fixed order."""
-    for backend in _LAZY:
-        module = _module(backend)
+    modules = sys.modules  # asked at every step of a training
+    for backend, name in _LAZY_MODULES:
+        module: Any = modules.get(name)
         if module is not None and module.is_initialized():
             for index, generator in enumerate(getattr(module, "default_generators", ())):
                 yield Started(backend, index, generator)
     # Of Apple's there is one, kept where it was first asked for.
-    mps = _module("mps")
+    mps = modules.get("torch.mps")
     generator = getattr(mps, "_default_mps_generator", None)
-    if generator is not None and not mps._is_in_bad_fork():
+    if mps is not None and generator is not None and not mps._is_in_bad_fork():
         yield Started("mps", 0, generator)
-    yield from _started_of_registered()
+    torch: Any = modules.get("torch._C")
+    name = "" if torch is None else torch._get_privateuse1_backend_name()
+    if (registered := modules.get(f"torch.{name}")) is not None:
+        yield from _started_of(name, registered)
 
 
 def capture() -> dict[str, Json]:
@@ -175,12 +180,8 @@ def _module(backend: str) -> Any:
     return sys.modules.get(f"torch.{backend}")
 
 
-def _started_of_registered() -> Iterator[Started]:
+def _started_of(backend: str, module: Any) -> Iterator[Started]:
     """The devices of a backend that registered itself with PyTorch (``privateuse1``)."""
-    torch = sys.modules.get("torch")
-    ask = getattr(getattr(torch, "_C", None), "_get_privateuse1_backend_name", None)
-    if ask is None or (module := _module(backend := ask())) is None:
-        return
     if not getattr(module, "is_initialized", bool)() or getattr(module, "_is_in_bad_fork", bool)():
         return
     generators = getattr(module, "default_generators", ())

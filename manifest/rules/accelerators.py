@@ -32,7 +32,7 @@ _MULTIPROCESSORS: Final[Mapping[str, _Multiprocessor]] = {
 
 def multiprocessors(found: Found, pair: Pair) -> Judgement | None:
     """The number of multiprocessors chooses kernels, and which thread draws which number."""
-    key = re.fullmatch(r"(gpu\.\d+)\.(cores|sm_count|multi_processor_count)", found.key)
+    key = re.fullmatch(r"(gpu\.\d+)\.(cores|sm_count)", found.key)
     known = catalogued(found, pair)
     if key is None or known is None or not all(type(count) is int for count in found.values):
         return None

@@ -31,11 +31,17 @@ import manifest
 manifest.record(config={"lr": 1})
 random.seed(1)
 os.urandom(1)
+sampler = torch.utils.data.DistributedSampler(range(4), num_replicas=1, rank=0)
+next(iter(torch.utils.data.DataLoader(range(4), sampler=sampler)))
 loader = torch.utils.data.DataLoader(range(4), batch_size=2, num_workers=0)
 weight = torch.ones(1, requires_grad=True)
 for batch in loader:
-    (weight * batch.sum()).sum().backward()
-torch.optim.SGD([weight]).step()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (weight * batch.sum()).sum().backward()
+for kind in ("SGD", "Adam", "RMSprop", "Adadelta"):
+    optimizer = getattr(torch.optim, kind)([weight], lr=0.1)
+    optimizer.param_groups[0]["initial_lr"] = 0.1  # as schedulers do
+    optimizer.step()
 os.environ.get("ASKED_FOR")
 """
 
