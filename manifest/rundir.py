@@ -88,6 +88,10 @@ class RunDirectory:
                 attempt += 1
                 name = f"{process}~{attempt}"
 
+    def has(self, process: str) -> bool:
+        """Whether a process of this name, or the run itself as ``run``, has a journal."""
+        return (self.path / "journal" / f"{process}.jsonl").exists()
+
     def has_process(self) -> bool:
         """Whether any process of the program has said anything."""
         return any(path.stem != "run" for path in (self.path / "journal").glob("*.jsonl"))
