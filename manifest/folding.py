@@ -175,9 +175,7 @@ def _mains(
 
 def _ending(own: list[Entry], mains: list[list[Entry]], *, is_over: bool) -> Document:
     ending: Document = {"exit_code": None, "exit_signal": None, "error": None, "ended_at": None}
-    ends = [
-        next((entry for entry in entries if entry["kind"] == "end"), None) for entries in mains
-    ]
+    ends = [next((entry for entry in entries if entry["kind"] == "end"), None) for entries in mains]
     ending["error"] = next((end["error"] for end in ends if end and end.get("error")), None)
     exited = next((entry for entry in own if entry["kind"] == "exit"), None)
     if exited is not None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeGuard
 
-from manifest.environment.launcher import Launch
+from manifest.environment.launches import Launch
 from manifest.identity import is_run_id
 from manifest.journal import Entry
 from manifest.liveness import is_running

@@ -16,7 +16,8 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 from manifest import inheriting, meeting, recorder
 from manifest.background import Work, undisturbed
 from manifest.entropy import new_master
-from manifest.environment.launcher import Launch, capture_given, find_launch
+from manifest.environment.launcher import capture_given
+from manifest.environment.launches import Launch, find_launch
 from manifest.environment.redaction import redact_value
 from manifest.errors import ManifestError
 from manifest.generators import capture_generators, is_shared, restore_generators
@@ -303,7 +304,10 @@ def _survey_in_background(watching: Recorder, journal: Journal | None) -> None:
     watching.background.append(Work(work))
 
 
+# What `record` will need is paid for with the import, in which nobody trains yet; and what the end
+# needs, because after Ctrl-C nothing is imported any more.
+import manifest.folding  # noqa: E402, F401
+
 if "torch" in sys.modules:
-    # What `record` will need is paid for with the import, in which nobody trains yet.
     with suppress(Exception):  # the recorder meets it again, and notes it
         recorder.import_watching()

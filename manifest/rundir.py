@@ -29,7 +29,6 @@ from manifest.canonical import (
     digest_bytes,
 )
 from manifest.errors import DamagedRun, DigestMismatch, NewerSchema, NotRecordable
-from manifest.folding import fold
 from manifest.identity import is_run_id
 from manifest.journal import Entry, Journal, entries
 from manifest.liveness import is_running
@@ -220,6 +219,8 @@ class RunDirectory:
         origin = self.origin()
         if origin.get("schema", 0) > SCHEMA:
             raise NewerSchema(origin["schema"], SCHEMA, str(self.path))
+        from manifest.folding import fold  # not needed by a process that only writes
+
         try:
             return fold(self.journals(), self.trail_paths(), is_over=is_over)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

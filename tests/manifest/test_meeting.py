@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from manifest import meeting
-from manifest.environment.launcher import Launch
+from manifest.environment.launches import Launch
 from manifest.identity import new_run_id
 from manifest.rundir import RunDirectory, run_directories
 
