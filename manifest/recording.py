@@ -99,9 +99,12 @@ class Run:
 
     def _seal(self, run: RunDirectory) -> None:
         # Of ranks the last one does it; where one never comes or is killed, whoever reads the run.
-        if self._launch is None or meeting.is_over(run, self._launch):
-            run.write_manifest()
-            meeting.forget_sealed(run.path.parent.parent)
+        try:
+            if self._launch is None or meeting.is_over(run, self._launch):
+                run.write_manifest()
+                meeting.forget_sealed(run.path.parent.parent)
+        except Exception as error:
+            complain(f"the manifest of this run cannot be written yet: {error}")
 
     def __enter__(self) -> Self:
         return self
@@ -177,10 +180,11 @@ def record(
         return Run(None, is_owner=False)
     try:
         run = _begin(project, name)
-    except (ManifestError, OSError) as error:
+    except Exception as error:
         if strict:
             raise
-        complain(f"this run is not recorded: {error}")
+        is_known = isinstance(error, (ManifestError, OSError))
+        complain(f"this run is not recorded: {error if is_known else repr(error)}")
         return Run(None, is_owner=False)
     if config is not None:
         run.log_config(config)

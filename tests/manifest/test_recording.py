@@ -197,7 +197,9 @@ def test_a_recorded_program_has_the_whole_package_once_it_asks(
 ) -> None:
     from manifest.launching import launch
 
-    before = "import sys; assert 'manifest.recording' not in sys.modules, 'costs nothing until then'"
+    before = (
+        "import sys; assert 'manifest.recording' not in sys.modules, 'costs nothing until then'"
+    )
     launch([sys.executable, "-c", f"{before}\n{source}"], base=tmp_path / ".manifest")
     assert capfd.readouterr() == ("record\n", "")
 
