@@ -187,6 +187,15 @@ def test_launches_one_after_the_other_from_one_shell_are_apart(
     assert one.told("record") == zero.told("record") != first
 
 
+def test_a_helper_that_was_told_the_rank_of_another_process_keeps_its_own_run(
+    start: Start,
+) -> None:
+    zero, helper, one = start(0), start(0), start(1)
+    first = zero.told("record")
+    assert helper.told("record") != first
+    assert one.told("record") == first
+
+
 def test_launches_side_by_side_are_apart_by_where_they_meet(start: Start) -> None:
     ids = [
         [start(rank, MASTER_PORT=port).told("record") for rank in (0, 1)]
