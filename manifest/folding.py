@@ -60,7 +60,7 @@ def fold(
             if name == primary or process["rank"] is not None or _steps(process)
         },
         "notes": _notes(journals),
-        **_ending(own, journals.get(primary or "", []), is_over=is_over),
+        **_ending(own, _mains(journals, processes, primary), is_over=is_over),
     }
     if document["status"] != "running":
         document["ended_at"] = _moment(max(entry["at"] for entry in everything))
@@ -165,27 +165,34 @@ def _notes(journals: Mapping[str, list[Entry]]) -> list[Document]:
     return notes
 
 
-def _ending(own: list[Entry], primary: list[Entry], *, is_over: bool) -> Document:
+def _mains(
+    journals: Mapping[str, list[Entry]], processes: Mapping[str, Document], primary: str | None
+) -> list[list[Entry]]:
+    """The journals of those by whose end the run is judged: of every rank, if it has ranks."""
+    others = [name for name in processes if processes[name]["rank"] is not None]
+    return [journals[name] for name in dict.fromkeys([primary, *others]) if name is not None]
+
+
+def _ending(own: list[Entry], mains: list[list[Entry]], *, is_over: bool) -> Document:
     ending: Document = {"exit_code": None, "exit_signal": None, "error": None, "ended_at": None}
-    end = next((entry for entry in primary if entry["kind"] == "end"), None)
-    if end is not None:
-        ending["error"] = end.get("error")
+    ends = [next((entry for entry in entries if entry["kind"] == "end"), None) for entries in mains]
+    ending["error"] = next((end["error"] for end in ends if end and end.get("error")), None)
     exited = next((entry for entry in own if entry["kind"] == "exit"), None)
     if exited is not None:
         ending["exit_code"], ending["exit_signal"] = exited["code"], exited["signal"]
-    return {**ending, "status": _status(end, exited, is_over=is_over)}
+    return {**ending, "status": _status(ends, exited, is_over=is_over)}
 
 
-def _status(end: Entry | None, exited: Entry | None, *, is_over: bool) -> str:
+def _status(ends: list[Entry | None], exited: Entry | None, *, is_over: bool) -> str:
     if exited is not None:
         if exited["signal"]:
             return "crashed"
         return "finished" if exited["code"] == 0 else "failed"
     if not is_over:
         return "running"
-    if end is None:
+    if not ends or None in ends:
         return "crashed"
-    return "failed" if end.get("error") else "finished"
+    return "failed" if any(end and end.get("error") for end in ends) else "finished"
 
 
 def _last(entries: list[Entry], kind: str, field: str) -> Any:

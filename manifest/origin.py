@@ -40,6 +40,8 @@ class Origin:
     is_pinning_os: bool = False
     project: str | None = None
     name: str | None = None
+    ranks: int | None = None
+    """How many ranks the command starts, where it was not the program that told it."""
 
 
 def write_origin(journal: Journal, run: RunDirectory, origin: Origin) -> None:
@@ -62,13 +64,15 @@ def write_origin(journal: Journal, run: RunDirectory, origin: Origin) -> None:
         **seeds,
         **identify_process(),
     )
-    command = {
+    command: dict[str, Json] = {
         "argv": redact_argv(list(origin.command), run.salt()),
         "executable": origin.executable,
         "cwd": os.path.relpath(origin.folder, root),
         "root": str(root),
         "kind": _kind(origin.command),
     }
+    if origin.ranks is not None:
+        command["ranks"] = origin.ranks
     journal.section("command", command)
     journal.section("seeds", {**seeds, "hash_seed": origin.hash_seed})
     files = _files_of_command(origin, root, run)

@@ -174,11 +174,7 @@ def _ranks(manifest: Manifest) -> Iterator[PlanItem]:
     environment = manifest.sections.get("environment", {})
     count = environment.get("launcher.world_size")
     if manifest.mode == "record" and isinstance(count, int) and count > 1:
-        yield _impossible(
-            "ranks",
-            f"this is one of {count} ranks, which recorded itself alone and would wait for the "
-            "others for ever; `manifest run -- torchrun …` records and repeats all of them",
-        )
+        yield _ranks_that_recorded_themselves(manifest, count)
     machines = environment.get("launcher.nodes")
     if isinstance(machines, int) and machines > 1:
         yield _impossible(
@@ -186,6 +182,24 @@ def _ranks(manifest: Manifest) -> Iterator[PlanItem]:
             f"they ran on {machines} machines, and a replay starts those of one; start it on all "
             "at once, with --best-effort",
         )
+
+
+def _ranks_that_recorded_themselves(manifest: Manifest, count: int) -> PlanItem:
+    found = sum(process.rank is not None for process in manifest.processes.values())
+    if manifest.sections.get("command", {}).get("ranks") != count:
+        return _impossible(
+            "ranks",
+            f"{found} of {count} ranks recorded themselves, and what started them is not known; "
+            "`manifest run -- torchrun …` records and repeats all of them",
+        )
+    if found != count:
+        return _impossible(
+            "ranks",
+            f"{found} of {count} ranks recorded themselves, so the others cannot be put back where "
+            "they were; call `record()` in each",
+        )
+    why = f"all {count} are started again by the launcher that started them"
+    return PlanItem(what="ranks", state="restorable", why=why, impact="certain")
 
 
 def _variables(manifest: Manifest) -> Iterator[PlanItem]:

@@ -211,7 +211,8 @@ class Recorder:
         if self.is_over:
             return
         for work in self.background:
-            work.join(_BACKGROUND_TIMEOUT_SECONDS)
+            if not work.join(_BACKGROUND_TIMEOUT_SECONDS):
+                self.note("background", f"not done within {_BACKGROUND_TIMEOUT_SECONDS} seconds")
         if _hooks is not None:
             with self.guarded("finish"):
                 self._record_end(_hooks)

@@ -210,7 +210,7 @@ def _start(
         argv = [argv[0], *argv]  # a script alone, which an interpreter ran
     argv[0] = moved if os.access(moved, os.X_OK) else executable
     environ = _environ(manifest, recorded_root, root)
-    if manifest.mode == origin.RUN:
+    if _starts_with_launcher(manifest):
         argv = rendezvous.with_free_ports(argv)
     if until is not None:
         environ["MANIFEST_UNTIL"] = str(until)
@@ -231,9 +231,14 @@ def _start(
     )
 
 
+def _starts_with_launcher(manifest: Manifest) -> bool:
+    # If there is one: what its ranks were told is for it to tell again.
+    return manifest.mode == origin.RUN or "ranks" in manifest.sections["command"]
+
+
 def _environ(manifest: Manifest, recorded_root: str, root: Path) -> dict[str, str]:
     environment = manifest.sections.get("environment", {})
-    given = launcher.as_given(environment) if manifest.mode == origin.RUN else environment
+    given = launcher.as_given(environment) if _starts_with_launcher(manifest) else environment
     environ = variables.restore_variables(given, dict(os.environ))
     environ = asked.restore_asked(environment, environ) | rendezvous.variables(environment)
     # An editable install points into the user's tree: the workspace must come before it.

@@ -29,7 +29,6 @@ from manifest.canonical import (
     digest_bytes,
 )
 from manifest.errors import DamagedRun, DigestMismatch, NewerSchema, NotRecordable
-from manifest.folding import fold
 from manifest.identity import is_run_id
 from manifest.journal import Entry, Journal, entries
 from manifest.liveness import is_running
@@ -87,6 +86,10 @@ class RunDirectory:
             except FileExistsError:
                 attempt += 1
                 name = f"{process}~{attempt}"
+
+    def has(self, process: str) -> bool:
+        """Whether a process of this name, or the run itself as ``run``, has a journal."""
+        return (self.path / "journal" / f"{process}.jsonl").exists()
 
     def has_process(self) -> bool:
         """Whether any process of the program has said anything."""
@@ -216,6 +219,8 @@ class RunDirectory:
         origin = self.origin()
         if origin.get("schema", 0) > SCHEMA:
             raise NewerSchema(origin["schema"], SCHEMA, str(self.path))
+        from manifest.folding import fold  # not needed by a process that only writes
+
         try:
             return fold(self.journals(), self.trail_paths(), is_over=is_over)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

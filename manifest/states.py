@@ -14,7 +14,6 @@ SFC64              four words, cached half word
 from __future__ import annotations
 
 import base64
-import ctypes
 import math
 import struct
 import sys
@@ -220,6 +219,8 @@ def _bit_generator_form(kind: str) -> struct.Struct:
 
 def torch_state(generator: Any) -> bytes:
     """The state of a `torch.Generator`, as PyTorch gives it."""
+    import ctypes
+
     state = generator.get_state()
     if state.device.type != "cpu":  # of a backend that registered itself
         state = state.cpu()

@@ -5,6 +5,7 @@ Runs in the launcher, or in a thread of a program that records itself.
 
 from __future__ import annotations
 
+import ctypes  # noqa: F401 -- for asking drivers: not imported there, amid a fork of the program
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -11,7 +11,7 @@ from manifest import ranks
 from manifest.identity import new_run_id
 from manifest.models import Manifest
 from manifest.origin import RUN, Origin, write_origin
-from manifest.planning import make_plan
+from manifest.planning import Plan, make_plan
 from manifest.replaying import judge
 from manifest.rundir import RunDirectory
 from manifest.trail import STREAMS, TrailWriter
@@ -155,18 +155,30 @@ def test_ranks_are_compared_by_rank_whatever_their_processes_are_called(made: Ma
 
 
 @pytest.mark.parametrize(
-    ("mode", "environment", "said"),
+    ("mode", "environment", "started", "said"),
     [
-        ("record", {"launcher.world_size": 2}, "recorded itself alone"),
-        ("run", {"launcher.world_size": 4, "launcher.nodes": 2}, "on 2 machines"),
+        ("record", {"launcher.world_size": 2}, None, "what started them is not known"),
+        ("record", {"launcher.world_size": 4}, 4, "2 of 4 ranks recorded themselves"),
+        ("run", {"launcher.world_size": 4, "launcher.nodes": 2}, None, "on 2 machines"),
     ],
 )
 def test_ranks_that_a_replay_cannot_bring_together_are_said_before_it_waits_for_them(
-    mode: str, environment: dict[str, int], said: str, made: Made
+    mode: str, environment: dict[str, int], started: int | None, said: str, made: Made
 ) -> None:
-    manifest = manifest_of(made(TORCHRUN))
-    sections = {**manifest.sections, "environment": environment}
-    found = make_plan(
+    found = plan_of(made(TORCHRUN), mode, environment, started)
+    assert any(item.what == "ranks" and said in item.why for item in found.blocking)
+
+
+def test_ranks_that_recorded_themselves_are_started_again_by_their_launcher(made: Made) -> None:
+    found = plan_of(made(TORCHRUN), "record", {"launcher.world_size": 2}, 2)
+    (item,) = (item for item in found.items if item.what == "ranks")
+    assert (item.state, item in found.blocking) == ("restorable", False)
+
+
+def plan_of(run: RunDirectory, mode: str, environment: dict[str, int], started: int | None) -> Plan:
+    manifest = manifest_of(run)
+    command = {**manifest.sections["command"], **({"ranks": started} if started else {})}
+    sections = {**manifest.sections, "command": command, "environment": environment}
+    return make_plan(
         manifest.model_copy(update={"mode": mode, "sections": sections}), in_place=False
     )
-    assert any(item.what == "ranks" and said in item.why for item in found.blocking)
