@@ -6,7 +6,7 @@ particular entry but the first, so that a run cut short anywhere still has a man
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def fold(
     }
     _settle_ranks(processes, journals)
     primary = _primary(processes)
-    sections = _sections(own)
+    sections = sections_of(own)
     # The primary first: the others only add to it.
     for name, process in sorted(processes.items(), key=lambda item: item[0] != primary):
         if name == primary:
@@ -62,6 +62,8 @@ def fold(
         "notes": _notes(journals),
         **_ending(own, journals.get(primary or "", []), is_over=is_over),
     }
+    if restores := _restores(journals):
+        document["restores"] = restores
     if document["status"] != "running":
         document["ended_at"] = _moment(max(entry["at"] for entry in everything))
     return document
@@ -70,7 +72,7 @@ def fold(
 def _process(entries: list[Entry], trail: Path | None) -> Document:
     start = entries[0]
     return {
-        "sections": _sections(entries),
+        "sections": sections_of(entries),
         "trail": summarize(trail) if trail is not None else None,
         "started_at": _moment(start["at"]),
         "ended_at": next((_moment(e["at"]) for e in entries if e["kind"] == "end"), None),
@@ -115,11 +117,15 @@ def _steps(process: Document) -> int:
     return process["trail"]["steps"] if process["trail"] else 0
 
 
-def _sections(entries: list[Entry]) -> dict[str, Document]:
+def sections_of(entries: Iterable[Entry]) -> dict[str, Document]:
+    """The sections that the entries of one process make, later facts laid over earlier ones."""
     sections: dict[str, Document] = {}
     for entry in entries:
         if entry["kind"] == "section":
             _lay_over(sections, {entry["section"]: entry["values"]})
+        elif entry["kind"] == "seed":
+            calls = sections.setdefault("seeds", {}).setdefault("calls", {})
+            calls.setdefault(entry["place"], entry["seed"])
     return sections
 
 
@@ -163,6 +169,19 @@ def _notes(journals: Mapping[str, list[Entry]]) -> list[Document]:
             if entry["kind"] == "note" and note not in notes:
                 notes.append(note)
     return notes
+
+
+def _restores(journals: Mapping[str, list[Entry]]) -> list[Document]:
+    """What a replay put back: things of one name and outcome are one item, in any process."""
+    found: dict[tuple[str, str], Document] = {}
+    for process, entries in sorted(journals.items()):
+        for entry in entries:
+            if entry["kind"] == "restore":
+                fields = {name: entry[name] for name in ("what", "outcome", "reason")}
+                new = {**fields, "process": process, "number": 0}
+                item = found.setdefault((entry["what"], entry["outcome"]), new)
+                item["number"] += entry["number"]
+    return list(found.values())
 
 
 def _ending(own: list[Entry], primary: list[Entry], *, is_over: bool) -> Document:

@@ -7,11 +7,12 @@ imported is left alone: its generator does not exist yet.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 from manifest import states
 from manifest.canonical import Json
 from manifest.errors import StateNotRestorable
+from manifest.restoring import RestoredItem, RestoreOutcome
 from manifest.states import Setter
 
 
@@ -34,7 +35,8 @@ def restore_generators(recorded: dict[str, Any]) -> dict[str, str]:
     """Put recorded states back.
 
     Returns:
-        For each name ``restored``, ``equal already``, or ``skipped: …`` with the reason.
+        For each name ``restored``, ``equal already``, or ``skipped: …`` and ``failed: …`` with
+        the reason.
 
     Raises:
         StateNotRestorable: A state does not have the form of its kind; nothing was set.
@@ -48,9 +50,43 @@ def restore_generators(recorded: dict[str, Any]) -> dict[str, str]:
         elif present.get(name) == recorded[name]:
             report[name] = "equal already"
         else:
-            setter()
-            report[name] = "restored"
+            report[name] = _set(setter)
+    read_back = capture_generators()
+    for name, outcome in report.items():
+        if outcome == "restored" and read_back.get(name) != recorded[name]:
+            report[name] = "failed: it was set, but reads otherwise"
     return report
+
+
+def restore_shared(recorded: dict[str, Any]) -> list[RestoredItem]:
+    """Put recorded states back, all or, where one does not have its form, none."""
+    try:
+        outcomes = restore_generators(recorded)
+    except StateNotRestorable as error:
+        return [RestoredItem("generators", "failed", f"{error}; none was set")]
+    said = {name: outcome.partition(": ") for name, outcome in outcomes.items()}
+    return [
+        RestoredItem(name, cast("RestoreOutcome", outcome), reason)
+        for name, (outcome, _, reason) in said.items()
+    ]
+
+
+def obstacles(recorded: dict[str, Any]) -> list[RestoredItem]:
+    """What `restore_shared` would not put back, without setting anything."""
+    try:
+        setters = {name: _setter(name, value) for name, value in recorded.items()}
+    except StateNotRestorable as error:
+        return [RestoredItem("generators", "failed", str(error))]
+    reason = "the library is not imported here"
+    return [RestoredItem(name, "skipped", reason) for name in setters if setters[name] is None]
+
+
+def _set(setter: Setter) -> str:
+    try:
+        setter()
+    except Exception as error:  # of a library; the others are set all the same
+        return f"failed: {type(error).__name__}: {error}"
+    return "restored"
 
 
 def is_shared(name: str) -> bool:

@@ -18,7 +18,7 @@ from manifest.background import Work, undisturbed
 from manifest.entropy import new_master
 from manifest.environment.redaction import redact_value
 from manifest.errors import ManifestError
-from manifest.generators import capture_generators, is_shared, restore_generators
+from manifest.generators import capture_generators
 from manifest.identity import new_run_id
 from manifest.origin import RECORD, Origin, write_origin
 from manifest.recorder import Recorder, complain
@@ -192,30 +192,17 @@ def _begin(project: str | None, name: str | None) -> Run:
     generators = capture_generators()
     directory = _given() or _created(project, name)
     watching = Recorder(directory, "main")
-    _restore_or_keep(watching, generators)
+    watching.section("generators", generators)
+    watching.begin_with_settings()
+    if watching.original is not None:
+        watching.restore_generators()
+        watching.section("generators", capture_generators())
     watching.start(from_start=False)
     _let_children_record(directory)
     _survey_in_background(watching)
     run = Run(watching, is_owner=True)
     atexit.register(run.finish)
     return run
-
-
-def _restore_or_keep(watching: Recorder, generators: dict[str, Any]) -> None:
-    original = os.environ.get("MANIFEST_REPLAY")
-    watching.section("generators", generators)
-    if not original:
-        return
-    recorded = RunDirectory(Path(original)).document()["sections"].get("generators", {})
-    watching.tracking.recorded = recorded
-    shared = {name: entry for name, entry in recorded.items() if is_shared(name)}
-    for name, outcome in restore_generators(shared).items():
-        if outcome != "equal already":
-            watching.note(
-                "replay.generators",
-                f"{name}: {outcome}; the part before record() did not draw the same numbers",
-            )
-    watching.section("generators", capture_generators())
 
 
 def _given() -> RunDirectory | None:
@@ -264,3 +251,4 @@ if "torch" in sys.modules:
     # What `record` will need is paid for with the import, in which nobody trains yet.
     with suppress(Exception):  # the recorder meets it again, and notes it
         recorder.import_watching()
+        recorder.prepare_settings()
