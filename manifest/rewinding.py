@@ -86,8 +86,8 @@ class _Rewinding:
 
         shared, _ = self._generators()
         found = settings.obstacles(self._settings()) + obstacles(shared)
-        if self._active is None and self._mode == RECORD:
-            found.append(self._begin_from_entropy())
+        if self._active is None:
+            found += self._begin_from_entropy()
         return self.needed([*found, *self._of_the_start()])
 
     def carry_out(self) -> RestoreReport:
@@ -100,8 +100,7 @@ class _Rewinding:
         items += tracked
         # Last, since what stands above may run code of libraries.
         items += restore_shared(shared)
-        if self._is_wanted("generators", "entropy") and self._mode == RECORD:
-            items.append(self._begin_from_entropy())
+        items += self._begin_from_entropy()
         items += self._of_the_start()
         if self._active is not None:
             self._active.restored(together("state", items))
@@ -137,12 +136,14 @@ class _Rewinding:
         reason = "only what is tracked can be put back: call manifest.record() before this"
         return [RestoredItem(name, "skipped", reason) for name in sorted(own)]
 
-    def _begin_from_entropy(self) -> RestoredItem:
+    def _begin_from_entropy(self) -> list[RestoredItem]:
+        if self._mode == RUN or not self._is_wanted("generators", "entropy"):
+            return []
         if self._active is None:
             reason = "what is not seeded draws from the system: call manifest.record() before this"
-            return RestoredItem("entropy", "skipped", reason)
+            return [RestoredItem("entropy", "skipped", reason)]
         self._active.begin_from(bytes.fromhex(self._run.origin()["entropy"]))
-        return RestoredItem("entropy", "restored")
+        return [RestoredItem("entropy", "restored")]
 
     def _of_the_start(self) -> list[RestoredItem]:
         """What a process has from its start, and nothing can change in it."""
