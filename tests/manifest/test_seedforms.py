@@ -36,7 +36,8 @@ def test_a_seed_that_came_back_seeds_alike(seed: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "seed", [np.int64(5), np.array([1, 2], dtype=np.uint32), np.arange(5), [2**40, 3], (1, 2), np.int8(7)]
+    "seed",
+    [np.int64(5), np.array([1, 2], dtype=np.uint32), np.arange(5), [2**40, 3], (1, 2), np.int8(7)],
 )
 def test_a_seed_of_numpy_comes_back_as_one_that_seeds_alike(seed: Any) -> None:
     back = decoded(exact(seed))

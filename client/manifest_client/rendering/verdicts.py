@@ -104,9 +104,10 @@ def _restores(verdict: Verdict, width: int, *, is_whole: bool) -> list[Text]:
     visible = telling if is_whole else telling[:_MOST_RESTORES]
     lines = [_restore(item, width) for item in visible]
     if len(visible) < len(telling) and verdict.replay is not None:
-        more = f"  and {len(telling) - len(visible)} more: manifest show {short_id(verdict.replay)}"
-        lines.append(styled((more, "quiet")))
-    return [*lines, Text()] if lines else []
+        more = len(telling) - len(visible)
+        where = f"manifest show {short_id(verdict.replay)} --json"
+        lines.append(styled((f"  and {more} more: {where}", "quiet")))
+    return lines
 
 
 def _restore(item: Restore, width: int) -> Text:
