@@ -77,6 +77,28 @@ def test_a_seed_is_given_again(
     assert found["train.py:2 random.seed"].outcome == "restored"
 
 
+def test_a_fork_and_its_parent_each_get_the_seeds_of_their_own(
+    recorded: Callable[[str], RunDirectory], base: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = recorded(
+        "import os, random, time\n"
+        "def draw():\n"
+        "    random.seed(time.time_ns())\n"
+        "    print(random.random(), flush=True)\n"
+        "draw()\n"
+        "if os.fork() == 0:\n"
+        "    draw()\n"
+        "    draw()\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        "draw()\n"
+    )
+    first = capfd.readouterr().out
+    item = restores(replay(run, base=base))["train.py:3 random.seed"]
+    assert capfd.readouterr().out == first
+    assert (item.outcome, item.number) == ("restored", 4)
+
+
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
