@@ -6,7 +6,7 @@ particular entry but the first, so that a run cut short anywhere still has a man
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def fold(
     }
     _settle_ranks(processes, journals)
     primary = _primary(processes)
-    sections = _sections(own)
+    sections = sections_of(own)
     # The primary first: the others only add to it.
     for name, process in sorted(processes.items(), key=lambda item: item[0] != primary):
         if name == primary:
@@ -62,17 +62,20 @@ def fold(
         "notes": _notes(journals),
         **_ending(own, _mains(journals, processes, primary), is_over=is_over),
     }
+    if restores := _restores(journals):
+        document["restores"] = restores
     if document["status"] != "running":
         document["ended_at"] = _moment(max(entry["at"] for entry in everything))
     return document
 
 
 def _process(entries: list[Entry], trail: Path | None) -> Document:
-    start = entries[0]
+    # Where `record()` is called, what must be read first comes before it.
+    start = next((entry for entry in entries if entry["kind"] == "process"), entries[0])
     return {
-        "sections": _sections(entries),
+        "sections": sections_of(entries),
         "trail": summarize(trail) if trail is not None else None,
-        "started_at": _moment(start["at"]),
+        "started_at": _moment(entries[0]["at"]),
         "ended_at": next((_moment(e["at"]) for e in entries if e["kind"] == "end"), None),
         "pid": start.get("pid"),
         "rank": start.get("rank"),
@@ -115,11 +118,15 @@ def _steps(process: Document) -> int:
     return process["trail"]["steps"] if process["trail"] else 0
 
 
-def _sections(entries: list[Entry]) -> dict[str, Document]:
+def sections_of(entries: Iterable[Entry]) -> dict[str, Document]:
+    """The sections that the entries of one process make, later facts laid over earlier ones."""
     sections: dict[str, Document] = {}
     for entry in entries:
         if entry["kind"] == "section":
             _lay_over(sections, {entry["section"]: entry["values"]})
+        elif entry["kind"] == "seed":
+            calls = sections.setdefault("seeds", {}).setdefault("calls", {})
+            calls.setdefault(entry["place"], entry["seed"])
     return sections
 
 
@@ -171,6 +178,19 @@ def _mains(
     """The journals of those by whose end the run is judged: of every rank, if it has ranks."""
     others = [name for name in processes if processes[name]["rank"] is not None]
     return [journals[name] for name in dict.fromkeys([primary, *others]) if name is not None]
+
+
+def _restores(journals: Mapping[str, list[Entry]]) -> list[Document]:
+    """What a replay put back: things of one name and outcome are one item, in any process."""
+    found: dict[tuple[str, str], Document] = {}
+    for process, entries in sorted(journals.items()):
+        for entry in entries:
+            if entry["kind"] == "restore":
+                fields = {name: entry[name] for name in ("what", "outcome", "reason")}
+                new = {**fields, "process": process, "number": 0}
+                item = found.setdefault((entry["what"], entry["outcome"]), new)
+                item["number"] += entry["number"]
+    return list(found.values())
 
 
 def _ending(own: list[Entry], mains: list[list[Entry]], *, is_over: bool) -> Document:

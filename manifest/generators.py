@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from manifest import accelerators, states
 from manifest.canonical import Json
+from manifest.errors import StateNotRestorable
+from manifest.restoring import RestoredItem, RestoreOutcome
 from manifest.states import Setter
 
 
@@ -30,7 +32,8 @@ def restore_generators(recorded: dict[str, Any]) -> dict[str, str]:
     """Put recorded states back.
 
     Returns:
-        For each name ``restored``, ``equal already``, or ``skipped: …`` with the reason.
+        For each name ``restored``, ``equal already``, or ``skipped: …`` and ``failed: …`` with
+        the reason.
 
     Raises:
         StateNotRestorable: A state does not have the form of its kind; nothing was set.
@@ -44,9 +47,49 @@ def restore_generators(recorded: dict[str, Any]) -> dict[str, str]:
         elif isinstance(setter, str):
             report[name] = f"skipped: {setter}"
         else:
-            setter()
-            report[name] = "restored"
+            report[name] = _set(setter)
+    read_back = capture_generators()
+    for name, outcome in report.items():
+        # Seeds that waited for a device are gone from the queue once it has taken them.
+        is_taken = "state" not in recorded[name] and name not in read_back
+        is_read_back = is_taken or _is_same(read_back.get(name), recorded[name])
+        if outcome == "restored" and not is_read_back:
+            report[name] = "failed: it was set, but reads otherwise"
     return report
+
+
+def restore_shared(recorded: dict[str, Any]) -> list[RestoredItem]:
+    """Put recorded states back, all or, where one does not have its form, none."""
+    try:
+        outcomes = restore_generators(recorded)
+    except StateNotRestorable as error:
+        return [RestoredItem("generators", "failed", f"{error}; none was set")]
+    said = {name: outcome.partition(": ") for name, outcome in outcomes.items()}
+    return [
+        RestoredItem(name, cast("RestoreOutcome", outcome), reason)
+        for name, (outcome, _, reason) in said.items()
+    ]
+
+
+def obstacles(recorded: dict[str, Any]) -> list[RestoredItem]:
+    """What `restore_shared` would not put back, without setting anything."""
+    try:
+        setters = {name: _setter(name, value) for name, value in recorded.items()}
+    except StateNotRestorable as error:
+        return [RestoredItem("generators", "failed", str(error))]
+    return [
+        RestoredItem(name, "skipped", setter)
+        for name, setter in setters.items()
+        if isinstance(setter, str)
+    ]
+
+
+def _set(setter: Setter) -> str:
+    try:
+        setter()
+    except Exception as error:  # of a library; the others are set all the same
+        return f"failed: {type(error).__name__}: {error}"
+    return "restored"
 
 
 def is_shared(name: str) -> bool:

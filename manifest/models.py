@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from manifest.canonical import Json
+from manifest.restoring import RestoreOutcome
 
 SECTIONS = (
     "command",
@@ -49,6 +50,16 @@ class Note(_Model):
 
     where: str = Field(description="The probe or part that noticed, such as `code.git`.")
     what: str = Field(description="What happened, in one sentence.")
+
+
+class Restore(_Model):
+    """What came of putting one thing back while a replay ran."""
+
+    what: str = Field(description="A setting, a generator, or the place where a seed is given.")
+    outcome: RestoreOutcome = Field(description="`restored`: read back, and equal.")
+    reason: str = ""
+    number: int = Field(default=1, ge=1, description="How many things of this name and outcome.")
+    process: str = Field(default="main", description="The first process with one.")
 
 
 class TrailSummary(_Model):
@@ -96,6 +107,9 @@ class Manifest(_Model):
     sections: dict[str, Section]
     processes: dict[str, Process] = Field(default_factory=dict)
     notes: tuple[Note, ...] = ()
+    restores: tuple[Restore, ...] = Field(
+        default=(), description="What was put back, if this run is a replay."
+    )
     digests: dict[str, str] = Field(
         default_factory=dict, description="Digest of each section, by name."
     )
@@ -178,6 +192,9 @@ class Verdict(_Model):
         default=(), description="Differences of the two runs that can explain a divergence."
     )
     reasons: tuple[str, ...] = Field(default=(), description="Why a run cannot be replayed.")
+    restores: tuple[Restore, ...] = Field(
+        default=(), description="What was put back into the program while it ran again."
+    )
 
 
 class RunSummary(_Model):

@@ -7,13 +7,14 @@ note in the manifest, never an exception in the program.
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from manifest.background import Work, undisturbed
 from manifest.canonical import Json
@@ -24,8 +25,11 @@ from manifest.importing import when_imported
 from manifest.inheriting import as_user_made_it
 from manifest.journal import Journal
 from manifest.liveness import identify_process
+from manifest.original import original_of
 from manifest.packagefacts import PackageFacts
+from manifest.restoring import RestoredItem, together
 from manifest.rundir import RunDirectory
+from manifest.seeding import RecordedSeed
 from manifest.tracking import Tracking
 
 if TYPE_CHECKING:
@@ -67,10 +71,11 @@ class Recorder:
         self.root = Path(self.origin["root"])
         self.process, journal = run.claim(process)
         self._journal: Journal | None = journal
-        self.tracking = Tracking(self)
+        self.original = original_of(self.origin, self.process, os.environ)
+        self.tracking = Tracking(self, self._recorded_generators)
         self.background: list[Work] = []
         self._from_start = True
-        self._has_surroundings = self._has_what_takes_long = False
+        self._has_surroundings = self._has_what_takes_long = self._has_start_settings = False
         self._file_facts = FileFacts(run, self.root)
         self._package_facts = PackageFacts(self.root, self.section)
 
@@ -92,12 +97,13 @@ class Recorder:
             is_pinning_os=bool(self.origin["pinned_os_entropy"]),
         )
         hooks.watch_files(self.root, self._source_executed)
-        hooks.watch_seeds(self.root, self._seed_given)
+        hooks.watch_seeds(self.root, self)
         hooks.watch_lookups(self.root, self.run.salt, self._variable_asked)
         if _hooks is None:
             _hooks = hooks
             hooks.install(from_start=from_start, on_fork=_forked)
         when_imported("torch", self._torch_imported)
+        self._set_as_asked()
         atexit.register(self.finish)
 
     @property
@@ -143,6 +149,63 @@ class Recorder:
         if _hooks is not None:
             with self.guarded("code"):
                 _hooks.files.take_in_loaded()
+
+    def restored(self, items: Iterable[RestoredItem]) -> None:
+        """Record what came of putting something back."""
+        for item in items:
+            self.say("restore", **item._asdict())
+
+    def begin_with_settings(self, library: str | None = None) -> None:
+        """Record the settings that the program begins with; in a replay, put them back first.
+
+        Args:
+            library: That has been imported just now; None for all that are there.
+        """
+        self._has_start_settings = "torch" in sys.modules
+        original = self.original
+        if original is not None:
+            self._restore("settings", lambda: original.restore_settings(library))
+        with self.guarded("settings"):
+            from manifest.settings import capture_settings
+
+            self.say("start", settings=capture_settings(library=library))
+
+    def restore_generators(self) -> None:
+        """In a replay, put back the generators that the program shares."""
+        original = self.original
+        if original is not None:
+            self._restore("generators", original.restore_generators)
+
+    def begin_from(self, entropy: bytes) -> None:
+        """Let what is not seeded draw from other entropy from now on."""
+        if _hooks is not None:
+            _hooks.entropy.renew(entropy, self.process)
+
+    def _set_as_asked(self) -> None:
+        original = self.original
+        if original is None or not original.is_asked_for_settings:
+            return
+        self._restore("settings", original.unknown_settings)
+        with self.guarded("settings"):
+            for library in original.asked_libraries():
+                work = functools.partial(original.set_as_asked, library)
+                if library:
+                    when_imported(library, lambda _, w=work: self._restore("settings", w))  # type: ignore[misc]
+                else:
+                    self._restore("settings", work)
+
+    def _restore(self, group: str, work: Callable[[], list[RestoredItem]]) -> None:
+        try:
+            items = together(group, work())
+        except Exception as error:
+            items = [RestoredItem(group, "failed", f"{type(error).__name__}: {error}")]
+        self.restored(items)
+
+    def _recorded_generators(self) -> Mapping[str, Any]:
+        # What a program watched from its start makes of another argument is meant so.
+        if self.original is None or (self._from_start and self.original.is_changed):
+            return {}
+        return self.original.generators
 
     def capture_surroundings(self) -> None:
         """Record what surrounds the program: interpreter, variables, packages, hardware."""
@@ -248,6 +311,8 @@ class Recorder:
         self._soon("files", lambda: self._record_files(hooks))
 
     def _torch_imported(self, torch: ModuleType) -> None:
+        if not self._has_start_settings:
+            self.begin_with_settings("torch")
         if self._from_start and self._is_program:
             self.capture_surroundings()
         with self.guarded("loaders"):
@@ -304,8 +369,13 @@ class Recorder:
                 stream.flush()
         os._exit(0)
 
-    def _seed_given(self, place: str, seed: Json) -> None:
-        self.section("seeds", {"calls": {place: seed}})
+    def seed_given(self, place: str, seed: Json, exact: Json) -> None:
+        """Record a seed that the program gives; see `seeding`."""
+        self.say("seed", place=place, seed=seed, **({} if exact is None else {"exact": exact}))
+
+    def recorded_seed(self, place: str, ordinal: int, path: str) -> RecordedSeed | None:
+        """The seed that is recorded of the run that is replayed; see `seeding`."""
+        return None if self.original is None else self.original.seed(place, ordinal, path)
 
     def _variable_asked(self, name: str, value: Json) -> None:
         self.section("environment", {f"asked.{name}": value})
@@ -325,6 +395,8 @@ class Recorder:
         """Become the recorder of a forked child, whose journal is opened when it says something."""
         self.process = process
         self._journal = None
+        if self.original is not None:
+            self.original = self.original.of_fork(process)
         self.background = []
         self._package_facts = PackageFacts(self.root, self.section)
         self._has_surroundings = self._has_what_takes_long = False
@@ -369,6 +441,13 @@ def complain(what: str) -> None:
 def import_watching() -> None:
     """Import what watches PyTorch; the program has imported torch."""
     from manifest.pytorch import autocasting, loaders, watching  # noqa: F401
+
+
+def prepare_settings() -> None:
+    """Be ready to read settings."""
+    from manifest.settings import prepare
+
+    prepare()
 
 
 def _watch_steps(until: int | None) -> None:

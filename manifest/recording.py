@@ -20,7 +20,7 @@ from manifest.environment.launcher import capture_given
 from manifest.environment.launches import Launch, find_launch
 from manifest.environment.redaction import redact_value
 from manifest.errors import ManifestError
-from manifest.generators import capture_generators, is_shared, restore_generators
+from manifest.generators import capture_generators
 from manifest.identity import new_run_id
 from manifest.journal import Journal
 from manifest.origin import RECORD, Origin, write_origin
@@ -211,32 +211,17 @@ def _begin(project: str | None, name: str | None) -> Run:
     if directory is None:
         directory, journal = _joined_or_made(launch, project, name)
     watching = Recorder(directory, "main" if launch is None else meeting.process_name(launch))
-    _restore_or_keep(watching, generators)
+    watching.section("generators", generators)
+    watching.begin_with_settings()
+    if watching.original is not None:
+        watching.restore_generators()
+        watching.section("generators", capture_generators())
     watching.start(from_start=False)
     _let_children_record(watching)
     _survey_in_background(watching, journal)
     run = Run(watching, is_owner=True, launch=launch)
     atexit.register(run.finish)
     return run
-
-
-def _restore_or_keep(watching: Recorder, generators: dict[str, Any]) -> None:
-    original = os.environ.get("MANIFEST_REPLAY")
-    watching.section("generators", generators)
-    if not original:
-        return
-    document = RunDirectory(Path(original)).document()
-    own = document["processes"].get(watching.process, {}).get("sections")
-    recorded = (own or document["sections"]).get("generators", {})
-    watching.tracking.recorded = recorded
-    shared = {name: entry for name, entry in recorded.items() if is_shared(name)}
-    for name, outcome in restore_generators(shared).items():
-        if outcome != "equal already":
-            watching.note(
-                "replay.generators",
-                f"{name}: {outcome}; the part before record() did not draw the same numbers",
-            )
-    watching.section("generators", capture_generators())
 
 
 def _given() -> RunDirectory | None:
@@ -315,3 +300,4 @@ import manifest.folding  # noqa: E402, F401
 if "torch" in sys.modules:
     with suppress(Exception):  # the recorder meets it again, and notes it
         recorder.import_watching()
+        recorder.prepare_settings()

@@ -17,6 +17,7 @@ from manifest.diffing import diff
 from manifest.environment import asked, launcher, variables
 from manifest.errors import NotReplayable
 from manifest.models import Difference, Manifest, TrailComparison, Verdict
+from manifest.original import CHANGED, REPLAY
 from manifest.planning import Plan, make_plan, recorded_executable
 from manifest.rundir import RunDirectory, find_blob
 from manifest.trail import Trail
@@ -98,6 +99,7 @@ def judge(original: RunDirectory, again: RunDirectory, *, until: int | None = No
             comparison=comparison,
             explanations=explanations if outcome == "diverged" else (),
             reasons=reasons or (_unrepeated(before) if outcome == "diverged" else ()),
+            restores=after.restores,
         )
 
     if comparison.divergence is not None:
@@ -214,8 +216,9 @@ def _start(
         argv = rendezvous.with_free_ports(argv)
     if until is not None:
         environ["MANIFEST_UNTIL"] = str(until)
-    if manifest.mode == origin.RECORD:
-        environ["MANIFEST_REPLAY"] = str(original.path)
+    environ[REPLAY] = str(original.path.absolute())
+    if extra_args:
+        environ[CHANGED] = "1"
     return launching.Start(
         command=[*command["argv"], *extra_args],
         arguments=[*argv, *extra_args],

@@ -28,7 +28,14 @@ from manifest.canonical import (
     checked_digest,
     digest_bytes,
 )
-from manifest.errors import DamagedRun, DigestMismatch, NewerSchema, NotRecordable
+from manifest.errors import (
+    AmbiguousReference,
+    DamagedRun,
+    DigestMismatch,
+    NewerSchema,
+    NotRecordable,
+    RunNotFound,
+)
 from manifest.identity import is_run_id
 from manifest.journal import Entry, Journal, entries
 from manifest.liveness import is_running
@@ -101,13 +108,17 @@ class RunDirectory:
             path.stem: list(entries(path)) for path in sorted((self.path / "journal").glob("*"))
         }
 
+    def entries_of(self, process: str) -> list[Entry]:
+        """The entries of one process; none if it said nothing."""
+        return list(entries(self.path / "journal" / f"{process}.jsonl"))
+
     def origin(self) -> Entry:
         """The entry that made the run: its id, entropy and mode.
 
         Raises:
             DamagedRun: There is none.
         """
-        for entry in entries(self.path / "journal" / "run.jsonl"):
+        for entry in self.entries_of("run"):
             if entry["kind"] == "run":
                 return entry
         raise DamagedRun(str(self.path), "journal/run.jsonl does not begin with the run")
@@ -241,6 +252,22 @@ def find_base(start: Path | None = None) -> Path:
         if (folder / FOLDER).is_dir():
             return folder / FOLDER
     return here / FOLDER
+
+
+def find_run(base: Path, reference: str) -> RunDirectory:
+    """The run that is kept in `base` and has this id, or the only one whose id begins like this.
+
+    Raises:
+        RunNotFound: There is none.
+        AmbiguousReference: There are several.
+    """
+    digits = reference.replace("-", "").lower()
+    found = [run for run in run_directories(base) if run.id.replace("-", "").startswith(digits)]
+    if not found or not digits:
+        raise RunNotFound(reference, str(base))
+    if len(found) > 1:
+        raise AmbiguousReference(reference, [run.id for run in found])
+    return found[0]
 
 
 def run_directories(base: Path) -> list[RunDirectory]:

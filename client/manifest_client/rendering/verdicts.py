@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from manifest.identity import short_id
-from manifest.models import TrailComparison, Verdict
+from manifest.models import Restore, TrailComparison, Verdict
+from manifest.restoring import counted
 from manifest_client.rendering.diffs import HEADINGS, as_sentence, difference_lines
 from manifest_client.rendering.terminal import indented, styled
 
@@ -30,7 +31,9 @@ _OUTCOME_STYLES: Final = {
     "diverged": "bad",
     "not replayable": "warning",
 }
+_RESTORE_STYLES: Final = {"restored": "good", "skipped": "warning", "failed": "bad"}
 _MOST_EXPLANATIONS = 5
+_MOST_RESTORES = 12
 _MOST_TENSORS = 4
 
 
@@ -62,7 +65,7 @@ def verdict_page(
     style = _OUTCOME_STYLES[verdict.outcome]
     headline = styled((verdict.outcome.upper(), style), "  ", as_sentence(verdict.sentence))
     parts: list[RenderableType] = [indented(headline, 0, width), Text()]
-    label_width = max(len(role) for role in (*roles, "compared"))
+    label_width = max(len(role) for role in (*roles, "compared", "put back"))
 
     def fact(label: str, value: str) -> Text:
         return styled((f"  {label.ljust(label_width)}  ", "quiet"), value)
@@ -72,6 +75,9 @@ def verdict_page(
         parts.append(fact(roles[1], short_id(verdict.replay)))
     if verdict.comparison is not None:
         parts += [fact(label, value) for label, value in _compared(verdict.comparison)]
+    if verdict.restores:
+        parts.append(fact("put back", counted(verdict.restores)))
+    parts += _restores(verdict, width, is_whole=is_whole)
     parts += _reasons(verdict, width)
     parts += _explanations(verdict, width, is_whole=is_whole)
     return Group(*parts)
@@ -91,6 +97,25 @@ def _compared(comparison: TrailComparison) -> Iterator[tuple[str, str]]:
         yield "tensors", ", ".join(tensors) + (f" and {more} more" if more > 0 else "")
     if first.equal_streams:
         yield "equal", ", ".join(first.equal_streams)
+
+
+def _restores(verdict: Verdict, width: int, *, is_whole: bool) -> list[Text]:
+    telling = [item for item in verdict.restores if item.outcome != "equal already"]
+    visible = telling if is_whole else telling[:_MOST_RESTORES]
+    lines = [_restore(item, width) for item in visible]
+    if len(visible) < len(telling) and verdict.replay is not None:
+        more = len(telling) - len(visible)
+        where = f"manifest show {short_id(verdict.replay)} --json"
+        lines.append(styled((f"  and {more} more: {where}", "quiet")))
+    return lines
+
+
+def _restore(item: Restore, width: int) -> Text:
+    times = f" (and {item.number - 1} more)" if item.number > 1 else ""
+    head = styled((f"  {item.outcome:<13}  ", _RESTORE_STYLES[item.outcome]))
+    body = styled((item.what, "key"), f"  {item.reason}{times}")
+    rows = indented(body, head.cell_len, width)
+    return head.append_text(rows[head.cell_len :])
 
 
 def _reasons(verdict: Verdict, width: int) -> list[Text]:
