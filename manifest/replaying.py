@@ -20,6 +20,7 @@ from manifest.models import Difference, Manifest, TrailComparison, Verdict
 from manifest.planning import Plan, make_plan, recorded_executable
 from manifest.rundir import RunDirectory, find_blob
 from manifest.trail import Trail
+from manifest.witnesses import uncompared, unfit
 
 Progress = Callable[[str], None]
 
@@ -86,6 +87,9 @@ def judge(original: RunDirectory, again: RunDirectory, *, until: int | None = No
     """Compare two runs that should be equal."""
     before, after = _read(original), _read(again)
     trails = ranks.trails(original, before), ranks.trails(again, after)
+    if until is not None:
+        for trail in trails[1].values():
+            trail.final = None  # where it was stopped is no end of the program's
     comparison = compare_trails(*trails)
     explanations = _explanations(original, before, again, after)
 
@@ -102,14 +106,19 @@ def judge(original: RunDirectory, again: RunDirectory, *, until: int | None = No
 
     if comparison.divergence is not None:
         return verdict("diverged", sentence(comparison))
-    problem = _unequal_ends(before, after, comparison, until) or _unequal_ranks(*trails, until)
+    doubt = unfit((before, trails[0]), (after, trails[1]), until=until)
+    if doubt is not None:
+        return verdict("not replayable", f"{doubt}; {sentence(comparison)}", (doubt,))
+    problem = _unequal_ends(before, after, comparison, until) or _unequal_trails(
+        *trails, until, was_cut=before.status == "crashed"
+    )
     if problem is not None and comparison.steps == 0 and after.status != "finished":
         return verdict("not replayable", problem, (problem,))
     if problem is not None:
         return verdict("diverged", f"{sentence(comparison)}; {problem}")
-    if not comparison.streams:
-        nothing = "neither run drew a random number or made a training step: nothing to compare"
-        return verdict("not replayable", nothing, (nothing,))
+    missing = uncompared(before, after, comparison)
+    if missing is not None:
+        return verdict("not replayable", missing, (missing,))
     return verdict("identical", sentence(comparison))
 
 
@@ -125,23 +134,41 @@ def _unequal_ends(
         return None
     if steps_after > steps_before:
         return f"the replay went on to step {steps_after}, the recorded run ended at {steps_before}"
-    if before.exit_code is not None and before.exit_code != after.exit_code:
-        reason = f" ({after.error})" if after.error else ""
-        return (
-            f"the recorded run ended with exit code {before.exit_code}, "
-            f"the replay with {after.exit_code}{reason}"
-        )
-    return None
+    return _unequal_exits(before, after)
 
 
-def _unequal_ranks(
-    before: Mapping[str, Trail], after: Mapping[str, Trail], until: int | None
+def _unequal_exits(before: Manifest, after: Manifest) -> str | None:
+    reason = f" ({after.error})" if after.error else ""
+    if before.exit_code is None or after.exit_code is None:
+        # Who recorded itself does not know its exit code, only what was raised.
+        if _has_failed(before) == _has_failed(after):
+            return None
+        ends = ["failed" if _has_failed(run) else "went well" for run in (before, after)]
+        return f"the end of the recorded run {ends[0]}, that of the replay {ends[1]}{reason}"
+    if before.exit_code == after.exit_code:
+        return None
+    return (
+        f"the recorded run ended with exit code {before.exit_code}, "
+        f"the replay with {after.exit_code}{reason}"
+    )
+
+
+def _has_failed(run: Manifest) -> bool:
+    return run.error is not None or run.status == "crashed"
+
+
+def _unequal_trails(
+    before: Mapping[str, Trail], after: Mapping[str, Trail], until: int | None, *, was_cut: bool
 ) -> str | None:
-    for process, trail in before.items():
-        steps = trail.steps if until is None else min(trail.steps, until)
-        found = after[process].steps if process in after else 0
-        if found < steps:
-            return f"in the replay {process} ended after {found} of {steps} steps"
+    for process in sorted(before.keys() | after.keys()):
+        wanted, found = (runs[process].steps if process in runs else 0 for runs in (before, after))
+        wanted = wanted if until is None else min(wanted, until)
+        # What would have begun after the step at which the replay was stopped is not missed.
+        is_missed = until is None or found or process.startswith("rank ")
+        if found < wanted and is_missed:
+            return f"in the replay {process} ended after {found} of {wanted} steps"
+        if found > wanted and not was_cut:
+            return f"in the replay {process} made {found} steps, in the recorded run {wanted}"
     return None
 
 
