@@ -16,6 +16,7 @@ from manifest.comparing import compare_trails, sentence
 from manifest.diffing import diff
 from manifest.environment import asked, launcher, variables
 from manifest.errors import NotReplayable
+from manifest.filefacts import is_of_run
 from manifest.models import Difference, Manifest, TrailComparison, Verdict
 from manifest.planning import Plan, make_plan, recorded_executable
 from manifest.rundir import RunDirectory, find_blob
@@ -201,10 +202,11 @@ def _project(manifest: Manifest) -> workspace.Project:
     root = Path(manifest.sections["command"]["root"])
     code, inputs = manifest.sections.get("code", {}), manifest.sections.get("inputs", {})
     sources = {name: checked_digest(text) for name, text in (code.get("files") or {}).items()}
+    started_at = datetime.fromisoformat(manifest.started_at)
     within = {
         os.path.relpath(path, root): facts
         for path, facts in inputs.items()
-        if Path(path).is_relative_to(root)
+        if Path(path).is_relative_to(root) and not is_of_run(facts, _microseconds(started_at))
     }
     for name, facts in within.items():
         if "blob" in facts:
@@ -215,8 +217,12 @@ def _project(manifest: Manifest) -> workspace.Project:
         sources=sources,
         inputs=frozenset(within),
         outputs=frozenset(outputs),
-        started_at_ns=int(datetime.fromisoformat(manifest.started_at).timestamp() * 1e9),
+        started_at_ns=_microseconds(started_at) * 1000,
     )
+
+
+def _microseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1e6)
 
 
 def _start(
