@@ -22,6 +22,7 @@ from manifest.environment import launcher
 from manifest.errors import ManifestError, NotRecordable
 from manifest.identity import new_run_id
 from manifest.inheriting import RUN_DIR, variables_for
+from manifest.lineage import names_kept
 from manifest.origin import RECORD, RUN, Origin, write_origin
 from manifest.recorder import complain
 from manifest.rundir import RunDirectory
@@ -112,7 +113,7 @@ def start(how: Start, *, base: Path) -> Launched:
         NotRecordable: There is no such program, or the run cannot be kept.
     """
     executable, command = _resolve(how.arguments or how.command, how.environ)
-    run = RunDirectory.create(base, new_run_id())
+    run = RunDirectory.create(base.absolute(), new_run_id())
     _, journal = run.claim("run")
     origin = _origin(how, executable)
     write_origin(journal, run, origin)
@@ -196,7 +197,8 @@ def _run(
     command: Sequence[str], executable: str, folder: Path, environ: Mapping[str, str]
 ) -> tuple[int, bool]:
     try:
-        process = subprocess.Popen(command, executable=executable, cwd=folder, env=environ)
+        with names_kept():
+            process = subprocess.Popen(command, executable=executable, cwd=folder, env=environ)
     except OSError as error:
         raise NotRecordable(f"'{command[0]}' cannot be started: {error.strerror}") from error
     with _signals_passed_on(process) as interrupts:

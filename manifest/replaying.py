@@ -17,10 +17,12 @@ from manifest.diffing import diff
 from manifest.environment import asked, launcher, variables
 from manifest.errors import NotReplayable
 from manifest.filefacts import is_of_run
+from manifest.inheriting import as_user_made_it
 from manifest.models import Difference, Manifest, TrailComparison, Verdict
 from manifest.planning import Plan, make_plan, recorded_executable
 from manifest.rundir import RunDirectory, find_blob
 from manifest.trail import Trail
+from manifest.unrepeated import unrepeated
 from manifest.witnesses import uncompared, unfit
 
 Progress = Callable[[str], None]
@@ -93,6 +95,7 @@ def judge(original: RunDirectory, again: RunDirectory, *, until: int | None = No
             trail.final = None  # where it was stopped is no end of the program's
     comparison = compare_trails(*trails)
     explanations = _explanations(original, before, again, after)
+    named = tuple(unrepeated(before, comparison.divergence, is_explained=bool(explanations)))
 
     def verdict(outcome: Any, said: str, reasons: tuple[str, ...] = ()) -> Verdict:
         return Verdict(
@@ -102,7 +105,7 @@ def judge(original: RunDirectory, again: RunDirectory, *, until: int | None = No
             sentence=said,
             comparison=comparison,
             explanations=explanations if outcome == "diverged" else (),
-            reasons=reasons or (_unrepeated(before) if outcome == "diverged" else ()),
+            reasons=reasons or (named if outcome == "diverged" else ()),
         )
 
     if comparison.divergence is not None:
@@ -171,19 +174,6 @@ def _unequal_trails(
         if found > wanted and not was_cut:
             return f"in the replay {process} made {found} steps, in the recorded run {wanted}"
     return None
-
-
-def _unrepeated(before: Manifest) -> tuple[str, ...]:
-    seeds = before.sections.get("seeds", {})
-    places = seeds.get("os_entropy_uses") or {}
-    if not places or seeds.get("pinned_os_entropy"):
-        return ()
-    shown = ", ".join(sorted(places)[:3])
-    reason = (
-        f"the program drew entropy from the operating system at {shown}, which is not repeated "
-        "unless it is recorded with --pin-entropy"
-    )
-    return (reason,)
 
 
 def _read(run: RunDirectory) -> Manifest:
@@ -267,7 +257,8 @@ def _start(
 def _environ(manifest: Manifest, recorded_root: str, root: Path) -> dict[str, str]:
     environment = manifest.sections.get("environment", {})
     given = launcher.as_given(environment) if manifest.mode == origin.RUN else environment
-    environ = variables.restore_variables(given, dict(os.environ))
+    # Without what was said to another run: this process may be recorded itself, or is not to be.
+    environ = variables.restore_variables(given, as_user_made_it(os.environ))
     environ = asked.restore_asked(environment, environ) | rendezvous.variables(environment)
     # An editable install points into the user's tree: the workspace must come before it.
     moved = [
