@@ -715,8 +715,6 @@ def large_steps(path: Path, *, changed_after: int | None) -> Trail:
     weight = nn.Parameter(torch.zeros(2**24 + 1024))
     optimizer = SGD([weight], lr=0.1)
     for step in range(24):
-        weight.grad = None
-        weight.grad = torch.zeros_like(weight)
         optimizer.step()
         if step == changed_after:
             weight.detach()[100] = 1.0
