@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-NAMES = ("fingerprints", "listing", "recording")
+NAMES = ("fingerprints", "listing", "recording", "verdicts")
 
 
 def main(names: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -140,3 +141,11 @@ def test_what_switches_recording_off_here_does_not_reach_a_replay(
         assert verdict.outcome == "identical", verdict.sentence
         assert verdict.comparison is not None
         assert verdict.comparison.steps == 4
+
+
+def test_one_changed_bit_is_found_where_it_is_and_no_other_is(checkout: Path) -> None:
+    campaign = [sys.executable, str(checkout / "benchmarks" / "verdicts.py")]
+    options = ["--count", "20", "--replays", "1", "--seed", "1"]
+    done = subprocess.run([*campaign, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^none +20 +0 +20$", done.stdout, re.MULTILINE)
