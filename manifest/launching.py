@@ -28,6 +28,10 @@ from manifest.recorder import complain
 from manifest.rundir import RunDirectory
 from manifest.surveying import survey
 
+STOPPED = "stopped"
+"""Where a note of a run says that it did not end by itself."""
+
+_STOPPING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _SURVEY_TIMEOUT_SECONDS = 30
 _NOBODY_RECORDED = (
@@ -125,7 +129,7 @@ def start(how: Start, *, base: Path) -> Launched:
     surveyor = threading.Thread(target=survey, args=(journal, run, how.folder), daemon=True)
     surveyor.start()
     try:
-        code, was_interrupted = _run(command, executable, how.folder, environ)
+        code, signals = _run(command, executable, how.folder, environ)
     except NotRecordable:
         shutil.rmtree(run.path, ignore_errors=True)  # nothing ran: there is no run
         raise
@@ -134,9 +138,12 @@ def start(how: Start, *, base: Path) -> Launched:
     exit_code = code if code >= 0 else 128 - code
     if how.mode == RUN and not run.has_process():
         journal.note("recording", _NOBODY_RECORDED)
+    if _STOPPING & signals:
+        journal.note(STOPPED, "someone told the program to stop, whatever it made of it")
     journal.append("exit", code=exit_code, signal=ended_by)
     journal.close()
     _seal(run)
+    was_interrupted = signal.SIGINT in signals
     return Launched(run, exit_code=exit_code, signal=ended_by, was_interrupted=was_interrupted)
 
 
@@ -195,32 +202,37 @@ def _resolve(command: Sequence[str], environ: Mapping[str, str]) -> tuple[str, l
 
 def _run(
     command: Sequence[str], executable: str, folder: Path, environ: Mapping[str, str]
-) -> tuple[int, bool]:
+) -> tuple[int, set[int]]:
     try:
         with names_kept():
             process = subprocess.Popen(command, executable=executable, cwd=folder, env=environ)
     except OSError as error:
         raise NotRecordable(f"'{command[0]}' cannot be started: {error.strerror}") from error
-    with _signals_passed_on(process) as interrupts:
+    with _signals_passed_on(process) as signals:
         code = process.wait()
-    return code, bool(interrupts)
+    return code, {*signals}
 
 
 @contextmanager
 def _signals_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Give the program the signals that the launcher gets; yields the interrupts among them."""
-    interrupts: list[int] = []
+    """Give the program the signals that the launcher gets; yields those that came."""
+    signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield interrupts
+        yield signals
         return
+
+    def pass_on(number: int, _: object) -> None:
+        signals.append(number)
+        process.send_signal(number)
+
     # The terminal sends Ctrl-C to the program as well, which decides what that means.
     previous = {
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda number, _: signals.append(number))
     }
     for number in _FORWARDED:
-        previous[number] = signal.signal(number, lambda number, _: process.send_signal(number))
+        previous[number] = signal.signal(number, pass_on)
     try:
-        yield interrupts
+        yield signals
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

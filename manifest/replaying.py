@@ -66,7 +66,7 @@ def replay(
     made = make_plan(manifest, in_place=in_place)
     if made.blocking and not best_effort:
         raise NotReplayable([f"{item.what}: {item.why}" for item in made.blocking])
-    until = until if until is not None else _steps_of_a_crashed(manifest)
+    until = until if until is not None else _steps_of_a_stopped(manifest)
     folder = Path(tempfile.mkdtemp(prefix="manifest-replay-"))
     try:
         say("laying out the workspace")
@@ -114,7 +114,7 @@ def judge(original: RunDirectory, again: RunDirectory, *, until: int | None = No
     if doubt is not None:
         return verdict("not replayable", f"{doubt}; {sentence(comparison)}", (doubt,))
     problem = _unequal_ends(before, after, comparison, until) or _unequal_trails(
-        *trails, until, was_cut=before.status == "crashed"
+        *trails, until, was_cut=_was_stopped(before)
     )
     if problem is not None and comparison.steps == 0 and after.status != "finished":
         return verdict("not replayable", problem, (problem,))
@@ -129,7 +129,7 @@ def judge(original: RunDirectory, again: RunDirectory, *, until: int | None = No
 def _unequal_ends(
     before: Manifest, after: Manifest, comparison: TrailComparison, until: int | None
 ) -> str | None:
-    was_cut = until is not None or before.status == "crashed"
+    was_cut = until is not None or _was_stopped(before)
     steps_before, steps_after = comparison.steps_before, comparison.steps_after
     if steps_after < (min(steps_before, until) if until is not None else steps_before):
         reason = after.error or f"exit code {after.exit_code}"
@@ -180,9 +180,13 @@ def _read(run: RunDirectory) -> Manifest:
     return Manifest.model_validate(run.document())
 
 
-def _steps_of_a_crashed(manifest: Manifest) -> int | None:
-    # The program was killed: what it would have done next was never recorded.
-    if manifest.status != "crashed":
+def _was_stopped(run: Manifest) -> bool:
+    return run.status == "crashed" or any(note.where == launching.STOPPED for note in run.notes)
+
+
+def _steps_of_a_stopped(manifest: Manifest) -> int | None:
+    # The program was killed, or told to stop: what it would have done next was never recorded.
+    if not _was_stopped(manifest):
         return None
     steps = [p.trail.steps for p in manifest.processes.values() if p.trail is not None]
     return max(steps, default=0) or None

@@ -99,6 +99,31 @@ def test_a_program_that_starts_itself_anew_is_compared_in_both_lives(
     assert verdict.outcome == "identical", verdict.sentence
 
 
+def test_a_program_that_was_asked_to_stop_is_repeated_as_far_as_it_went(
+    script: Callable[[str, str], Path], base: Path, tmp_path: Path
+) -> None:
+    # As Lightning ends: well, though somebody pressed Ctrl-C.
+    asked = tmp_path / "asked"
+    asked.touch()
+    stopped = (
+        "import signal\n"
+        "for _ in range(3):\n"
+        "    model(torch.rand(4, 2)).square().sum().backward()\n"
+        "    optimizer.step()\n"
+        f"    if os.path.exists({str(asked)!r}):\n"
+        "        os.kill(os.getppid(), signal.SIGINT)\n"
+        "        break\n"
+    )
+    script("train.py", TRAINING.format("") + stopped)
+    launched = launch([sys.executable, "train.py"], base=base)
+    assert (launched.exit_code, launched.was_interrupted) == (0, True)
+    asked.unlink()
+    verdict = replay(launched.run, base=base)
+    assert verdict.outcome == "identical", verdict.sentence
+    assert verdict.comparison is not None
+    assert verdict.comparison.steps == 5
+
+
 WITHIN = """
 import os, pathlib, sys
 import manifest
