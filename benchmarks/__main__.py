@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-NAMES = ("fingerprints", "foreground", "listing", "recording")
+NAMES = ("fingerprints", "foreground", "listing", "recording", "verdicts")
 
 
 def main(names: list[str]) -> int:

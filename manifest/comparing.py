@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from manifest.coverage import cover
 from manifest.models import Divergence, TrailComparison
 from manifest.trail import DIGEST_SIZE, STREAMS, UNOBSERVED, Trail, column
 
@@ -36,12 +37,23 @@ def compare_trails(before: Mapping[str, Trail], after: Mapping[str, Trail]) -> T
     found = [divergence for pair in pairs.values() if (divergence := pair.divergence())]
     first = min(found, key=_cause, default=None)
     compared = {stream for pair in pairs.values() for stream in pair.streams()}
+    covered = [(pair.steps, cover(pair.before, pair.after)) for pair in pairs.values()]
     return TrailComparison(
         steps=max((pair.steps for pair in pairs.values()), default=0),
         streams=tuple(stream for stream in STREAMS if stream in compared),
         divergence=first,
         steps_before=max((trail.steps for trail in before.values()), default=0),
         steps_after=max((trail.steps for trail in after.values()), default=0),
+        gaps={
+            stream: sum(each.compared[stream] for _, each in covered)
+            for stream in STREAMS
+            if stream in compared and any(each.compared[stream] < n for n, each in covered)
+        },
+        one_sided={
+            stream: min(each.one_sided[stream] for _, each in covered if stream in each.one_sided)
+            for stream in STREAMS
+            if any(stream in each.one_sided for _, each in covered)
+        },
     )
 
 
@@ -63,7 +75,7 @@ def sentence(comparison: TrailComparison) -> str:
         return _parting(comparison, comparison.divergence)
     if not comparison.streams:
         return "nothing to compare: no fingerprint was taken in both runs"
-    said = _listed([_WORDS[stream] for stream in comparison.streams])
+    said = _listed([_compared(stream, comparison) for stream in comparison.streams])
     if comparison.steps == 0:
         return f"equal at the end, with no training step: {said}"
     if comparison.steps_before == comparison.steps_after:
@@ -106,7 +118,18 @@ class _Pair:
             tensors=tensors,
             tensors_step=tensors_step if tensors_step != step else None,
             equal_streams=tuple(s for s in STREAMS if s in equal),
+            since=self._since(step) if stream in ("loss", "grad", "param") else None,
         )
+
+    def _since(self, step: int) -> int | None:
+        # What a parameter has otherwise stays in it, seen or not.
+        if not {"param"} <= set(self.before.streams()) & set(self.after.streams()):
+            return None
+        last = next((s for s in range(step - 1, -1, -1) if self._is_compared(s, "param")), -1)
+        return last + 1 if last < step - 1 else None
+
+    def _is_compared(self, step: int, stream: str) -> bool:
+        return None not in (self.before.digest(step, stream), self.after.digest(step, stream))
 
     def _are_as_long(self) -> bool:
         return self.before.steps == self.after.steps
@@ -220,6 +243,11 @@ _WORDS = {
 }
 
 
+def _compared(stream: str, comparison: TrailComparison) -> str:
+    words = _WORDS[stream]
+    return f"{words} (at {comparison.gaps[stream]})" if stream in comparison.gaps else words
+
+
 def _parting(comparison: TrailComparison, found: Divergence) -> str:
     where = _place(found.process)
     at_end = found.step >= comparison.steps and found.step >= comparison.steps_before
@@ -232,7 +260,14 @@ def _parting(comparison: TrailComparison, found: Divergence) -> str:
     too = (
         "" if are_drawn_alike or "rng" not in comparison.streams else "; the generators differ too"
     )
-    return f"{where}{start}{said}{too}"
+    return f"{where}{start}{said}{too}{_spread(found)}"
+
+
+def _spread(found: Divergence) -> str:
+    if found.since is None:
+        return ""
+    seen = f"last compared at step {found.since - 1}" if found.since else "not compared before"
+    return f" (the parameters were {seen}: what parted the runs came after)"
 
 
 def _place(process: str) -> str:

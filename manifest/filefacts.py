@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from manifest.canonical import Json
@@ -37,7 +37,10 @@ class FileFacts:
         return _named_without_secrets({p: f for p, f in described.items() if "missing" not in f})
 
     def inputs(self, paths: Iterable[str]) -> dict[str, Json]:
-        """What is known of files that were read, by path, where it is new."""
+        """What is known of files that were read, by path, where it is new.
+
+        They are described as they are found first; of one changed since, only that is told.
+        """
         described = {path: self._input(path) for path in self._of_program(paths)}
         return _named_without_secrets({path: facts for path, facts in described.items() if facts})
 
@@ -47,8 +50,12 @@ class FileFacts:
 
     def _input(self, path: str) -> Facts | None:
         facts = describe(path)
-        if "missing" in facts or self._given.get(path) == facts:
+        if "missing" in facts:
             return None
+        if path in self._given:
+            # As it was when it was read: a checkpoint that the run began from, and wrote over.
+            was_rewritten = self._given[path] != facts
+            return {"rewritten": True} if was_rewritten else None
         self._given[path] = dict(facts)
         try:
             return facts | self._content(Path(path), facts["size"])
@@ -78,6 +85,12 @@ def describe(path: str) -> Facts:
     if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait, and take from the program
         return {"missing": "not a regular file"}
     return {"size": status.st_size, "mtime_us": status.st_mtime_ns // 1000}
+
+
+def is_of_run(facts: Mapping[str, Json], started_at_us: int) -> bool:
+    """Whether an input was written after the run began: by the run itself, to read it again."""
+    written_at_us = facts.get("mtime_us")
+    return isinstance(written_at_us, int) and written_at_us >= started_at_us
 
 
 def content_digest(path: Path) -> str:

@@ -105,11 +105,12 @@ def _above(name: str, processes: Mapping[str, Document]) -> list[str]:
 
 def _primary(processes: Mapping[str, Document]) -> str | None:
     # The first that trained, by rank; else the first that says what surrounded it; else the first.
-    def order(name: str) -> tuple[bool, bool, bool, int, str]:
+    # The first by name: which of two forks begins sooner is another one in each run.
+    def order(name: str) -> tuple[bool, bool, bool, int, int, str]:
         process = processes[name]
         rank, sections = process["rank"], process["sections"]
         is_bare = "environment" not in sections
-        return (not _steps(process), is_bare, rank is None, rank or 0, process["started_at"])
+        return (not _steps(process), is_bare, rank is None, rank or 0, len(name), name)
 
     return min(processes, key=order, default=None)
 

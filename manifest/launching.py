@@ -22,11 +22,16 @@ from manifest.environment import launcher
 from manifest.errors import ManifestError, NotRecordable
 from manifest.identity import new_run_id
 from manifest.inheriting import RUN_DIR, variables_for
+from manifest.lineage import names_kept
 from manifest.origin import RECORD, RUN, Origin, write_origin
 from manifest.recorder import complain
 from manifest.rundir import RunDirectory
 from manifest.surveying import survey
 
+STOPPED = "stopped"
+"""Where a note of a run says that it did not end by itself."""
+
+_STOPPING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _SURVEY_TIMEOUT_SECONDS = 30
 _NOBODY_RECORDED = (
@@ -112,7 +117,7 @@ def start(how: Start, *, base: Path) -> Launched:
         NotRecordable: There is no such program, or the run cannot be kept.
     """
     executable, command = _resolve(how.arguments or how.command, how.environ)
-    run = RunDirectory.create(base, new_run_id())
+    run = RunDirectory.create(base.absolute(), new_run_id())
     _, journal = run.claim("run")
     origin = _origin(how, executable)
     write_origin(journal, run, origin)
@@ -124,7 +129,7 @@ def start(how: Start, *, base: Path) -> Launched:
     surveyor = threading.Thread(target=survey, args=(journal, run, how.folder), daemon=True)
     surveyor.start()
     try:
-        code, was_interrupted = _run(command, executable, how.folder, environ)
+        code, signals = _run(command, executable, how.folder, environ)
     except NotRecordable:
         shutil.rmtree(run.path, ignore_errors=True)  # nothing ran: there is no run
         raise
@@ -133,9 +138,12 @@ def start(how: Start, *, base: Path) -> Launched:
     exit_code = code if code >= 0 else 128 - code
     if how.mode == RUN and not run.has_process():
         journal.note("recording", _NOBODY_RECORDED)
+    if _STOPPING & signals:
+        journal.note(STOPPED, "someone told the program to stop, whatever it made of it")
     journal.append("exit", code=exit_code, signal=ended_by)
     journal.close()
     _seal(run)
+    was_interrupted = signal.SIGINT in signals
     return Launched(run, exit_code=exit_code, signal=ended_by, was_interrupted=was_interrupted)
 
 
@@ -194,31 +202,37 @@ def _resolve(command: Sequence[str], environ: Mapping[str, str]) -> tuple[str, l
 
 def _run(
     command: Sequence[str], executable: str, folder: Path, environ: Mapping[str, str]
-) -> tuple[int, bool]:
+) -> tuple[int, set[int]]:
     try:
-        process = subprocess.Popen(command, executable=executable, cwd=folder, env=environ)
+        with names_kept():
+            process = subprocess.Popen(command, executable=executable, cwd=folder, env=environ)
     except OSError as error:
         raise NotRecordable(f"'{command[0]}' cannot be started: {error.strerror}") from error
-    with _signals_passed_on(process) as interrupts:
+    with _signals_passed_on(process) as signals:
         code = process.wait()
-    return code, bool(interrupts)
+    return code, {*signals}
 
 
 @contextmanager
 def _signals_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Give the program the signals that the launcher gets; yields the interrupts among them."""
-    interrupts: list[int] = []
+    """Give the program the signals that the launcher gets; yields those that came."""
+    signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield interrupts
+        yield signals
         return
+
+    def pass_on(number: int, _: object) -> None:
+        signals.append(number)
+        process.send_signal(number)
+
     # The terminal sends Ctrl-C to the program as well, which decides what that means.
     previous = {
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda number, _: signals.append(number))
     }
     for number in _FORWARDED:
-        previous[number] = signal.signal(number, lambda number, _: process.send_signal(number))
+        previous[number] = signal.signal(number, pass_on)
     try:
-        yield interrupts
+        yield signals
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

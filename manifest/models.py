@@ -168,6 +168,11 @@ class Divergence(_Model):
     equal_streams: tuple[str, ...] = Field(
         default=(), description="Streams that are equal up to and at this step."
     )
+    since: int | None = Field(
+        default=None,
+        description="The first step at which it can have happened, if parameters were not compared "
+        "at the step before; large ones are fingerprinted every so many steps.",
+    )
 
 
 class TrailComparison(_Model):
@@ -178,6 +183,14 @@ class TrailComparison(_Model):
     divergence: Divergence | None = None
     steps_before: int = 0
     steps_after: int = 0
+    gaps: dict[str, int] = Field(
+        default_factory=dict,
+        description="Streams that were not compared at every step, and at how many they were.",
+    )
+    one_sided: dict[str, int] = Field(
+        default_factory=dict,
+        description="Streams that one run alone observed at some step, and the first such step.",
+    )
 
 
 class Verdict(_Model):

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from manifest import catalogue
 from manifest.environment import asked, hardware, packages
+from manifest.filefacts import content_digest, is_of_run
 from manifest.models import Impact, Manifest
 
 State = Literal["restorable", "equal already", "approximate", "impossible"]
@@ -224,10 +226,12 @@ def _variables(manifest: Manifest) -> Iterator[PlanItem]:
 
 def _inputs(manifest: Manifest) -> Iterator[PlanItem]:
     recorded = manifest.sections.get("inputs", {})
-    outputs = manifest.sections.get("outputs", {})
+    started_at = datetime.fromisoformat(manifest.started_at)
     kept = 0
     for path, facts in recorded.items():
-        if path in outputs or not isinstance(facts, dict) or "missing" in facts:
+        if not isinstance(facts, dict) or "missing" in facts:
+            continue
+        if is_of_run(facts, round(started_at.timestamp() * 1e6)):
             continue
         problem = None if "blob" in facts else _changed(path, facts)
         kept += problem is None
@@ -239,8 +243,6 @@ def _inputs(manifest: Manifest) -> Iterator[PlanItem]:
 
 
 def _changed(path: str, facts: dict[str, Any]) -> str | None:
-    from manifest.filefacts import content_digest
-
     try:
         status = os.stat(path)
     except OSError as error:

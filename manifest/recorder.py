@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from manifest.pytorch.watching import Watcher
 
 _MOST_JOURNALS_OF_FORKS = 16
+_MOST_INPUTS_AT_ONCE = 32
 _BACKGROUND_TIMEOUT_SECONDS = 10
 _FOREGROUND_TIMEOUT_SECONDS = 5
 
@@ -332,6 +333,9 @@ class Recorder:
         self.background.append(Work(self._learn_packages))
         if _hooks is not None:
             hooks = _hooks
+            # What the program began from, a checkpoint perhaps, it may write over before long.
+            first = list(hooks.files.inputs)[:_MOST_INPUTS_AT_ONCE]
+            self._soon("inputs", lambda: self._record_inputs(first))
             self.background.append(in_background(lambda: self._record_files(hooks)))
             with self.guarded("seeds"):
                 self._record_seeds(_hooks)
@@ -388,8 +392,11 @@ class Recorder:
     def _record_files(self, hooks: Hooks) -> None:
         with self.guarded("outputs"):
             self.section("outputs", self._file_facts.outputs(hooks.files.outputs))
+        self._record_inputs(hooks.files.inputs)
+
+    def _record_inputs(self, paths: Iterable[str]) -> None:
         with self.guarded("inputs"):
-            self.section("inputs", self._file_facts.inputs(hooks.files.inputs))
+            self.section("inputs", self._file_facts.inputs(paths))
 
     def continue_in_fork(self, process: str) -> None:
         """Become the recorder of a forked child, whose journal is opened when it says something."""

@@ -16,11 +16,15 @@ from manifest.comparing import compare_trails, sentence
 from manifest.diffing import diff
 from manifest.environment import asked, launcher, variables
 from manifest.errors import NotReplayable
+from manifest.filefacts import is_of_run
+from manifest.inheriting import as_user_made_it
 from manifest.models import Difference, Manifest, TrailComparison, Verdict
 from manifest.original import CHANGED, REPLAY
 from manifest.planning import Plan, make_plan, recorded_executable
 from manifest.rundir import RunDirectory, find_blob
 from manifest.trail import Trail
+from manifest.unrepeated import unrepeated
+from manifest.witnesses import uncompared, unfit
 
 Progress = Callable[[str], None]
 
@@ -63,7 +67,7 @@ def replay(
     made = make_plan(manifest, in_place=in_place)
     if made.blocking and not best_effort:
         raise NotReplayable([f"{item.what}: {item.why}" for item in made.blocking])
-    until = until if until is not None else _steps_of_a_crashed(manifest)
+    until = until if until is not None else _steps_of_a_stopped(manifest)
     folder = Path(tempfile.mkdtemp(prefix="manifest-replay-"))
     try:
         say("laying out the workspace")
@@ -87,8 +91,12 @@ def judge(original: RunDirectory, again: RunDirectory, *, until: int | None = No
     """Compare two runs that should be equal."""
     before, after = _read(original), _read(again)
     trails = ranks.trails(original, before), ranks.trails(again, after)
+    if until is not None:
+        for trail in trails[1].values():
+            trail.final = None  # where it was stopped is no end of the program's
     comparison = compare_trails(*trails)
     explanations = _explanations(original, before, again, after)
+    named = tuple(unrepeated(before, comparison.divergence, is_explained=bool(explanations)))
 
     def verdict(outcome: Any, said: str, reasons: tuple[str, ...] = ()) -> Verdict:
         return Verdict(
@@ -98,27 +106,32 @@ def judge(original: RunDirectory, again: RunDirectory, *, until: int | None = No
             sentence=said,
             comparison=comparison,
             explanations=explanations if outcome == "diverged" else (),
-            reasons=reasons or (_unrepeated(before) if outcome == "diverged" else ()),
+            reasons=reasons or (named if outcome == "diverged" else ()),
             restores=after.restores,
         )
 
     if comparison.divergence is not None:
         return verdict("diverged", sentence(comparison))
-    problem = _unequal_ends(before, after, comparison, until) or _unequal_ranks(*trails, until)
+    doubt = unfit((before, trails[0]), (after, trails[1]), until=until)
+    if doubt is not None:
+        return verdict("not replayable", f"{doubt}; {sentence(comparison)}", (doubt,))
+    problem = _unequal_ends(before, after, comparison, until) or _unequal_trails(
+        *trails, until, was_cut=_was_stopped(before)
+    )
     if problem is not None and comparison.steps == 0 and after.status != "finished":
         return verdict("not replayable", problem, (problem,))
     if problem is not None:
         return verdict("diverged", f"{sentence(comparison)}; {problem}")
-    if not comparison.streams:
-        nothing = "neither run drew a random number or made a training step: nothing to compare"
-        return verdict("not replayable", nothing, (nothing,))
+    missing = uncompared(before, after, comparison)
+    if missing is not None:
+        return verdict("not replayable", missing, (missing,))
     return verdict("identical", sentence(comparison))
 
 
 def _unequal_ends(
     before: Manifest, after: Manifest, comparison: TrailComparison, until: int | None
 ) -> str | None:
-    was_cut = until is not None or before.status == "crashed"
+    was_cut = until is not None or _was_stopped(before)
     steps_before, steps_after = comparison.steps_before, comparison.steps_after
     if steps_after < (min(steps_before, until) if until is not None else steps_before):
         reason = after.error or f"exit code {after.exit_code}"
@@ -127,46 +140,55 @@ def _unequal_ends(
         return None
     if steps_after > steps_before:
         return f"the replay went on to step {steps_after}, the recorded run ended at {steps_before}"
-    if before.exit_code is not None and before.exit_code != after.exit_code:
-        reason = f" ({after.error})" if after.error else ""
-        return (
-            f"the recorded run ended with exit code {before.exit_code}, "
-            f"the replay with {after.exit_code}{reason}"
-        )
-    return None
+    return _unequal_exits(before, after)
 
 
-def _unequal_ranks(
-    before: Mapping[str, Trail], after: Mapping[str, Trail], until: int | None
-) -> str | None:
-    for process, trail in before.items():
-        steps = trail.steps if until is None else min(trail.steps, until)
-        found = after[process].steps if process in after else 0
-        if found < steps:
-            return f"in the replay {process} ended after {found} of {steps} steps"
-    return None
-
-
-def _unrepeated(before: Manifest) -> tuple[str, ...]:
-    seeds = before.sections.get("seeds", {})
-    places = seeds.get("os_entropy_uses") or {}
-    if not places or seeds.get("pinned_os_entropy"):
-        return ()
-    shown = ", ".join(sorted(places)[:3])
-    reason = (
-        f"the program drew entropy from the operating system at {shown}, which is not repeated "
-        "unless it is recorded with --pin-entropy"
+def _unequal_exits(before: Manifest, after: Manifest) -> str | None:
+    reason = f" ({after.error})" if after.error else ""
+    if before.exit_code is None or after.exit_code is None:
+        # Who recorded itself does not know its exit code, only what was raised.
+        if _has_failed(before) == _has_failed(after):
+            return None
+        ends = ["failed" if _has_failed(run) else "went well" for run in (before, after)]
+        return f"the end of the recorded run {ends[0]}, that of the replay {ends[1]}{reason}"
+    if before.exit_code == after.exit_code:
+        return None
+    return (
+        f"the recorded run ended with exit code {before.exit_code}, "
+        f"the replay with {after.exit_code}{reason}"
     )
-    return (reason,)
+
+
+def _has_failed(run: Manifest) -> bool:
+    return run.error is not None or run.status == "crashed"
+
+
+def _unequal_trails(
+    before: Mapping[str, Trail], after: Mapping[str, Trail], until: int | None, *, was_cut: bool
+) -> str | None:
+    for process in sorted(before.keys() | after.keys()):
+        wanted, found = (runs[process].steps if process in runs else 0 for runs in (before, after))
+        wanted = wanted if until is None else min(wanted, until)
+        # What would have begun after the step at which the replay was stopped is not missed.
+        is_missed = until is None or found or process.startswith("rank ")
+        if found < wanted and is_missed:
+            return f"in the replay {process} ended after {found} of {wanted} steps"
+        if found > wanted and not was_cut:
+            return f"in the replay {process} made {found} steps, in the recorded run {wanted}"
+    return None
 
 
 def _read(run: RunDirectory) -> Manifest:
     return Manifest.model_validate(run.document())
 
 
-def _steps_of_a_crashed(manifest: Manifest) -> int | None:
-    # The program was killed: what it would have done next was never recorded.
-    if manifest.status != "crashed":
+def _was_stopped(run: Manifest) -> bool:
+    return run.status == "crashed" or any(note.where == launching.STOPPED for note in run.notes)
+
+
+def _steps_of_a_stopped(manifest: Manifest) -> int | None:
+    # The program was killed, or told to stop: what it would have done next was never recorded.
+    if not _was_stopped(manifest):
         return None
     steps = [p.trail.steps for p in manifest.processes.values() if p.trail is not None]
     return max(steps, default=0) or None
@@ -176,10 +198,11 @@ def _project(manifest: Manifest) -> workspace.Project:
     root = Path(manifest.sections["command"]["root"])
     code, inputs = manifest.sections.get("code", {}), manifest.sections.get("inputs", {})
     sources = {name: checked_digest(text) for name, text in (code.get("files") or {}).items()}
+    started_at = datetime.fromisoformat(manifest.started_at)
     within = {
         os.path.relpath(path, root): facts
         for path, facts in inputs.items()
-        if Path(path).is_relative_to(root)
+        if Path(path).is_relative_to(root) and not is_of_run(facts, _microseconds(started_at))
     }
     for name, facts in within.items():
         if "blob" in facts:
@@ -190,8 +213,12 @@ def _project(manifest: Manifest) -> workspace.Project:
         sources=sources,
         inputs=frozenset(within),
         outputs=frozenset(outputs),
-        started_at_ns=int(datetime.fromisoformat(manifest.started_at).timestamp() * 1e9),
+        started_at_ns=_microseconds(started_at) * 1000,
     )
+
+
+def _microseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1e6)
 
 
 def _start(
@@ -242,7 +269,8 @@ def _starts_with_launcher(manifest: Manifest) -> bool:
 def _environ(manifest: Manifest, recorded_root: str, root: Path) -> dict[str, str]:
     environment = manifest.sections.get("environment", {})
     given = launcher.as_given(environment) if _starts_with_launcher(manifest) else environment
-    environ = variables.restore_variables(given, dict(os.environ))
+    # Without what was said to another run: this process may be recorded itself, or is not to be.
+    environ = variables.restore_variables(given, as_user_made_it(os.environ))
     environ = asked.restore_asked(environment, environ) | rendezvous.variables(environment)
     # An editable install points into the user's tree: the workspace must come before it.
     moved = [

@@ -35,14 +35,15 @@ class Gathering:
     def add(self, value: object) -> None:
         """Add a tensor, or any nest of containers, numbers, texts and tensors.
 
-        Of an object of any other kind only the name of its type counts.
+        Of an object of any other kind only the name of its type counts; where there is nothing
+        else, nothing was seen.
         """
-        self._is_empty = False
         self._absorb(value, _DEEPEST)
 
     def take(self) -> list[bytes] | Reading | None:
         """The digest of what was added, on its way if part of it is; None if nothing was."""
         if self._is_empty:
+            self._digest.reset()
             return None
         digest, folds = self._digest.digest(), list(self._folds.values())
         self._is_empty = True
@@ -56,23 +57,33 @@ class Gathering:
         if isinstance(value, Tensor):
             self._absorb_tensor(value)
         elif isinstance(value, (list, tuple)) and depth:
+            self._is_empty = self._is_empty and bool(value)
             self._digest.update(b"[%d" % len(value))
             for item in value:
                 self._absorb(item, depth - 1)
         elif isinstance(value, Mapping) and depth:
+            self._is_empty = self._is_empty and bool(value)
             self._digest.update(b"{%d" % len(value))
             for key, item in value.items():
-                self._absorb(key, depth - 1)
+                self._absorb_name(key, depth)
                 self._absorb(item, depth - 1)
         elif depth and hasattr(type(value), "__dataclass_fields__"):
             self._digest.update(b"{%d" % len(value.__dataclass_fields__))
             for name in value.__dataclass_fields__:
-                self._absorb(name, 0)
+                self._absorb_name(name, depth)
                 self._absorb(getattr(value, name, None), depth - 1)
         else:
-            self._digest.update(_leaf(value))
+            leaf = _leaf(value)
+            self._is_empty = self._is_empty and leaf[:1] == b"o"
+            self._digest.update(leaf)
+
+    def _absorb_name(self, name: object, depth: int) -> None:
+        was_empty = self._is_empty
+        self._absorb(name, depth - 1)
+        self._is_empty = was_empty
 
     def _absorb_tensor(self, tensor: Tensor) -> None:
+        self._is_empty = False
         if is_on_host(tensor):
             self._digest.update(fingerprint(tensor))
             return

@@ -30,6 +30,9 @@ _TORCH_STATE = ctypes.c_char * 5044
 _TORCH_FLOAT_OFFSET, _TORCH_FLOAT_SIZE = 5048, 5
 _NO_FLOAT = bytes(_TORCH_FLOAT_SIZE)
 
+_KEPT = struct.Struct("<i4xd")
+_NO_KEPT = bytes(_KEPT.size)
+
 
 class Generators:
     """Reads the states of all shared generators that exist by now."""
@@ -76,15 +79,24 @@ class _Python:
 
 
 class _NumPy:
-    """NumPy's global generator; the second value that `normal` keeps back is left out."""
+    """NumPy's global generator, with the second value that `normal` keeps back."""
 
     def __init__(self, module: Any, bits: Any) -> None:
         self.bits = bits
         self._get_state = module.get_state
-        self.digest = self._slow_text
+        self._words = self._slow_text
         if type(bits).__name__ == "MT19937":
             address = int(bits.ctypes.state_address)
-            self.digest = _digesting(address, _MT19937, self._slow_words)
+            self._words = _digesting(address, _MT19937, self._slow_words)
+        self._kept = _reading_kept(self._get_state.__self__) or self._slow_kept
+
+    def digest(self) -> bytes:
+        words, kept = self._words(), self._kept()
+        return words if kept == _NO_KEPT else xxh3_128_digest(words + kept)
+
+    def _slow_kept(self) -> bytes:
+        state = self._get_state(legacy=False)
+        return _KEPT.pack(state["has_gauss"], state["gauss"])
 
     def _slow_words(self) -> bytes:
         state = self._get_state(legacy=False)["state"]
@@ -115,6 +127,20 @@ def _digesting(address: int, form: struct.Struct, slow: Callable[[], bytes]) -> 
         return last[2]
 
     return digest if digest() == slow() else slow
+
+
+def _reading_kept(generator: Any) -> Callable[[], bytes] | None:
+    # Where in a RandomState the value lies is looked up in one of our own that keeps one.
+    if sys.implementation.name != "cpython" or sys.byteorder != "little":
+        return None
+    kind = sys.modules["numpy.random.mtrand"].RandomState
+    other = kind(sys.modules["numpy.random._mt19937"].MT19937(0))
+    other.standard_normal()
+    kept = _KEPT.pack(1, other.get_state(legacy=False)["gauss"])
+    offset = ctypes.string_at(id(other), kind.__basicsize__).find(kept)
+    if offset < 0 or type(generator) is not kind:
+        return None
+    return lambda: ctypes.string_at(id(generator) + offset, _KEPT.size)
 
 
 def _torch_digest() -> bytes:

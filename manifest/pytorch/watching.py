@@ -120,8 +120,7 @@ class Watcher:
             trail = self._opened()
             if trail is not None:
                 trail.close(self._ending())
-                if trail.failure is not None:
-                    self._on_note("trail", trail.failure)
+                self._note_failure()
         except Exception as error:
             self._on_note("trail", error)
         finally:
@@ -179,6 +178,7 @@ class Watcher:
         self._optimizer_count = 0
         self._rows = Rows()
         self._has_new_rows = False
+        self._has_failed = False
         self._is_over = False
 
     def _digested(
@@ -204,6 +204,7 @@ class Watcher:
             rows.add(Row(watched, self._rng(), batch, loss, grads, params))
             is_last = rows.count == self._until
             rows.write(self._trail, is_last=is_last)
+            self._note_failure()
             return is_last
 
     def _gathered(self, stream: str) -> Observed:
@@ -220,6 +221,13 @@ class Watcher:
         except Exception as error:
             self._go_blind("rng", error)
             return {}
+
+    def _note_failure(self) -> None:
+        # At once: a program may end without a word.
+        trail = self._trail
+        if trail is not None and trail.failure is not None and not self._has_failed:
+            self._has_failed = True
+            self._on_note("trail", trail.failure)
 
     def _opened(self) -> TrailWriter | None:
         if self._trail is None and (path := self._trail_path()) is not None:

@@ -208,3 +208,31 @@ def test_nothing_in_common_is_said(tmp_path: Path) -> None:
 def test_the_sentence_gives_the_kind_of_cause(tmp_path: Path, stream: str, reason: str) -> None:
     found = compared(make(tmp_path), make(tmp_path, changes={(3, stream): OTHER}))
     assert sentence(found).endswith(reason)
+
+
+def test_parameters_that_are_fingerprinted_every_so_many_steps_say_so(tmp_path: Path) -> None:
+    thin = {(step, s): UNOBSERVED for step in range(10) if step % 4 for s in ("grad", "param")}
+    before = make(tmp_path, changes=thin)
+    same = compared(before, make(tmp_path, changes=thin))
+    assert same.gaps == {"grad": 3, "param": 3}
+    assert sentence(same) == (
+        "equal in all 10 steps: the generators, the batch, the loss, the gradients (at 3) and the "
+        "parameters (at 3)"
+    )
+    # A weight that was changed after step 5 shows in the loss of step 6, and in itself at step 8.
+    for stream, step in (("loss", 6), ("param", 8)):
+        found = compared(before, make(tmp_path, changes={**thin, (step, stream): OTHER}))
+        assert found.divergence is not None
+        assert (found.divergence.step, found.divergence.since) == (step, 5)
+        assert sentence(found).endswith(
+            "(the parameters were last compared at step 4: what parted the runs came after)"
+        )
+    for stream, step in (("loss", 5), ("batch", 7), ("rng", 7)):
+        found = compared(before, make(tmp_path, changes={**thin, (step, stream): OTHER}))
+        assert found.divergence is not None
+        assert (found.divergence.step, found.divergence.since) == (step, None)
+
+
+def test_a_stream_that_one_run_alone_observed_is_told(tmp_path: Path) -> None:
+    found = compared(make(tmp_path), make(tmp_path, changes={(3, "loss"): UNOBSERVED}))
+    assert (found.divergence, found.one_sided, found.gaps) == (None, {"loss": 3}, {"loss": 9})

@@ -2,67 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from manifest import ranks
-from manifest.identity import new_run_id
 from manifest.models import Manifest
-from manifest.origin import RUN, Origin, write_origin
 from manifest.planning import Plan, make_plan
 from manifest.replaying import judge
 from manifest.rundir import RunDirectory
-from manifest.trail import STREAMS, TrailWriter
 
 Made = Callable[..., RunDirectory]
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Made:
-    """Write a run of several processes: by name, told and joined rank, steps, changed digests."""
-
-    def make(
-        processes: Mapping[str, tuple[int | None, int | None, int]],
-        *,
-        changed: Mapping[tuple[str, int, str], bytes] | None = None,
-        environments: Mapping[str, dict[str, str]] | None = None,
-    ) -> RunDirectory:
-        run = RunDirectory.create(tmp_path / ".manifest", new_run_id())
-        _, journal = run.claim("run")
-        origin = Origin(
-            mode=RUN,
-            command=["torchrun", "train.py"],
-            executable="torchrun",
-            folder=tmp_path,
-            entropy=bytes(32),
-            hash_seed="0",
-        )
-        write_origin(journal, run, origin)
-        for name, (told, joined, steps) in processes.items():
-            _, own = run.claim(name)
-            own.append("process", pid=1, rank=told)
-            own.section("environment", {"python.version": "3.11.7"})
-            own.section("environment", {**(environments or {}).get(name, {})})
-            if joined is not None:
-                own.append("rank", rank=joined)
-            own.append("end", error=None)
-            own.close()
-            writer = TrailWriter(run.trail_path(name))
-            for step in range(steps):
-                digests = (
-                    (changed or {}).get((name, step, stream), f"{step} {stream}".encode().ljust(16))
-                    for stream in STREAMS
-                )
-                writer.append(*digests)
-            writer.close()
-        journal.append("exit", code=0, signal=None)
-        journal.close()
-        run.write_manifest()
-        return run
-
-    return make
 
 
 def manifest_of(run: RunDirectory) -> Manifest:

@@ -164,10 +164,22 @@ def test_states_read_from_memory_are_those_of_the_public_functions() -> None:
     assert slow._python is not None
     assert slow._numpy is not None
     slow._python._words = slow._python._slow_words
-    slow._numpy.digest = slow._numpy._slow_words
+    slow._numpy._words, slow._numpy._kept = slow._numpy._slow_words, slow._numpy._slow_kept
     assert fast.digests() == slow.digests() == expected
     random.gauss(0, 1)
-    assert fast.digests()["python"] == slow.digests()["python"] != expected["python"]
+    np.random.randn()
+    found = fast.digests()
+    assert found == slow.digests()
+    assert [name for name in found if found[name] != expected[name]] == ["python", "numpy.legacy"]
+
+
+def test_a_draw_that_numpy_had_kept_back_is_seen() -> None:
+    np.random.seed(0)
+    np.random.randn()
+    generators = Generators()
+    before = generators.digests()
+    np.random.randn()
+    assert generators.digests()["numpy.legacy"] != before["numpy.legacy"]
 
 
 def test_another_bit_generator_of_numpy_is_seen() -> None:
@@ -607,11 +619,26 @@ def test_batches_of_any_nesting_are_told_apart() -> None:
         None,
         {"a", "b"},
         {"a", "c"},
-        object(),
+        [object(), 1],
         -0.0,
         0.0,
     ]
     assert len({digest_of(value) for value in different}) == len(different)
+
+
+@dataclass
+class Wrapped:
+    inner: object
+
+
+def test_a_batch_whose_content_is_hidden_is_not_called_seen() -> None:
+    hidden: list[object] = [object(), [object()], {"a": object()}, Wrapped(object())]
+    gathering = Gathering()
+    for value in hidden:
+        gathering.add(value)
+        assert gathering.take() is None
+    gathering.add([*hidden, 1])
+    assert gathering.take() == [digest_of([*hidden, 1])]
 
 
 def test_equal_batches_have_equal_digests() -> None:
@@ -626,7 +653,7 @@ def test_equal_batches_have_equal_digests() -> None:
 
 
 def test_a_batch_that_contains_itself_ends() -> None:
-    batch: list[object] = []
+    batch: list[object] = [1]
     batch.append(batch)
     assert len(digest_of(batch)) == 16
 
@@ -679,3 +706,29 @@ def test_large_models_are_digested_now_and_then(watching: Watching) -> None:
     observed = [step for step in range(19) if trail.digest(step, "param") is not None]
     assert observed == [*range(16), 18]
     assert all(trail.digest(step, "rng") is not None for step in range(19))
+
+
+def large_steps(path: Path, *, changed_after: int | None) -> Trail:
+    """Steps of a model whose parameters are fingerprinted at every third step only."""
+    watcher = Watcher(lambda: path, on_note=lambda *_: None)
+    watcher.install()
+    weight = nn.Parameter(torch.zeros(2**24 + 1024))
+    optimizer = SGD([weight], lr=0.1)
+    for step in range(24):
+        optimizer.step()
+        if step == changed_after:
+            weight.detach()[100] = 1.0
+    watcher.finish()
+    return Trail.open(path)
+
+
+def test_a_change_in_a_large_model_is_located_between_two_of_its_fingerprints(
+    tmp_path: Path,
+) -> None:
+    before = large_steps(tmp_path / "a.bin", changed_after=None)
+    assert [step for step in range(16, 24) if before.digest(step, "param")] == [18, 21]
+    after = large_steps(tmp_path / "b.bin", changed_after=18)
+    found = compare_trails({"main": before}, {"main": after}).divergence
+    assert found is not None
+    assert (found.step, found.stream, found.since) == (21, "param", 19)
+    assert found.tensors == ("group0.param0",)
