@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import builtins
 import functools
 import os
 import sys
@@ -20,7 +21,7 @@ from manifest.environment.redaction import redact_value
 from manifest.errors import ManifestError
 from manifest.generators import capture_generators, is_shared, restore_generators
 from manifest.identity import new_run_id
-from manifest.origin import RECORD, Origin, write_origin
+from manifest.origin import INTERACTIVE, NOTEBOOK, RECORD, Origin, write_origin
 from manifest.recorder import Recorder, complain
 from manifest.rundir import RunDirectory, find_base
 
@@ -236,10 +237,17 @@ def _created(project: str | None, name: str | None) -> RunDirectory:
         hash_seed=os.environ.get("PYTHONHASHSEED") or "random",
         project=project,
         name=name,
+        kind=_kind_of_session(),
     )
     write_origin(journal, directory, origin)
     journal.close()
     return directory
+
+
+def _kind_of_session() -> str | None:
+    if "ipykernel" in sys.modules and hasattr(builtins, "__IPYTHON__"):
+        return NOTEBOOK
+    return INTERACTIVE if hasattr(sys, "ps1") else None
 
 
 def _let_children_record(directory: RunDirectory) -> None:
