@@ -11,7 +11,8 @@ from manifest import ranks
 from manifest.identity import new_run_id
 from manifest.models import Manifest
 from manifest.origin import RUN, Origin, write_origin
-from manifest.planning import make_plan
+from manifest.planning import Wish, make_plan
+from manifest.recorded import read
 from manifest.replaying import judge
 from manifest.rundir import RunDirectory
 from manifest.trail import STREAMS, TrailWriter
@@ -166,7 +167,6 @@ def test_ranks_that_a_replay_cannot_bring_together_are_said_before_it_waits_for_
 ) -> None:
     manifest = manifest_of(made(TORCHRUN))
     sections = {**manifest.sections, "environment": environment}
-    found = make_plan(
-        manifest.model_copy(update={"mode": mode, "sections": sections}), in_place=False
-    )
+    changed = manifest.model_copy(update={"mode": mode, "sections": sections})
+    found = make_plan(read(changed), made(TORCHRUN), Wish())
     assert any(item.what == "ranks" and said in item.why for item in found.blocking)
