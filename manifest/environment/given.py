@@ -14,6 +14,7 @@ from typing import Final
 
 from manifest.canonical import Json
 from manifest.environment.confidential import is_confidential
+from manifest.environment.redaction import redact_text
 
 STDIN: Final = "given.stdin"
 AFFINITY: Final = "given.affinity"
@@ -129,7 +130,7 @@ def _file(status: os.stat_result, keep: Keep) -> dict[str, Json]:
     path, offset = os.readlink("/proc/self/fd/0"), os.lseek(0, 0, os.SEEK_CUR)
     facts: dict[str, Json] = {
         "kind": "file",
-        "path": path,
+        "path": redact_text(path),
         "offset": offset,
         "size": status.st_size,
         "mtime_us": status.st_mtime_ns // 1000,

@@ -48,6 +48,14 @@ def test_a_large_file_and_one_that_may_hold_secrets_are_not_kept(tmp_path: Path)
         assert kept == []
 
 
+def test_a_secret_in_the_name_of_a_file_is_not_kept(tmp_path: Path) -> None:
+    name = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
+    (tmp_path / name).write_text("text")
+    with open(tmp_path / name, "rb") as file:
+        found, _, _ = captured(file)
+    assert name not in json.dumps(found)
+
+
 def test_a_pipe_is_told_from_nothing_at_all() -> None:
     reading, writing = os.pipe()
     os.write(writing, b"piped")
