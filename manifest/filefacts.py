@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from manifest.canonical import Json
@@ -85,12 +85,6 @@ def describe(path: str) -> Facts:
     if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait, and take from the program
         return {"missing": "not a regular file"}
     return {"size": status.st_size, "mtime_us": status.st_mtime_ns // 1000}
-
-
-def is_of_run(facts: Mapping[str, Json], started_at_us: int) -> bool:
-    """Whether an input was written after the run began: by the run itself, to read it again."""
-    written_at_us = facts.get("mtime_us")
-    return isinstance(written_at_us, int) and written_at_us >= started_at_us
 
 
 def content_digest(path: Path) -> str:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manifest import entropy
-from manifest.environment import launcher
+from manifest.canonical import Json
+from manifest.environment import given, launcher
 from manifest.errors import ManifestError, NotRecordable
 from manifest.identity import new_run_id
 from manifest.inheriting import RUN_DIR, variables_for
@@ -33,6 +34,7 @@ STOPPED = "stopped"
 
 _STOPPING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 _SURVEY_TIMEOUT_SECONDS = 30
 _NOBODY_RECORDED = (
     "no Python process recorded itself: the program is not Python, or was started with -I, -E or "
@@ -50,6 +52,18 @@ class Launched:
     signal: str | None
     was_interrupted: bool
     """Whether someone pressed Ctrl-C, whatever the program made of it."""
+    told_to_stop: int | None = None
+    """The signal, if the launcher got one that asks it to end and passed it on."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandardInput:
+    """A file for the program to read from."""
+
+    path: Path
+    offset: int
+    facts: Json
+    """What is recorded of it: what was recorded when the program first read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +83,13 @@ class Start:
     name: str | None = None
     arguments: Sequence[str] | None = None
     """What is executed, where that differs: a replay moves paths into its workspace."""
+    root: Path | None = None
+    """The folder of the project, where it is not found from `folder`."""
+    processors: frozenset[int] = frozenset()
+    """Those that the program may use; those of this process, if none are given."""
+    umask: int | None = None
+    standard_input: StandardInput | None = None
+    """What the program reads; that of this process, if none is given."""
 
 
 def launch(
@@ -124,12 +145,12 @@ def start(how: Start, *, base: Path) -> Launched:
     environ = {**how.environ, "PYTHONHASHSEED": origin.hash_seed, RUN_DIR: str(run.path)}
     if how.mode == RUN:
         environ |= variables_for(run, "main", environ)
-    if given := launcher.capture_given(how.environ):
-        journal.section("environment", given)
+    if place := launcher.capture_given(how.environ):
+        journal.section("environment", place)
     surveyor = threading.Thread(target=survey, args=(journal, run, how.folder), daemon=True)
     surveyor.start()
     try:
-        code, signals = _run(command, executable, how.folder, environ)
+        code, signals = _run(how, command, executable, environ)
     except NotRecordable:
         shutil.rmtree(run.path, ignore_errors=True)  # nothing ran: there is no run
         raise
@@ -138,13 +159,18 @@ def start(how: Start, *, base: Path) -> Launched:
     exit_code = code if code >= 0 else 128 - code
     if how.mode == RUN and not run.has_process():
         journal.note("recording", _NOBODY_RECORDED)
-    if _STOPPING & signals:
+    if _STOPPING.intersection(signals):
         journal.note(STOPPED, "someone told the program to stop, whatever it made of it")
     journal.append("exit", code=exit_code, signal=ended_by)
     journal.close()
     _seal(run)
-    was_interrupted = signal.SIGINT in signals
-    return Launched(run, exit_code=exit_code, signal=ended_by, was_interrupted=was_interrupted)
+    return Launched(
+        run,
+        exit_code=exit_code,
+        signal=ended_by,
+        was_interrupted=signal.SIGINT in signals,
+        told_to_stop=next((number for number in signals if number in _ENDING), None),
+    )
 
 
 def _signal_name(number: int) -> str:
@@ -175,14 +201,27 @@ def _origin(how: Start, executable: str) -> Origin:
         is_pinning_os=how.is_pinning_os,
         project=how.project,
         name=how.name,
+        root=how.root,
+        given=_given(how),
     )
 
 
+def _given(how: Start) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    if how.standard_input is not None:
+        found[given.STDIN] = how.standard_input.facts
+    if how.processors:
+        found[given.AFFINITY] = given.ranges(how.processors)
+    if how.umask is not None:
+        found[given.UMASK] = f"{how.umask:04o}"
+    return found
+
+
 def _hash_seed(how: Start) -> str:
-    given = how.environ.get("PYTHONHASHSEED", "")
+    seed = how.environ.get("PYTHONHASHSEED", "")
     if how.mode == RECORD:
-        return given or "random"
-    return given if given.isdigit() else str(entropy.hash_seed(how.entropy))
+        return seed or "random"
+    return seed if seed.isdigit() else str(entropy.hash_seed(how.entropy))
 
 
 def _resolve(command: Sequence[str], environ: Mapping[str, str]) -> tuple[str, list[str]]:
@@ -201,21 +240,56 @@ def _resolve(command: Sequence[str], environ: Mapping[str, str]) -> tuple[str, l
 
 
 def _run(
-    command: Sequence[str], executable: str, folder: Path, environ: Mapping[str, str]
-) -> tuple[int, set[int]]:
+    how: Start, command: Sequence[str], executable: str, environ: Mapping[str, str]
+) -> tuple[int, list[int]]:
     try:
-        with names_kept():
-            process = subprocess.Popen(command, executable=executable, cwd=folder, env=environ)
-    except OSError as error:
-        raise NotRecordable(f"'{command[0]}' cannot be started: {error.strerror}") from error
+        with _opened(how.standard_input) as stdin, _bound_to(how.processors), names_kept():
+            process = subprocess.Popen(
+                command,
+                executable=executable,
+                cwd=how.folder,
+                env=environ,
+                stdin=stdin,
+                umask=-1 if how.umask is None else how.umask,
+            )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise NotRecordable(f"'{command[0]}' cannot be started: {reason}") from error
     with _signals_passed_on(process) as signals:
         code = process.wait()
-    return code, {*signals}
+    return code, signals
+
+
+@contextmanager
+def _opened(standard_input: StandardInput | None) -> Iterator[int | None]:
+    if standard_input is None:
+        yield None
+        return
+    file = os.open(standard_input.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.lseek(file, standard_input.offset, os.SEEK_SET)
+        yield file
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def _bound_to(processors: frozenset[int]) -> Iterator[None]:
+    # A program inherits the processors of the thread that starts it.
+    mine = os.sched_getaffinity(0)
+    if not processors or processors == mine:
+        yield
+        return
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, mine)
 
 
 @contextmanager
 def _signals_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Give the program the signals that the launcher gets; yields those that came."""
+    """Give the program the signals that the launcher gets; yields them."""
     signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield signals

@@ -200,6 +200,7 @@ class Verdict(_Model):
     original: RunId
     replay: RunId | None
     sentence: str
+    changed: tuple[str, ...] = Field(default=(), description="What was changed on purpose.")
     comparison: TrailComparison | None = None
     explanations: tuple[Difference, ...] = Field(
         default=(), description="Differences of the two runs that can explain a divergence."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import builtins
 import functools
 import os
 import sys
@@ -23,7 +24,7 @@ from manifest.errors import ManifestError
 from manifest.generators import capture_generators
 from manifest.identity import new_run_id
 from manifest.journal import Journal
-from manifest.origin import RECORD, Origin, write_origin
+from manifest.origin import INTERACTIVE, NOTEBOOK, RECORD, Origin, write_origin
 from manifest.recorder import Recorder, complain
 from manifest.rundir import RunDirectory, find_base
 
@@ -263,6 +264,7 @@ def _made(
         project=project,
         name=name,
         ranks=ranks,
+        kind=_kind_of_session(),
     )
     write_origin(journal, directory, origin)
     if launch is not None:
@@ -270,6 +272,12 @@ def _made(
         if launch.nodes > 1:
             journal.note("ranks", f"{launch.nodes} machines: each keeps a run of its own ranks")
     return directory, journal
+
+
+def _kind_of_session() -> str | None:
+    if "ipykernel" in sys.modules and hasattr(builtins, "__IPYTHON__"):
+        return NOTEBOOK
+    return INTERACTIVE if hasattr(sys, "ps1") else None
 
 
 def _let_children_record(watching: Recorder) -> None:

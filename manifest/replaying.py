@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import signal
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from manifest import launching, origin, ranks, rendezvous, workspace
-from manifest.canonical import checked_digest
+from manifest import consent, launching, ranks, rebuilding, restarting, workspace
+from manifest import recorded as recorded_run
+from manifest.changing import Changes
 from manifest.comparing import compare_trails, sentence
 from manifest.diffing import diff
-from manifest.environment import asked, launcher, variables
 from manifest.errors import NotReplayable
-from manifest.filefacts import is_of_run
-from manifest.inheriting import as_user_made_it
 from manifest.models import Difference, Manifest, TrailComparison, Verdict
-from manifest.original import CHANGED, REPLAY
-from manifest.planning import Plan, make_plan, recorded_executable
+from manifest.planning import Plan, Wish, make_plan
+from manifest.recorded import Recorded
+from manifest.restarting import Place
 from manifest.rundir import RunDirectory, find_blob
 from manifest.trail import Trail
 from manifest.unrepeated import unrepeated
@@ -28,13 +28,30 @@ from manifest.witnesses import uncompared, unfit
 
 Progress = Callable[[str], None]
 
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 _OF_THE_REPLAY = frozenset({"env.PYTHONPATH"})
 """What differs because it is a replay: the workspace has a place of its own."""
 
 
-def plan(original: RunDirectory, *, in_place: bool = False) -> Plan:
-    """What a replay of this run needs, without running anything."""
-    return make_plan(_read(original), in_place=in_place)
+def plan(original: RunDirectory, *, wish: Wish | None = None) -> Plan:
+    """What a replay of this run needs, without running anything of it.
+
+    Args:
+        original: The run to repeat.
+        wish: How the replay is asked for. What a stranger's manifest names is never run to look.
+
+    Raises:
+        NotReplayable: The manifest is not what Manifest writes.
+    """
+    wish = wish or Wish()
+    if consent.stranger(original) is not None:
+        wish = replace(wish, may_run=False)
+    return make_plan(_recorded(original), original, wish)
+
+
+def question(original: RunDirectory, *, wish: Wish | None = None) -> str | None:
+    """What to ask before this run is replayed; None where this user recorded it here."""
+    return consent.question(original, _recorded(original), wish or Wish())
 
 
 def replay(
@@ -45,6 +62,11 @@ def replay(
     in_place: bool = False,
     until: int | None = None,
     extra_args: Sequence[str] = (),
+    changes: Changes | None = None,
+    rebuild_env: bool = False,
+    keep_workspace: bool = False,
+    is_agreed: bool = False,
+    made: Plan | None = None,
     on_progress: Progress | None = None,
 ) -> Verdict:
     """Run the program of `original` again from its recorded start, and compare step by step.
@@ -56,35 +78,91 @@ def replay(
         in_place: Run in the user's own folder instead of a copy.
         until: Stop the program after so many steps.
         extra_args: Further arguments for the program.
+        changes: What to do otherwise on purpose.
+        rebuild_env: Install the recorded packages anew, apart from the user's, and use those.
+        keep_workspace: Leave the copy of the project where it is, and say where.
+        is_agreed: Run it although someone else recorded it.
+        made: The plan of this replay, where the caller has it already.
         on_progress: Told what happens next, in a few words.
 
     Raises:
+        NotAgreed: Someone else recorded it, and `is_agreed` is not set.
         NotReplayable: Something that is needed cannot be put back.
         KeyboardInterrupt: Someone stopped the program; there is no verdict then.
     """
     say = on_progress or (lambda what: None)
-    manifest = _read(original)
-    made = make_plan(manifest, in_place=in_place)
+    changes = replace(changes or Changes(), arguments=tuple(extra_args))
+    wish = Wish(in_place=in_place, is_rebuilt=rebuild_env, changes=changes)
+    recorded = _recorded(original)
+    consent.check(original, recorded, wish, is_agreed=is_agreed)
+    made = made or make_plan(recorded, original, wish)
     if made.blocking and not best_effort:
         raise NotReplayable([f"{item.what}: {item.why}" for item in made.blocking])
-    until = until if until is not None else _steps_of_a_stopped(manifest)
-    folder = Path(tempfile.mkdtemp(prefix="manifest-replay-"))
-    try:
-        say("laying out the workspace")
-        root = Path(manifest.sections["command"]["root"])
+    until = until if until is not None else _steps_of_a_stopped(_read(original))
+    interpreter = None
+    if rebuild_env:
+        say("making the recorded environment")
+        interpreter = rebuilding.rebuild(recorded)
+    with _folder(keep=keep_workspace) as folder:
+        reasons: list[str] = []
+        laid = None
         if not in_place:
-            root = workspace.build(_project(manifest), original, folder / root.name)
+            say("laying out the workspace")
+            laid = restarting.lay_out(recorded, original, folder)
+            reasons += laid.reasons
+        root = recorded.home if laid is None else laid.workspace.root
+        if keep_workspace:
+            say(f"the workspace is {root}")
         say("running the program again")
-        how = _start(original, manifest, root, extra_args=extra_args, until=until)
+        place = Place(root, folder, interpreter)
+        how = restarting.restart(recorded, original, wish, place, until=until)
         launched = launching.start(how, base=base)
         if launched.was_interrupted:
             raise KeyboardInterrupt
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if launched.told_to_stop is not None:
+            raise SystemExit(128 + launched.told_to_stop)
+        if laid is not None and (complaint := laid.workspace.complaint()) is not None:
+            reasons.append(complaint)
     say("comparing")
     verdict = judge(original, launched.run, until=until)
+    verdict = verdict.model_copy(
+        update={"changed": changes.described(), "reasons": (*reasons, *verdict.reasons)}
+    )
     launched.run.put_verdict(verdict.model_dump(mode="json"))
     return verdict
+
+
+@contextmanager
+def _folder(*, keep: bool) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="manifest-replay-"))
+    try:
+        with _ended_by_signals():
+            yield folder
+    finally:
+        if not keep:
+            workspace.remove(folder)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """End as after an exception when told to end, so that nothing is left behind."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, end) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _recorded(original: RunDirectory) -> Recorded:
+    return recorded_run.read(_read(original), base=original.path.parent.parent)
 
 
 def judge(original: RunDirectory, again: RunDirectory, *, until: int | None = None) -> Verdict:
@@ -192,107 +270,6 @@ def _steps_of_a_stopped(manifest: Manifest) -> int | None:
         return None
     steps = [p.trail.steps for p in manifest.processes.values() if p.trail is not None]
     return max(steps, default=0) or None
-
-
-def _project(manifest: Manifest) -> workspace.Project:
-    root = Path(manifest.sections["command"]["root"])
-    code, inputs = manifest.sections.get("code", {}), manifest.sections.get("inputs", {})
-    sources = {name: checked_digest(text) for name, text in (code.get("files") or {}).items()}
-    started_at = datetime.fromisoformat(manifest.started_at)
-    within = {
-        os.path.relpath(path, root): facts
-        for path, facts in inputs.items()
-        if Path(path).is_relative_to(root) and not is_of_run(facts, _microseconds(started_at))
-    }
-    for name, facts in within.items():
-        if "blob" in facts:
-            sources.setdefault(name, checked_digest(facts["blob"]))
-    outputs = {os.path.relpath(path, root) for path in manifest.sections.get("outputs", {})}
-    return workspace.Project(
-        root=root,
-        sources=sources,
-        inputs=frozenset(within),
-        outputs=frozenset(outputs),
-        started_at_ns=_microseconds(started_at) * 1000,
-    )
-
-
-def _microseconds(moment: datetime) -> int:
-    return round(moment.timestamp() * 1e6)
-
-
-def _start(
-    original: RunDirectory,
-    manifest: Manifest,
-    root: Path,
-    *,
-    extra_args: Sequence[str],
-    until: int | None,
-) -> launching.Start:
-    command = manifest.sections["command"]
-    seeds = manifest.sections["seeds"]
-    recorded_root = command["root"]
-    argv = [_moved(argument, recorded_root, root) for argument in command["argv"]]
-    executable = recorded_executable(manifest) or argv[0]
-    moved = _moved(executable, recorded_root, root)
-    if argv[0].endswith(".py") and not executable.endswith(".py"):
-        argv = [argv[0], *argv]  # a script alone, which an interpreter ran
-    argv[0] = moved if os.access(moved, os.X_OK) else executable
-    environ = _environ(manifest, recorded_root, root)
-    if _starts_with_launcher(manifest):
-        argv = rendezvous.with_free_ports(argv)
-    if until is not None:
-        environ["MANIFEST_UNTIL"] = str(until)
-    environ[REPLAY] = str(original.path.absolute())
-    if extra_args:
-        environ[CHANGED] = "1"
-    return launching.Start(
-        command=[*command["argv"], *extra_args],
-        arguments=[*argv, *extra_args],
-        folder=root / workspace.confined(command.get("cwd", ".")),
-        environ=environ,
-        entropy=bytes.fromhex(seeds["entropy"]),
-        entropy_from=original.id,
-        replay_of=original.id,
-        is_pinning_os=bool(seeds.get("pinned_os_entropy")),
-        mode=manifest.mode,
-        project=manifest.project,
-        name=manifest.name,
-    )
-
-
-def _starts_with_launcher(manifest: Manifest) -> bool:
-    # If there is one: what its ranks were told is for it to tell again.
-    return manifest.mode == origin.RUN or "ranks" in manifest.sections["command"]
-
-
-def _environ(manifest: Manifest, recorded_root: str, root: Path) -> dict[str, str]:
-    environment = manifest.sections.get("environment", {})
-    given = launcher.as_given(environment) if _starts_with_launcher(manifest) else environment
-    # Without what was said to another run: this process may be recorded itself, or is not to be.
-    environ = variables.restore_variables(given, as_user_made_it(os.environ))
-    environ = asked.restore_asked(environment, environ) | rendezvous.variables(environment)
-    # An editable install points into the user's tree: the workspace must come before it.
-    moved = [
-        _moved(path, recorded_root, root)
-        for path in environment.get("python.path", [])
-        if isinstance(path, str) and _is_below(path, recorded_root)
-    ]
-    inherited = environ.get("PYTHONPATH")
-    path = [item for item in moved if os.path.isdir(item)] + ([inherited] if inherited else [])
-    if path:
-        environ["PYTHONPATH"] = os.pathsep.join(path)
-    return environ
-
-
-def _moved(argument: str, recorded_root: str, root: Path) -> str:
-    if not _is_below(argument, recorded_root):
-        return argument
-    return str(root / os.path.relpath(argument, recorded_root))
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return os.path.isabs(path) and Path(path).is_relative_to(folder)
 
 
 def _explanations(

@@ -37,11 +37,21 @@ from manifest.errors import (
     RunNotFound,
 )
 from manifest.identity import is_run_id
-from manifest.journal import Entry, Journal, entries
+from manifest.journal import Entry, Journal, entries, read_regular
 from manifest.liveness import is_running
 from manifest.sealing import read_sealed, seal_document
 
 FOLDER = ".manifest"
+
+_MISFITS = (
+    AttributeError,
+    LookupError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What entries that nobody of this project wrote can cause."""
 
 _urandom = os.urandom  # bound now: a run may pin `os.urandom` for the program
 
@@ -162,9 +172,12 @@ class RunDirectory:
     def write_manifest(self) -> dict[str, Any]:
         """Seal without asking who is alive: for the last process itself, at its end."""
         document = self._folded(is_over=True)
-        seal_document(document)
         try:
+            seal_document(document)
             data = canonical_bytes(document) + b"\n"
+        except _MISFITS as error:
+            raise DamagedRun(str(self.path), f"it cannot be sealed: {error!r}") from error
+        try:
             _write_once(self.path / "manifest.json", data, is_durable=True)
         except FileExistsError:
             return self._sealed()
@@ -189,7 +202,7 @@ class RunDirectory:
         """
         path = self._blob_path(checked_digest(digest))
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
         except FileNotFoundError:
             raise KeyError(digest) from None
         if digest_bytes(data) != digest:
@@ -199,8 +212,8 @@ class RunDirectory:
     def verdict(self) -> dict[str, Any] | None:
         """What this replay showed, if it is one that ended."""
         try:
-            found = json.loads((self.path / "verdict.json").read_bytes())
-        except (FileNotFoundError, ValueError):
+            found = json.loads(read_regular(self.path / "verdict.json"))
+        except (OSError, ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
 
@@ -216,25 +229,26 @@ class RunDirectory:
 
     def trail_paths(self) -> dict[str, Path]:
         """Every trail of the run, by process."""
-        return {path.stem: path for path in sorted((self.path / "trail").glob("*.bin"))}
+        found = sorted((self.path / "trail").glob("*.bin"))
+        return {path.stem: path for path in found if _is_of_files(path)}
 
     def _sealed(self) -> dict[str, Any]:
         path = self.path / "manifest.json"
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
         except OSError as error:
             raise DamagedRun(str(path), str(error)) from error
         return read_sealed(data, str(path))
 
     def _folded(self, *, is_over: bool) -> dict[str, Any]:
         origin = self.origin()
-        if origin.get("schema", 0) > SCHEMA:
-            raise NewerSchema(origin["schema"], SCHEMA, str(self.path))
         from manifest.folding import fold  # not needed by a process that only writes
 
         try:
+            if origin.get("schema", 0) > SCHEMA:
+                raise NewerSchema(origin["schema"], SCHEMA, str(self.path))
             return fold(self.journals(), self.trail_paths(), is_over=is_over)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except _MISFITS as error:
             raise DamagedRun(str(self.path), f"its journals do not fit: {error!r}") from error
 
     def _blob_path(self, digest: Digest) -> Path:
@@ -289,6 +303,12 @@ def find_blob(runs: Iterable[RunDirectory], digest: str) -> bytes | None:
         with suppress(KeyError, ValueError):
             return run.get_blob(checked_digest(digest))
     return None
+
+
+def _is_of_files(trail: Path) -> bool:
+    # A pipe or a device in a directory from elsewhere would hold a reader for ever.
+    beside = (trail.with_suffix(suffix) for suffix in (".final", ".tensors"))
+    return trail.is_file() and all(path.is_file() or not path.exists() for path in beside)
 
 
 def _furnish(base: Path) -> None:

@@ -76,6 +76,17 @@ def prepare() -> None:
             _ = entry.needs_code, entry.read_code
 
 
+def refusal(key: str, value: Json) -> str | None:
+    """Say why a setting cannot be set to a value; None where it can, as far as is known here."""
+    entry = next((entry for entry in _entries() if entry.key == key), None)
+    if entry is None or not entry.set:
+        return "nothing sets it in a running process"
+    present = value if isinstance(value, list) else []  # their number is known there alone
+    if not _is_allowed(entry, value, present):
+        return f"expected {_expectation(entry)}, found {_shown(value)}"
+    return None
+
+
 class _Entry:
     """One process setting of the catalogue, its expressions compiled at first use."""
 

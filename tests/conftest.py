@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,10 +76,23 @@ def build_driver() -> Callable[..., str]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs an accelerator where there is none."""
-    if item.get_closest_marker("gpu") is None:
-        return
+    """Skip what needs an accelerator, or a package index, where there is none."""
+    if item.get_closest_marker("gpu") is not None and not _has_accelerator():
+        pytest.skip("no accelerator")
+    if item.get_closest_marker("network") is not None and not _has_package_index():
+        pytest.skip("no package index")
+
+
+def _has_accelerator() -> bool:
     import torch
 
-    if not torch.cuda.is_available():
-        pytest.skip("no accelerator")
+    return torch.cuda.is_available()
+
+
+@functools.cache
+def _has_package_index() -> bool:
+    if os.environ.get("CI"):
+        return True
+    command = [sys.executable, "-m", "uv", "pip", "install", "--dry-run", "--no-deps", "--target"]
+    asked = [*command, os.devnull + "-none", "--reinstall", "six==1.15.0"]
+    return subprocess.run(asked, capture_output=True, check=False).returncode == 0

@@ -305,7 +305,7 @@ class _Repository:
                 left_out.append(LeftOut(path, 0, "a repository of its own"))
             elif reason := limits.refuse(size):
                 left_out.append(LeftOut(path, size, reason))
-            elif (read := read_file(self._within(path), path)) is not None:
+            elif (read := _read_file(self._within(path), path)) is not None:
                 kept.append(read)
             else:
                 left_out.append(LeftOut(path, size, "not a file that can be read"))
@@ -393,7 +393,7 @@ def _size(path: bytes) -> int:
     return 0 if stat.S_ISDIR(found.st_mode) else found.st_size
 
 
-def read_file(path: bytes, name: bytes) -> UntrackedFile | None:
+def _read_file(path: bytes, name: bytes) -> UntrackedFile | None:
     """Read a file or link as git would take it; None where there is nothing to read."""
     try:
         if stat.S_ISLNK(os.lstat(path).st_mode):

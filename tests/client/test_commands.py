@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
 Call = Callable[..., Answer]
 
-COMMANDS = ["run", "ls", "show", "diff", "verify", "replay"]
+COMMANDS = ["run", "ls", "show", "diff", "verify", "replay", "check"]
 HOSTILE = "\x1b[31m[red]\u202eevil\n\x9b0m\r"
 MANIFEST = str(Path(sys.executable).with_name("manifest"))
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,6 +126,12 @@ def both(
         )
 
     return run
+
+
+@pytest.fixture(name="standard_input")
+def given_standard_input() -> Callable[[bytes], AbstractContextManager[None]]:
+    """Let programs that are started meanwhile read what is given."""
+    return standard_input
 
 
 @contextmanager

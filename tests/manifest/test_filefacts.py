@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from manifest.filefacts import FileFacts, content_digest, describe, is_of_run
+from manifest.filefacts import FileFacts, content_digest, describe
 from manifest.identity import new_run_id
 from manifest.rundir import RunDirectory
 
@@ -55,12 +55,6 @@ def test_an_input_is_told_as_it_was_read_first(
     assert facts.inputs([str(path)]) == {}
     path.write_bytes(b"the run wrote this")
     assert facts.inputs([str(path)]) == {str(path): {"rewritten": True}}
-
-
-def test_what_a_run_wrote_itself_is_told_from_what_lay_there() -> None:
-    assert not is_of_run({"size": 1, "mtime_us": 99}, 100)
-    assert is_of_run({"size": 1, "mtime_us": 100}, 100)
-    assert not is_of_run({"missing": "No such file"}, 100)
 
 
 def test_a_secret_is_neither_kept_nor_digested(

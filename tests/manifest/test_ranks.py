@@ -8,7 +8,8 @@ import pytest
 
 from manifest import ranks
 from manifest.models import Manifest
-from manifest.planning import Plan, make_plan
+from manifest.planning import Plan, Wish, make_plan
+from manifest.recorded import read
 from manifest.replaying import judge
 from manifest.rundir import RunDirectory
 
@@ -129,6 +130,5 @@ def plan_of(run: RunDirectory, mode: str, environment: dict[str, int], started: 
     manifest = manifest_of(run)
     command = {**manifest.sections["command"], **({"ranks": started} if started else {})}
     sections = {**manifest.sections, "command": command, "environment": environment}
-    return make_plan(
-        manifest.model_copy(update={"mode": mode, "sections": sections}), in_place=False
-    )
+    changed = manifest.model_copy(update={"mode": mode, "sections": sections})
+    return make_plan(read(changed), run, Wish())

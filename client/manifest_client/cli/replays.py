@@ -1,4 +1,4 @@
-"""`manifest replay`: run a recorded program again and say whether it did the same."""
+"""`manifest replay` and `manifest check`: run a program again, or see whether one could."""
 
 from __future__ import annotations
 
@@ -20,17 +20,40 @@ if TYPE_CHECKING:
 EXIT_CODES: Final = {"identical": 0, "within tolerance": 0, "diverged": 1, "not replayable": 3}
 
 
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="The same run, but with this: env.NAME, a setting such as torch.num_threads, "
+        "entropy=fresh, hash_seed or python. Can be repeated.",
+        show_default=False,
+    ),
+]
+InPlaceOption = Annotated[
+    bool, typer.Option("--in-place", help="Run in your own folder instead of a copy.")
+]
+RebuildOption = Annotated[
+    bool,
+    typer.Option("--rebuild-env", help="Install the recorded packages anew, apart from yours."),
+]
+
+
 def add_to(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command(
         "replay",
         epilog=examples(
             "manifest replay @latest",
             "manifest replay 0199c3f2 --plan",
             "manifest replay @prev --until 100",
+            "manifest replay @latest --set torch.num_threads=1",
             "manifest replay @latest -- --epochs 1",
         ),
     )(replay)
+    app.command(
+        "check", epilog=examples("manifest check @latest", "manifest check 0199c3f2 --json")
+    )(check)
 
 
 def replay(
@@ -46,12 +69,15 @@ def replay(
     best_effort: Annotated[
         bool, typer.Option("--best-effort", help="Go on although something cannot be put back.")
     ] = False,
-    in_place: Annotated[
-        bool, typer.Option("--in-place", help="Run in your own folder instead of a copy.")
-    ] = False,
+    in_place: InPlaceOption = False,
     until: Annotated[
         int | None, typer.Option(min=1, metavar="STEP", help="Stop after so many steps.")
     ] = None,
+    pairs: SetOption = None,
+    rebuild_env: RebuildOption = False,
+    keep_workspace: Annotated[
+        bool, typer.Option("--keep-workspace", help="Leave the copy, and say where it is.")
+    ] = False,
     is_agreed: Annotated[
         bool, typer.Option("--yes", "-y", help="Run what someone else recorded without asking.")
     ] = False,
@@ -59,18 +85,21 @@ def replay(
 ) -> None:
     """Run a recorded program again and compare every step."""
     from manifest import replaying
+    from manifest.changing import read_changes
+    from manifest.planning import Wish
     from manifest.rundir import find_base
-    from manifest_client.cli.local import local_runs
 
-    with local_runs(run) as local:
-        original = local.directory(run)
-    plan = replaying.plan(original, in_place=in_place)
+    changes = read_changes(pairs or (), arguments=extra or ())
+    wish = Wish(in_place=in_place, is_rebuilt=rebuild_env, changes=changes)
+    original = _directory(run)
+    plan = replaying.plan(original, wish=wish)
     if is_plan:
         _print_plan(plan, as_json=as_json)
         raise typer.Exit(3 if plan.blocking else 0)
     _say_concerns(plan)
+    question = replaying.question(original, wish=wish)
     if not (plan.blocking and not best_effort):
-        _ask(original, is_agreed=is_agreed)
+        is_agreed = is_agreed or _ask(question)
     with _standard_output_kept() if as_json else nullcontext():
         verdict = replaying.replay(
             original,
@@ -79,11 +108,42 @@ def replay(
             in_place=in_place,
             until=until,
             extra_args=extra or (),
+            changes=changes,
+            rebuild_env=rebuild_env,
+            keep_workspace=keep_workspace,
+            is_agreed=is_agreed,
+            made=plan if question is None else None,  # of a stranger's, not all was looked at
             on_progress=_say,
         )
     _say("")
     print_verdict(verdict, roles=("recorded", "replay"), as_json=as_json)
     raise typer.Exit(EXIT_CODES[verdict.outcome])
+
+
+def check(
+    run: RunArgument,
+    *,
+    in_place: InPlaceOption = False,
+    pairs: SetOption = None,
+    rebuild_env: RebuildOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether a run can be replayed here, and what is in the way; run nothing."""
+    replay(
+        run,
+        is_plan=True,
+        in_place=in_place,
+        pairs=pairs,
+        rebuild_env=rebuild_env,
+        as_json=as_json,
+    )
+
+
+def _directory(reference: str) -> RunDirectory:
+    from manifest_client.cli.local import local_runs
+
+    with local_runs(reference) as local:
+        return local.directory(reference)
 
 
 def print_verdict(
@@ -130,19 +190,13 @@ def _say(what: str) -> None:
     err().print(styled(("manifest: ", "quiet"), what) if what else "", soft_wrap=True)
 
 
-def _ask(original: RunDirectory, *, is_agreed: bool) -> None:
-    owner = original.path.stat().st_uid
-    if is_agreed or owner == os.getuid():
-        return
-    from manifest.models import Manifest
-    from manifest_client.rendering.runs import command_line
+def _ask(question: str | None) -> bool:
+    if question is None or not sys.stdin.isatty():
+        return False  # the replay itself refuses, and says what to do
     from manifest_client.rendering.terminal import shown
 
-    command = shown(command_line(Manifest.model_validate(original.document())))
-    what = f"user {owner} recorded this run; replaying it executes their code:\n  {command}\n"
-    if not sys.stdin.isatty():
-        raise typer.BadParameter(f"{what}Read it, then add --yes.", param_hint="RUN")
-    typer.confirm(f"{what}Go on?", abort=True, err=True)
+    lines = "\n".join(shown(line) for line in question.splitlines())
+    return typer.confirm(f"{lines}\nGo on?", abort=True, err=True)
 
 
 @contextmanager

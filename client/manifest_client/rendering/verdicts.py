@@ -18,10 +18,11 @@ from manifest_client.rendering.terminal import indented, styled
 if TYPE_CHECKING:
     from manifest.planning import Plan, PlanItem
 
-_STATES: Final = ("impossible", "approximate", "restorable", "equal already")
+_STATES: Final = ("impossible", "approximate", "changed", "restorable", "equal already")
 _STATE_STYLES: Final = {
     "impossible": "bad",
     "approximate": "warning",
+    "changed": "warning",
     "restorable": "good",
     "equal already": "good",
 }
@@ -70,6 +71,7 @@ def verdict_page(
     def fact(label: str, value: str) -> Text:
         return styled((f"  {label.ljust(label_width)}  ", "quiet"), value)
 
+    parts += [fact("changed", change) for change in verdict.changed]
     parts.append(fact(roles[0], short_id(verdict.original)))
     if verdict.replay is not None:
         parts.append(fact(roles[1], short_id(verdict.replay)))
