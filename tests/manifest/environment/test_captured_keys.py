@@ -74,6 +74,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> set[Key]:
         project, library = repository(folder / "project"), repository(folder / "library")
         git(project, "submodule", "--quiet", "add", str(library), "module")
         (project / "README").write_text("y")
+        repository(project / "a-repository-of-its-own")
         (project / "script.py").write_text(SCRIPT)
         (library / "tiny_lib.py").write_text("")
         information = folder / "site" / "tiny_lib-1.dist-info"
