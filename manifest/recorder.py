@@ -66,7 +66,7 @@ class Recorder:
         self.root = Path(self.origin["root"])
         self.process, journal = run.claim(process)
         self._journal: Journal | None = journal
-        self.tracking = Tracking(self)
+        self.tracking = Tracking(self, on_tracked=_look_for_generators)
         self.background: list[Work] = []
         self._from_start = True
         self._has_surroundings = self._has_what_takes_long = False
@@ -223,13 +223,13 @@ class Recorder:
         _active = None
 
     def _record_end(self, hooks: Hooks) -> None:
+        if _watcher is not None:  # first, as it reads what the others let go of
+            with self.guarded("trail"):
+                _watcher.finish()
         if _loaders is not None:
             with self.guarded("loaders"):
                 _loaders.finish()
         self.tracking.finish()
-        if _watcher is not None:
-            with self.guarded("trail"):
-                _watcher.finish()
         # After Ctrl-C nothing is imported any more: dataclasses are made by `exec` of a text, and
         # any such `exec` makes CPython forget that it has to end by the signal.
         if self._is_program and not hooks.was_interrupted:
@@ -269,6 +269,23 @@ class Recorder:
         seed = sys.modules["torch"].initial_seed()
         self.section("seeds", {"calls": hooks.seeds.calls(), "torch.initial_seed": seed})
         self.section("generators", hooks.noticed.digests(but=self.tracking.ids()))
+
+    def own_generators(self) -> list[tuple[str, object]]:
+        """Generators of the program's own whose states belong to each step, by name."""
+        named = self.tracking.items()
+        known = self.tracking.ids()
+        loaders = _loaders.generators() if _loaders is not None else []
+        # A thread that loads ahead has drawn as often as it came to, which is no difference.
+        known |= {id(generator) for _, generator, is_mine in loaders if not is_mine}
+        noticed = _hooks.noticed.living() if _hooks is not None else []
+        for name, generator in (
+            *((name, generator) for name, generator, _ in loaders),
+            *((name, generator) for kind, name, generator in noticed if kind == "torch.Generator"),
+        ):
+            if id(generator) not in known:
+                known.add(id(generator))
+                named.append((name, generator))
+        return named
 
     def _record_rank(self) -> None:
         rank = launcher.joined_rank()
@@ -359,7 +376,9 @@ def _watch_steps(until: int | None) -> None:
     global _watcher
     from manifest.pytorch.watching import Watcher
 
-    _watcher = Watcher(_trail_path, on_note=_note, on_first_step=_first_step)
+    _watcher = Watcher(
+        _trail_path, on_note=_note, on_first_step=_first_step, own_generators=_own_generators
+    )
     _watcher.install(until=until, on_until=_stop_program)
 
 
@@ -374,6 +393,16 @@ def _watch_loaders(root: str) -> None:
 def _loaders_seen(facts: dict[str, Json]) -> None:
     if _active is not None:
         _active.section("loaders", facts)
+        _look_for_generators()
+
+
+def _look_for_generators() -> None:
+    if _watcher is not None:
+        _watcher.look_for_generators()
+
+
+def _own_generators() -> list[tuple[str, object]]:
+    return [] if _active is None else _active.own_generators()
 
 
 def _forked() -> None:

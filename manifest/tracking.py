@@ -9,7 +9,7 @@ is recorded are only noticed; see `noticing`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from manifest import states
@@ -37,10 +37,13 @@ class Listener(Protocol):
 class Tracking:
     """The generators that the program has named to one run."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(
+        self, listener: Listener, *, on_tracked: Callable[[], None] = lambda: None
+    ) -> None:
         self.recorded: Mapping[str, Any] = {}
         """The generators of the run that is replayed; those that are named again are put back."""
         self._listener = listener
+        self._on_tracked = on_tracked
         self._tracked: dict[str, Any] = {}
 
     def track(self, name: str, generator: Any) -> None:
@@ -56,6 +59,7 @@ class Tracking:
             self._tracked[key] = generator
             self._listener.section("generators", {key: entry})
             self._put_back(key, entry, generator)
+            self._on_tracked()
         except Exception as error:
             self._listener.note(f"generators.{str(name)[:_LONGEST_NAME]}", error)
 
@@ -69,6 +73,10 @@ class Tracking:
                 self._listener.note(f"generators.{name}", error)
             else:
                 self._listener.section("generators", {name: {"digest": digest}})
+
+    def items(self) -> list[tuple[str, Any]]:
+        """By name, what is tracked."""
+        return list(self._tracked.items())
 
     def ids(self) -> set[int]:
         """By `id`, what is tracked."""

@@ -17,13 +17,16 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from manifest.numbers import Sample
 from manifest.pytorch import hooks
-from manifest.pytorch.batches import Gathering, combined
+from manifest.pytorch.batches import Gathering, Losses, arrived, combined
 from manifest.pytorch.names import ModuleNames, parameter_names, unique
-from manifest.pytorch.rows import Observed, Row, Rows, Watched, arrived
-from manifest.pytorch.states import Generators
-from manifest.pytorch.tensors import fingerprint_many, start_reading
-from manifest.trail import Ending, TrailWriter, digest_period, is_digested
+from manifest.pytorch.rows import Observed, Row, Rows, Watched
+from manifest.pytorch.samples import sample
+from manifest.pytorch.states import Drawn, Generators, Named
+from manifest.pytorch.tensors import fingerprint_many
+from manifest.schedule import digest_period, is_digested
+from manifest.trail import Ending, TrailWriter
 
 # Models outlive the run in which they were built: a sweep, a notebook.
 _names = ModuleNames()
@@ -37,6 +40,8 @@ class Watcher:
             no trail.
         on_note: Told once, by place and error, of each stream that could not be read.
         on_first_step: Called when the first step is over, before its row is written.
+        own_generators: Gives generators of the program's own, by name, whose states belong to each
+            step; asked at the first step, and after each `look_for_generators`.
     """
 
     def __init__(
@@ -45,13 +50,14 @@ class Watcher:
         *,
         on_note: Callable[[str, object], None],
         on_first_step: Callable[[], None] | None = None,
+        own_generators: Callable[[], Named] | None = None,
     ) -> None:
         self._trail_path = trail_path
         self._on_note = on_note
         self._on_first_step = on_first_step
         self._until: int | None = None
         self._on_until: Callable[[], None] | None = None
-        self._generators = Generators()
+        self._generators = Generators(own_generators)
         self._is_child = False
         self._blind: set[str] = set()
         self._has_new_rows = False
@@ -89,6 +95,7 @@ class Watcher:
             return
         try:
             if loss is not None:
+                self._local.loss.forget_number()
                 self.gather("loss", loss)
             named = dict(model.named_parameters()) if model is not None else {}
             parameters = list(named.values())
@@ -112,13 +119,18 @@ class Watcher:
                 return
             trail = self._opened()
             if trail is not None:
-                trail.close(self._ending())
+                trail.close(self._ending(), self._samples())
                 if trail.failure is not None:
                     self._on_note("trail", trail.failure)
         except Exception as error:
             self._on_note("trail", error)
         finally:
             self._is_over = True
+            self._generators.let_go()
+
+    def look_for_generators(self) -> None:
+        """Ask for the program's own generators once more, at the next step."""
+        self._generators.look_again()
 
     def before_step(self, optimizer: Optimizer, *, has_closure: bool) -> None:
         """Read gradients before an optimizer changes them; a closure only makes them later."""
@@ -172,6 +184,7 @@ class Watcher:
         self._rows = Rows()
         self._has_new_rows = False
         self._is_over = False
+        self._generators.look_again()
 
     def _digested(
         self, stream: str, watched: Watched, tensors: Sequence[Tensor | None]
@@ -179,7 +192,8 @@ class Watcher:
         if stream in self._blind or not is_digested(self._rows.count, watched.period):
             return None
         try:
-            return start_reading(tensors)
+            points = watched.grads if stream == "grad" else watched.params
+            return points.start_reading(tensors)
         except Exception as error:
             self._go_blind(stream, error)
             return None
@@ -193,7 +207,8 @@ class Watcher:
                     self._on_first_step()
             params = self._digested("param", watched, parameters)
             batch, loss = self._gathered("batch"), self._gathered("loss")
-            rows.add(Row(watched, self._rng(), batch, loss, grads, params))
+            number = self._local.loss.take_number()
+            rows.add(Row(watched, self._drawn(), batch, loss, grads, params, number))
             is_last = rows.count == self._until
             rows.write(self._trail, is_last=is_last)
             return is_last
@@ -204,14 +219,14 @@ class Watcher:
         gathering: Gathering = getattr(self._local, stream)
         return gathering.take()
 
-    def _rng(self) -> dict[str, bytes]:
+    def _drawn(self) -> Drawn:
         if "rng" in self._blind:
-            return {}
+            return Drawn((), [])
         try:
-            return self._generators.digests()
+            return self._generators.read()
         except Exception as error:
             self._go_blind("rng", error)
-            return {}
+            return Drawn((), [])
 
     def _opened(self) -> TrailWriter | None:
         if self._trail is None and (path := self._trail_path()) is not None:
@@ -234,13 +249,23 @@ class Watcher:
 
     def _ending(self) -> Ending:
         left = {stream: arrived(self._gathered(stream)) for stream in ("batch", "loss")}
+        living = {} if "param" in self._blind else self._living_parameters()
+        digests = dict(zip(living, fingerprint_many(living.values()), strict=True))
         return Ending(
-            rng=_texts(self._rng()),
-            tensors={} if "param" in self._blind else _texts(self._living_parameters()),
+            rng=_texts(self._drawn().by_name()),
+            tensors=_texts(digests),
             left=_texts({stream: combined(found) for stream, found in left.items() if found}),
         )
 
-    def _living_parameters(self) -> dict[str, bytes]:
+    def _samples(self) -> dict[str, Sample]:
+        try:
+            found = {name: sample(each) for name, each in self._living_parameters().items()}
+        except Exception as error:
+            self._on_note("trail.samples", error)
+            return {}
+        return {name: each for name, each in found.items() if each is not None}
+
+    def _living_parameters(self) -> dict[str, Tensor]:
         names: list[str] = []
         parameters: list[Tensor] = []
         for watched in self._optimizers.values():
@@ -248,7 +273,7 @@ class Watcher:
             if optimizer is not None:
                 names += watched.names
                 parameters += _parameters(optimizer)
-        return dict(zip(unique(names), fingerprint_many(parameters), strict=True))
+        return dict(zip(unique(names), parameters, strict=True))
 
     def _go_blind(self, stream: str, error: Exception) -> None:
         self._blind.add(stream)
@@ -274,7 +299,7 @@ class _PerThread(threading.local):
 
     def __init__(self) -> None:
         self.batch = Gathering()
-        self.loss = Gathering()
+        self.loss = Losses()
         self.seen: _Seen | None = None
 
 

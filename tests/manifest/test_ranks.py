@@ -14,7 +14,8 @@ from manifest.origin import RUN, Origin, write_origin
 from manifest.planning import make_plan
 from manifest.replaying import judge
 from manifest.rundir import RunDirectory
-from manifest.trail import STREAMS, TrailWriter
+from manifest.streams import STREAMS
+from manifest.trail import TrailWriter
 
 Made = Callable[..., RunDirectory]
 

@@ -1,0 +1,40 @@
+"""Which steps are digested in full, and at which the fingerprint of every tensor is kept.
+
+It depends on the step and the size of the parameters alone, so that two runs of one program keep
+the same ones; and on the window in which a replay is told to keep everything.
+"""
+
+from __future__ import annotations
+
+_DENSE_STEPS = 64
+_SAMPLES_PER_OCTAVE = 32
+_LARGE_BYTES = 64 * 2**20
+_BYTES_PER_STEP = 32 * 2**20
+_FIRST_STEPS_OF_LARGE = 16
+
+
+def digest_period(parameter_bytes: int) -> int:
+    """Every how many steps parameters of this size are digested in full."""
+    if parameter_bytes <= _LARGE_BYTES:
+        return 1
+    return -(-parameter_bytes // _BYTES_PER_STEP)
+
+
+def is_digested(step: int, period: int) -> bool:
+    """Whether gradients and parameters are digested at this step."""
+    return step % period == 0 or step < _FIRST_STEPS_OF_LARGE
+
+
+def keeps_leaves(step: int, period: int) -> bool:
+    """Whether the fingerprint of every tensor is kept at this step, which is digested."""
+    if period > 1:
+        return step < _FIRST_STEPS_OF_LARGE or _is_sampled(step // period)
+    return _is_sampled(step)
+
+
+def _is_sampled(count: int) -> bool:
+    return count < _DENSE_STEPS or count % (_octave_start(count) // _SAMPLES_PER_OCTAVE) == 0
+
+
+def _octave_start(count: int) -> int:
+    return 1 << (count.bit_length() - 1)
