@@ -19,6 +19,7 @@ from manifest.errors import NotReplayable
 from manifest.models import Difference, Manifest, TrailComparison, Verdict
 from manifest.planning import Plan, make_plan, recorded_executable
 from manifest.rundir import RunDirectory, find_blob
+from manifest.tolerance import compare_numbers, explanation
 from manifest.trail import Trail
 
 Progress = Callable[[str], None]
@@ -39,6 +40,7 @@ def replay(
     best_effort: bool = False,
     in_place: bool = False,
     until: int | None = None,
+    tolerance: tuple[float, float] | None = None,
     extra_args: Sequence[str] = (),
     on_progress: Progress | None = None,
 ) -> Verdict:
@@ -50,6 +52,7 @@ def replay(
         best_effort: Go on although something that can change the bits cannot be put back.
         in_place: Run in the user's own folder instead of a copy.
         until: Stop the program after so many steps.
+        tolerance: How far numbers may be apart, relative and absolute, where bits differ.
         extra_args: Further arguments for the program.
         on_progress: Told what happens next, in a few words.
 
@@ -77,17 +80,34 @@ def replay(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     say("comparing")
-    verdict = judge(original, launched.run, until=until)
+    verdict = judge(original, launched.run, until=until, tolerance=tolerance)
     launched.run.put_verdict(verdict.model_dump(mode="json"))
     return verdict
 
 
-def judge(original: RunDirectory, again: RunDirectory, *, until: int | None = None) -> Verdict:
-    """Compare two runs that should be equal."""
+def judge(
+    original: RunDirectory,
+    again: RunDirectory,
+    *,
+    until: int | None = None,
+    tolerance: tuple[float, float] | None = None,
+) -> Verdict:
+    """Compare two runs that should be equal.
+
+    Args:
+        original: The run that was recorded.
+        again: The one that should be equal to it.
+        until: After how many steps the second was to stop.
+        tolerance: How far numbers may be apart, relative and absolute, where bits differ.
+    """
     before, after = _read(original), _read(again)
     trails = ranks.trails(original, before), ranks.trails(again, after)
     comparison = compare_trails(*trails)
     explanations = _explanations(original, before, again, after)
+
+    numbers = None
+    if tolerance is not None and comparison.divergence is not None:
+        numbers = compare_numbers(*trails, rtol=tolerance[0], atol=tolerance[1])
 
     def verdict(outcome: Any, said: str, reasons: tuple[str, ...] = ()) -> Verdict:
         return Verdict(
@@ -98,11 +118,17 @@ def judge(original: RunDirectory, again: RunDirectory, *, until: int | None = No
             comparison=comparison,
             explanations=explanations if outcome == "diverged" else (),
             reasons=reasons or (_unrepeated(before) if outcome == "diverged" else ()),
+            tolerance=numbers,
         )
 
-    if comparison.divergence is not None:
-        return verdict("diverged", sentence(comparison))
     problem = _unequal_ends(before, after, comparison, until) or _unequal_ranks(*trails, until)
+    if comparison.divergence is not None:
+        said = sentence(comparison)
+        if numbers is None:
+            return verdict("diverged", said)
+        outcome = "within tolerance" if numbers.is_within and problem is None else "diverged"
+        ended = f"; {problem}" if problem is not None else ""
+        return verdict(outcome, f"{explanation(numbers)}; bits: {said}{ended}")
     if problem is not None and comparison.steps == 0 and after.status != "finished":
         return verdict("not replayable", problem, (problem,))
     if problem is not None:

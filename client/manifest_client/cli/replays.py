@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from manifest_client.cli.arguments import JsonOption, RunArgument, examples
+from manifest_client.cli.arguments import (
+    AtolOption,
+    JsonOption,
+    RtolOption,
+    RunArgument,
+    examples,
+    tolerance,
+)
 
 if TYPE_CHECKING:
     from manifest.models import Verdict
@@ -52,6 +59,8 @@ def replay(
     until: Annotated[
         int | None, typer.Option(min=1, metavar="STEP", help="Stop after so many steps.")
     ] = None,
+    rtol: RtolOption = None,
+    atol: AtolOption = None,
     is_agreed: Annotated[
         bool, typer.Option("--yes", "-y", help="Run what someone else recorded without asking.")
     ] = False,
@@ -78,6 +87,7 @@ def replay(
             best_effort=best_effort,
             in_place=in_place,
             until=until,
+            tolerance=tolerance(rtol, atol),
             extra_args=extra or (),
             on_progress=_say,
         )

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from manifest.identity import short_id
-from manifest.models import TrailComparison, Verdict
+from manifest.models import Tolerance, TrailComparison, Verdict
 from manifest_client.rendering.diffs import HEADINGS, as_sentence, difference_lines
 from manifest_client.rendering.terminal import indented, styled
 
@@ -72,6 +72,8 @@ def verdict_page(
         parts.append(fact(roles[1], short_id(verdict.replay)))
     if verdict.comparison is not None:
         parts += [fact(label, value) for label, value in _compared(verdict.comparison)]
+    if verdict.tolerance is not None:
+        parts += [fact(label, value) for label, value in _allowed(verdict.tolerance)]
     parts += _reasons(verdict, width)
     parts += _explanations(verdict, width, is_whole=is_whole)
     return Group(*parts)
@@ -91,6 +93,12 @@ def _compared(comparison: TrailComparison) -> Iterator[tuple[str, str]]:
         yield "tensors", ", ".join(tensors) + (f" and {more} more" if more > 0 else "")
     if first.equal_streams:
         yield "equal", ", ".join(first.equal_streams)
+
+
+def _allowed(tolerance: Tolerance) -> Iterator[tuple[str, str]]:
+    yield "allowed", f"rtol {tolerance.rtol:g}, atol {tolerance.atol:g}"
+    losses, tensors = tolerance.steps, tolerance.tensors
+    yield "numbers", f"losses of {losses} steps · samples of {tensors} parameters, not all elements"
 
 
 def _reasons(verdict: Verdict, width: int) -> list[Text]:
