@@ -192,6 +192,21 @@ class Tolerance(_Model):
         return bool(self.steps or self.tensors) and self.exceeded is None
 
 
+class OperationDifference(_Model):
+    """The first operation on which two densely recorded runs do not agree."""
+
+    process: str
+    step: int = Field(ge=0)
+    ordinal: int = Field(default=0, ge=0, description="Of the operations of the step, from 0.")
+    name: str = Field(description="Such as `aten.mm.default`.")
+    other: str = Field(default="", description="Its name in the second run.")
+    place: str = Field(default="", description="File and line of the program.")
+    node: str = Field(default="", description="The node of the backward pass it is part of.")
+    has_compiled: bool = Field(
+        default=False, description="Whether there was compiled code, which is not observed."
+    )
+
+
 class Verdict(_Model):
     """What a replay showed."""
 
@@ -206,6 +221,9 @@ class Verdict(_Model):
     reasons: tuple[str, ...] = Field(default=(), description="Why a run cannot be replayed.")
     tolerance: Tolerance | None = Field(
         default=None, description="Where a tolerance was asked for and bits differ."
+    )
+    operation: OperationDifference | None = Field(
+        default=None, description="Where both runs were recorded densely and bits differ."
     )
 
 

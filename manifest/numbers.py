@@ -52,15 +52,12 @@ class LossWriter:
 
     def add(self, step: int, number: float | None) -> bytes:
         """What is to be written now, mostly nothing; nothing at all before the first number."""
-        if number is None:
-            if not self._has_any:
-                return b""
-            self._waiting += _UNOBSERVED
-        else:
-            if not self._has_any:
-                self._has_any = True
-                self._waiting += _UNOBSERVED * step
-            self._waiting += _NUMBER.pack(number if not math.isnan(number) else math.nan)
+        if number is None and not self._has_any:
+            return b""
+        if not self._has_any:
+            self._has_any = True
+            self._waiting += _UNOBSERVED * step
+        self._waiting += _UNOBSERVED if number is None else _packed(number)
         if step < _FIRST_STEPS or len(self._waiting) >= _MOST_WAITING * _NUMBER.size:
             return self.end()
         return b""
@@ -70,6 +67,11 @@ class LossWriter:
         found = bytes(self._waiting)
         self._waiting.clear()
         return found
+
+
+def _packed(number: float) -> bytes:
+    # Of a NaN, whatever it carries, no more is kept than that it is one.
+    return _NUMBER.pack(number if number == number else math.nan)  # noqa: PLR0124
 
 
 def losses(content: bytes) -> Sequence[float]:

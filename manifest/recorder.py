@@ -7,6 +7,7 @@ note in the manifest, never an exception in the program.
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -376,7 +377,12 @@ def _watch_steps(until: int | None) -> None:
     global _watcher
     from manifest.pytorch.watching import Watcher
 
-    _watcher = Watcher(
+    make: Callable[..., Watcher] = Watcher
+    if (window := _window(os.environ.get("MANIFEST_DENSE"))) and _active is not None:
+        from manifest.pytorch.operating import DenseWatcher
+
+        make = functools.partial(DenseWatcher, str(_active.root), window)
+    _watcher = make(
         _trail_path, on_note=_note, on_first_step=_first_step, own_generators=_own_generators
     )
     _watcher.install(until=until, on_until=_stop_program)
@@ -433,6 +439,11 @@ def _without_secrets(text: str) -> str:
     from manifest.environment.redaction import redact_text
 
     return redact_text(text[:4000])[:1000]
+
+
+def _window(text: str | None) -> range:
+    start, _, stop = (text or "").partition(":")
+    return range(_number(start) or 0, _number(stop) or 0)
 
 
 def _number(text: str | None) -> int | None:

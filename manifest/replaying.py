@@ -13,12 +13,13 @@ from typing import Any
 from manifest import launching, origin, ranks, rendezvous, workspace
 from manifest.canonical import checked_digest
 from manifest.comparing import compare_trails, sentence
+from manifest.dense import first_operation, operation_sentence
 from manifest.diffing import diff
 from manifest.environment import asked, launcher, variables
 from manifest.errors import NotReplayable
 from manifest.models import Difference, Manifest, TrailComparison, Verdict
 from manifest.planning import Plan, make_plan, recorded_executable
-from manifest.rundir import RunDirectory, find_blob
+from manifest.rundir import RunDirectory, find_blob, run_directories
 from manifest.tolerance import compare_numbers, explanation
 from manifest.trail import Trail
 
@@ -26,6 +27,8 @@ Progress = Callable[[str], None]
 
 _OF_THE_REPLAY = frozenset({"env.PYTHONPATH"})
 """What differs because it is a replay: the workspace has a place of its own."""
+
+_DENSE_STEPS = 3
 
 
 def plan(original: RunDirectory, *, in_place: bool = False) -> Plan:
@@ -41,6 +44,7 @@ def replay(
     in_place: bool = False,
     until: int | None = None,
     tolerance: tuple[float, float] | None = None,
+    dense: range | None = None,
     extra_args: Sequence[str] = (),
     on_progress: Progress | None = None,
 ) -> Verdict:
@@ -53,6 +57,9 @@ def replay(
         in_place: Run in the user's own folder instead of a copy.
         until: Stop the program after so many steps.
         tolerance: How far numbers may be apart, relative and absolute, where bits differ.
+        dense: Steps in which to keep the fingerprint of every tensor and of every operation; the
+            replay ends with them unless told otherwise. If it diverges and nothing explains it,
+            the program is run once more, to see whether it is deterministic.
         extra_args: Further arguments for the program.
         on_progress: Told what happens next, in a few words.
 
@@ -65,24 +72,83 @@ def replay(
     made = make_plan(manifest, in_place=in_place)
     if made.blocking and not best_effort:
         raise NotReplayable([f"{item.what}: {item.why}" for item in made.blocking])
+    if dense is not None:
+        until = until if until is not None else dense.stop
     until = until if until is not None else _steps_of_a_crashed(manifest)
-    folder = Path(tempfile.mkdtemp(prefix="manifest-replay-"))
-    try:
-        say("laying out the workspace")
-        root = Path(manifest.sections["command"]["root"])
-        if not in_place:
-            root = workspace.build(_project(manifest), original, folder / root.name)
-        say("running the program again")
-        how = _start(original, manifest, root, extra_args=extra_args, until=until)
-        launched = launching.start(how, base=base)
-        if launched.was_interrupted:
-            raise KeyboardInterrupt
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    say("comparing")
-    verdict = judge(original, launched.run, until=until, tolerance=tolerance)
-    launched.run.put_verdict(verdict.model_dump(mode="json"))
+
+    def again() -> tuple[RunDirectory, Verdict]:
+        folder = Path(tempfile.mkdtemp(prefix="manifest-replay-"))
+        try:
+            say("laying out the workspace")
+            root = Path(manifest.sections["command"]["root"])
+            if not in_place:
+                root = workspace.build(_project(manifest), original, folder / root.name)
+            say("running the program again")
+            how = _start(original, manifest, root, extra_args=extra_args, until=until, dense=dense)
+            launched = launching.start(how, base=base)
+            if launched.was_interrupted:
+                raise KeyboardInterrupt
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        say("comparing")
+        verdict = judge(original, launched.run, until=until, tolerance=tolerance)
+        launched.run.put_verdict(verdict.model_dump(mode="json"))
+        return launched.run, verdict
+
+    run, verdict = again()
+    if dense is not None and verdict.outcome == "diverged" and not verdict.explanations:
+        say("nothing explains it: once more, to see whether the program is deterministic")
+        other, _ = again()
+        verdict = _with_determinism(verdict, run, other)
+        run.put_verdict(verdict.model_dump(mode="json"))
     return verdict
+
+
+def dense_window(
+    original: RunDirectory, *, base: Path, start: int | None = None, until: int | None = None
+) -> range:
+    """The steps that a replay is to record densely: around where it is known to diverge.
+
+    Args:
+        original: The run to repeat.
+        base: The folder that keeps runs, among them earlier replays.
+        start: The first step, if it was chosen.
+        until: Where the replay ends, if that was chosen.
+    """
+    if start is None:
+        start = max(0, (_known_divergence(original, base) or 0) - 1)
+    stop = until if until is not None else start + _DENSE_STEPS
+    if stop <= start:
+        raise NotReplayable([f"it would end at step {stop}, before step {start} is recorded"])
+    return range(start, stop)
+
+
+def _known_divergence(original: RunDirectory, base: Path) -> int | None:
+    for run in run_directories(base):
+        found = run.verdict() or {}
+        if found.get("original") == original.id and found.get("outcome") == "diverged":
+            divergence = (found.get("comparison") or {}).get("divergence")
+            if divergence is not None:
+                return int(divergence["step"])
+    return None
+
+
+def _with_determinism(verdict: Verdict, one: RunDirectory, other: RunDirectory) -> Verdict:
+    """What a second replay, which should equal the first, says of a divergence."""
+    trails = ranks.trails(one, _read(one)), ranks.trails(other, _read(other))
+    found = compare_trails(*trails)
+    operation = first_operation(*trails)
+    if found.divergence is None and operation is None:
+        reason = (
+            "two replays are equal to one another: the program is deterministic here and now, and "
+            "what was otherwise when it was recorded was not captured"
+        )
+        return verdict.model_copy(update={"reasons": (reason, *verdict.reasons)})
+    said = operation_sentence(operation) if operation is not None else sentence(found)
+    reason = f"the program itself is not deterministic, as two replays differ: {said}"
+    return verdict.model_copy(
+        update={"reasons": (reason, *verdict.reasons), "operation": operation}
+    )
 
 
 def judge(
@@ -105,6 +171,7 @@ def judge(
     comparison = compare_trails(*trails)
     explanations = _explanations(original, before, again, after)
 
+    operation = first_operation(*trails)
     numbers = None
     if tolerance is not None and comparison.divergence is not None:
         numbers = compare_numbers(*trails, rtol=tolerance[0], atol=tolerance[1])
@@ -119,11 +186,14 @@ def judge(
             explanations=explanations if outcome == "diverged" else (),
             reasons=reasons or (_unrepeated(before) if outcome == "diverged" else ()),
             tolerance=numbers,
+            operation=operation,
         )
 
     problem = _unequal_ends(before, after, comparison, until) or _unequal_ranks(*trails, until)
     if comparison.divergence is not None:
         said = sentence(comparison)
+        if operation is not None:
+            said = f"{said}; {operation_sentence(operation)}"
         if numbers is None:
             return verdict("diverged", said)
         outcome = "within tolerance" if numbers.is_within and problem is None else "diverged"
@@ -225,6 +295,7 @@ def _start(
     *,
     extra_args: Sequence[str],
     until: int | None,
+    dense: range | None = None,
 ) -> launching.Start:
     command = manifest.sections["command"]
     seeds = manifest.sections["seeds"]
@@ -240,6 +311,8 @@ def _start(
         argv = rendezvous.with_free_ports(argv)
     if until is not None:
         environ["MANIFEST_UNTIL"] = str(until)
+    if dense is not None:
+        environ["MANIFEST_DENSE"] = f"{dense.start}:{dense.stop}"
     if manifest.mode == origin.RECORD:
         environ["MANIFEST_REPLAY"] = str(original.path)
     return launching.Start(

@@ -1,6 +1,6 @@
 """The trail: what the bits of a training process were, step by step.
 
-A process has up to six files, all append-only, so that a kill at any instant leaves a prefix:
+A process has up to seven files, all append-only, so that a kill at any instant leaves a prefix:
 
 ``<process>.bin``
     One line of JSON, then 80 bytes a step: 16 for each of `STREAMS`, zero where nothing was
@@ -12,6 +12,8 @@ A process has up to six files, all append-only, so that a kill at any instant le
     Digests over many rows at once; see `segments`.
 ``<process>.losses``, ``<process>.samples``
     Numbers instead of digests, for those who allow a tolerance; see `numbers`.
+``<process>.ops``
+    Operations, in a replay that is told to keep them; see `operations`.
 ``<process>.final``
     What was left at the end of the process, in JSON.
 """
@@ -31,6 +33,7 @@ from manifest import numbers
 from manifest.errors import DamagedRun, NewerSchema
 from manifest.leaves import LeafWriter, Leaves
 from manifest.numbers import LossWriter, Sample
+from manifest.operations import Operations, operations
 from manifest.segments import SEGMENT_STEPS, Segments, SegmentWriter, digests, segment_digests
 from manifest.streams import DIGEST_SIZE, ROW_SIZE, STREAMS, UNOBSERVED, words
 
@@ -242,6 +245,11 @@ class Trail:
         """Whether the rows of a segment are those that were digested."""
         start = segment * SEGMENT_STEPS
         return segment_digests(self.rows(start, start + SEGMENT_STEPS)) == segments.node(segment, 0)
+
+    @cached_property
+    def operations(self) -> Operations:
+        """The operations of steps that were recorded densely; see `operations`."""
+        return operations(self._beside(".ops"))
 
     @cached_property
     def losses(self) -> Sequence[float]:

@@ -153,9 +153,9 @@ class Losses(Gathering):
 
 def arrived(observed: list[bytes] | Reading | None) -> list[bytes]:
     """The digests, waited for where need be."""
-    if observed is None:
-        return []
-    return observed.wait() if isinstance(observed, Reading) else observed
+    if isinstance(observed, Reading):
+        return observed.wait()
+    return observed or []
 
 
 def combined(digests: list[bytes] | None) -> bytes:

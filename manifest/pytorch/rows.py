@@ -20,14 +20,21 @@ from manifest.trail import TrailWriter
 
 _MOST_WAITING = 256
 
+_HERE = (list, float)
+
 Observed = list[bytes] | Reading | None
 
 
 class Rows:
-    """Writes rows in their order, each once all of it has arrived."""
+    """Writes rows in their order, each once all of it has arrived.
 
-    def __init__(self) -> None:
+    Args:
+        always: The steps at which the fingerprint of every tensor is kept, whatever the schedule.
+    """
+
+    def __init__(self, always: range = range(0)) -> None:
         self.count = 0
+        self.always = always
         self._waiting: deque[Row] = deque()
         self._known: dict[str, tuple[str, ...]] = {}
 
@@ -43,7 +50,7 @@ class Rows:
         while waiting and (len(waiting) > at_most or waiting[0].is_ready()):
             row = waiting.popleft()
             if trail is not None:
-                row.write(trail, self._known)
+                row.write(trail, self._known, is_dense=trail.steps in self.always)
 
 
 @dataclass(slots=True)
@@ -78,22 +85,25 @@ class Row:
     def is_ready(self) -> bool:
         """Whether nothing of it is still on its way."""
         for observed in (self.batch, self.loss, self.grads, self.params, self.number):
+            if observed is None or type(observed) in _HERE:
+                continue
             if isinstance(observed, (Reading, Number)) and not observed.is_ready():
                 return False
         return True
 
-    def write(self, trail: TrailWriter, known: dict[str, tuple[str, ...]]) -> None:
+    def write(
+        self, trail: TrailWriter, known: dict[str, tuple[str, ...]], *, is_dense: bool = False
+    ) -> None:
         """Append it to the trail, names first.
 
         Args:
             trail: Where to.
             known: By stream, the generators that the trail last named.
+            is_dense: Whether to keep the fingerprint of every tensor, whatever the schedule.
         """
-        batch, loss, grads, params = [
-            arrived(observed) for observed in (self.batch, self.loss, self.grads, self.params)
-        ]
+        grads, params = arrived(self.grads), arrived(self.params)
         step = trail.steps
-        keeps = keeps_leaves(step, self.watched.period)
+        keeps = is_dense or keeps_leaves(step, self.watched.period)
         if keeps:
             for stream, digests in (("grad", grads), ("param", params)):
                 if digests:
@@ -101,7 +111,10 @@ class Row:
         number = self.number
         trail.append(
             self._generators(trail, known, keeps=keeps),
-            *(combined(digests) for digests in (batch, loss, grads, params)),
+            combined(arrived(self.batch)),
+            combined(arrived(self.loss)),
+            combined(grads),
+            combined(params),
             number=number.wait() if isinstance(number, Number) else number,
         )
 

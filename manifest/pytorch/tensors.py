@@ -218,7 +218,7 @@ class Number:
 
 def _other(tensor: Tensor) -> bytes:
     with torch.no_grad():
-        if tensor.is_meta or _is_fake(tensor):
+        if tensor.is_meta or is_fake(tensor):
             return _described(tensor)
         if tensor.is_nested:
             return _parts("nested", tensor, *tensor.unbind())
@@ -277,7 +277,8 @@ def _parts(kind: str, tensor: Tensor, *parts: Tensor) -> bytes:
     return xxh3_128_digest(b"".join([fingerprint(part) for part in parts]), seed)
 
 
-def _is_fake(tensor: Tensor) -> bool:
+def is_fake(tensor: Tensor) -> bool:
+    """Whether a tensor only stands for one, while a graph is made."""
     module = sys.modules.get("torch._subclasses.fake_tensor")
     return module is not None and isinstance(tensor, module.FakeTensor)
 

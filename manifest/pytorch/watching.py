@@ -42,6 +42,7 @@ class Watcher:
         on_first_step: Called when the first step is over, before its row is written.
         own_generators: Gives generators of the program's own, by name, whose states belong to each
             step; asked at the first step, and after each `look_for_generators`.
+        always: Steps at which everything is digested and kept, whatever the schedule.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Watcher:
         on_note: Callable[[str, object], None],
         on_first_step: Callable[[], None] | None = None,
         own_generators: Callable[[], Named] | None = None,
+        always: range = range(0),
     ) -> None:
         self._trail_path = trail_path
         self._on_note = on_note
@@ -58,11 +60,17 @@ class Watcher:
         self._until: int | None = None
         self._on_until: Callable[[], None] | None = None
         self._generators = Generators(own_generators)
+        self._always = always
         self._is_child = False
         self._blind: set[str] = set()
         self._has_new_rows = False
         self._is_over = False
         self._begin()
+
+    @property
+    def steps(self) -> int:
+        """How many steps there have been."""
+        return self._rows.count
 
     def install(
         self, *, until: int | None = None, on_until: Callable[[], None] | None = None
@@ -181,7 +189,7 @@ class Watcher:
         self._local = _PerThread()
         self._trail: TrailWriter | None = None
         self._optimizers: dict[int, Watched] = {}
-        self._rows = Rows()
+        self._rows = Rows(self._always)
         self._has_new_rows = False
         self._is_over = False
         self._generators.look_again()
@@ -189,7 +197,9 @@ class Watcher:
     def _digested(
         self, stream: str, watched: Watched, tensors: Sequence[Tensor | None]
     ) -> Observed:
-        if stream in self._blind or not is_digested(self._rows.count, watched.period):
+        step = self._rows.count
+        is_due = is_digested(step, watched.period) or step in self._always
+        if stream in self._blind or not is_due:
             return None
         try:
             points = watched.grads if stream == "grad" else watched.params
@@ -198,7 +208,7 @@ class Watcher:
             self._go_blind(stream, error)
             return None
 
-    def _add_row(self, watched: Watched, parameters: Sequence[Tensor], grads: Observed) -> bool:
+    def _add_row(self, watched: Watched, parameters: list[Tensor], grads: Observed) -> bool:
         with self._lock:
             rows = self._rows
             if rows.count == 0:

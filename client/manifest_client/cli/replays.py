@@ -35,6 +35,7 @@ def add_to(app: typer.Typer) -> None:
             "manifest replay @latest",
             "manifest replay 0199c3f2 --plan",
             "manifest replay @prev --until 100",
+            "manifest replay @latest --dense",
             "manifest replay @latest -- --epochs 1",
         ),
     )(replay)
@@ -59,6 +60,17 @@ def replay(
     until: Annotated[
         int | None, typer.Option(min=1, metavar="STEP", help="Stop after so many steps.")
     ] = None,
+    is_dense: Annotated[
+        bool,
+        typer.Option(
+            "--dense",
+            help="Keep every tensor and operation around the known divergence, and stop after it.",
+        ),
+    ] = False,
+    dense_from: Annotated[
+        int | None,
+        typer.Option("--from", min=0, metavar="STEP", help="With --dense: begin at this step."),
+    ] = None,
     rtol: RtolOption = None,
     atol: AtolOption = None,
     is_agreed: Annotated[
@@ -73,6 +85,11 @@ def replay(
 
     with local_runs(run) as local:
         original = local.directory(run)
+    if dense_from is not None and not is_dense:
+        raise typer.BadParameter("it says where --dense begins: add --dense", param_hint="--from")
+    window = None
+    if is_dense:
+        window = replaying.dense_window(original, base=find_base(), start=dense_from, until=until)
     plan = replaying.plan(original, in_place=in_place)
     if is_plan:
         _print_plan(plan, as_json=as_json)
@@ -88,6 +105,7 @@ def replay(
             in_place=in_place,
             until=until,
             tolerance=tolerance(rtol, atol),
+            dense=window,
             extra_args=extra or (),
             on_progress=_say,
         )

@@ -62,7 +62,7 @@ def verdict_page(
     style = _OUTCOME_STYLES[verdict.outcome]
     headline = styled((verdict.outcome.upper(), style), "  ", as_sentence(verdict.sentence))
     parts: list[RenderableType] = [indented(headline, 0, width), Text()]
-    label_width = max(len(role) for role in (*roles, "compared"))
+    label_width = max(len(role) for role in (*roles, "operation"))
 
     def fact(label: str, value: str) -> Text:
         return styled((f"  {label.ljust(label_width)}  ", "quiet"), value)
@@ -72,6 +72,9 @@ def verdict_page(
         parts.append(fact(roles[1], short_id(verdict.replay)))
     if verdict.comparison is not None:
         parts += [fact(label, value) for label, value in _compared(verdict.comparison)]
+    if verdict.operation is not None:
+        found = verdict.operation
+        parts.append(fact("operation", f"{found.name}, step {found.step}, {found.place}"))
     if verdict.tolerance is not None:
         parts += [fact(label, value) for label, value in _allowed(verdict.tolerance)]
     parts += _reasons(verdict, width)
