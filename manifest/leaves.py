@@ -12,6 +12,7 @@ import json
 import struct
 from bisect import bisect_right
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from manifest.streams import WORD_SIZE
@@ -74,9 +75,9 @@ class Leaves:
         """The steps at which they were kept, in order."""
         return sorted(self._index.get(stream, {}))
 
-    def names(self, stream: str) -> list[tuple[int, frozenset[str]]]:
+    def names(self, stream: str) -> list[tuple[int, AbstractSet[str]]]:
         """Which things the rows digest: their names, each with the step from which it is so."""
-        found: list[tuple[int, frozenset[str]]] = []
+        found: list[tuple[int, AbstractSet[str]]] = []
         for step, (names, _) in sorted(self._index.get(stream, {}).items()):
             if not found or found[-1][1] != frozenset(names):
                 found.append((step, frozenset(names)))
@@ -94,7 +95,7 @@ def same_names(before: Leaves, after: Leaves, stream: str, steps: int) -> list[r
     ]
 
 
-def _names_at(sets: list[tuple[int, frozenset[str]]], step: int) -> frozenset[str] | None:
+def _names_at(sets: list[tuple[int, AbstractSet[str]]], step: int) -> AbstractSet[str] | None:
     place = bisect_right(sets, step, key=lambda each: each[0])
     return sets[place - 1][1] if place else None
 

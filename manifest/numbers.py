@@ -23,8 +23,6 @@ SAMPLE_ELEMENTS: Final = 64
 """How many elements of a parameter are kept, at most."""
 
 _SCHEMA = 1
-_FIRST_STEPS = 64
-_MOST_WAITING = 64
 _NUMBER = struct.Struct("<d")
 _UNOBSERVED = struct.pack("<Q", 0x7FF8_0000_6E6F_6E65)  # a NaN that no computation gives
 
@@ -44,29 +42,20 @@ class Sample:
 
 
 class LossWriter:
-    """Gathers losses, as a write for each would cost as much as that of the row."""
+    """Puts losses into bytes, step by step."""
 
     def __init__(self) -> None:
-        self._waiting = bytearray()
         self._has_any = False
 
-    def add(self, step: int, number: float | None) -> bytes:
-        """What is to be written now, mostly nothing; nothing at all before the first number."""
-        if number is None and not self._has_any:
-            return b""
+    def add(self, step: int, losses: Sequence[float | None]) -> bytes:
+        """What the losses from this step on add to the file: nothing before the first number."""
+        start = b""
         if not self._has_any:
-            self._has_any = True
-            self._waiting += _UNOBSERVED * step
-        self._waiting += _UNOBSERVED if number is None else _packed(number)
-        if step < _FIRST_STEPS or len(self._waiting) >= _MOST_WAITING * _NUMBER.size:
-            return self.end()
-        return b""
-
-    def end(self) -> bytes:
-        """What is left to be written."""
-        found = bytes(self._waiting)
-        self._waiting.clear()
-        return found
+            self._has_any = any(loss is not None for loss in losses)
+            start = _UNOBSERVED * step if self._has_any else b""
+        if not self._has_any:
+            return b""
+        return start + b"".join(_UNOBSERVED if n is None else _packed(n) for n in losses)
 
 
 def _packed(number: float) -> bytes:

@@ -125,11 +125,13 @@ def dense_window(
 
 def _known_divergence(original: RunDirectory, base: Path) -> int | None:
     for run in run_directories(base):
-        found = run.verdict() or {}
-        if found.get("original") == original.id and found.get("outcome") == "diverged":
-            divergence = (found.get("comparison") or {}).get("divergence")
-            if divergence is not None:
-                return int(divergence["step"])
+        try:
+            verdict = Verdict.model_validate(run.verdict())
+        except ValueError:
+            continue
+        divergence = verdict.comparison.divergence if verdict.comparison is not None else None
+        if verdict.original == original.id and divergence is not None:
+            return divergence.step
     return None
 
 

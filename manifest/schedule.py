@@ -6,8 +6,8 @@ the same ones; and on the window in which a replay is told to keep everything.
 
 from __future__ import annotations
 
-_DENSE_STEPS = 64
-_SAMPLES_PER_OCTAVE = 32
+_FIRST_STEPS = 64
+_BITS_KEPT = 6  # of the number of a step; the others are zero: 32 steps an octave
 _LARGE_BYTES = 64 * 2**20
 _BYTES_PER_STEP = 32 * 2**20
 _FIRST_STEPS_OF_LARGE = 16
@@ -28,13 +28,8 @@ def is_digested(step: int, period: int) -> bool:
 def keeps_leaves(step: int, period: int) -> bool:
     """Whether the fingerprint of every tensor is kept at this step, which is digested."""
     if period > 1:
-        return step < _FIRST_STEPS_OF_LARGE or _is_sampled(step // period)
-    return _is_sampled(step)
-
-
-def _is_sampled(count: int) -> bool:
-    return count < _DENSE_STEPS or count % (_octave_start(count) // _SAMPLES_PER_OCTAVE) == 0
-
-
-def _octave_start(count: int) -> int:
-    return 1 << (count.bit_length() - 1)
+        if step < _FIRST_STEPS_OF_LARGE:
+            return True
+        step //= period
+    # Beyond the first, the steps of an octave that are multiples of a 32nd of it.
+    return step < _FIRST_STEPS or step & ((1 << step.bit_length() - _BITS_KEPT) - 1) == 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from xxhash import xxh3_128_digest
@@ -36,9 +36,9 @@ class SegmentWriter:
         self._subtrees: list[bytes] = []
         self._count = 0
 
-    def add(self, row: bytes) -> bytes:
-        """What a row adds to the file: mostly nothing."""
-        self._rows += row
+    def add(self, rows: Iterable[bytes]) -> bytes:
+        """What rows add to the file, which may end a segment but not begin one: mostly nothing."""
+        self._rows += b"".join(rows)
         if len(self._rows) < _SEGMENT_BYTES:
             return b""
         node = segment_digests(bytes(self._rows))

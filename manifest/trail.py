@@ -41,6 +41,7 @@ SCHEMA: Final = 1
 ALGORITHM: Final = "xxh3-128+ml32x2"
 """How fingerprints are made, in host memory and on an accelerator; only equal ones compare."""
 
+_GATHERED_STEPS = 64  # of which `SEGMENT_STEPS` are a multiple
 _HALVES = ["shared", "own"]
 
 Buffer: TypeAlias = bytes | mmap.mmap
@@ -66,6 +67,8 @@ class TrailWriter:
         self._leaves = LeafWriter()
         self._segments = SegmentWriter()
         self._losses = LossWriter()
+        self._rows: list[bytes] = []
+        self._numbers: list[float | None] = []
         self._beside: dict[str, int] = {}
         self._fd = self._open(self.path)
         header = {
@@ -97,13 +100,13 @@ class TrailWriter:
             param: Of all parameters.
             number: The loss itself.
         """
-        row = rng + batch + loss + grad + param
+        row = b"".join((rng, batch, loss, grad, param))
         self._write(self._fd, row)
-        if nodes := self._segments.add(row):
-            self._write_beside(".segments", nodes)
-        if losses := self._losses.add(self.steps, number):
-            self._write_beside(".losses", losses)
+        self._rows.append(row)
+        self._numbers.append(number)
         self.steps += 1
+        if self.steps % _GATHERED_STEPS == 0 or self.steps < _GATHERED_STEPS:
+            self._write_gathered()
 
     def append_leaves(
         self, step: int, stream: str, names: tuple[str, ...], digests: Sequence[bytes]
@@ -113,6 +116,16 @@ class TrailWriter:
         if frames:
             self._write_beside(".tensors", frames)
         return bool(frames)
+
+    def _write_gathered(self) -> None:
+        """Write what is made of several rows, which cannot be missed as a row would be."""
+        losses = self._losses.add(self.steps - len(self._numbers), self._numbers)
+        if losses:
+            self._write_beside(".losses", losses)
+        if nodes := self._segments.add(self._rows):
+            self._write_beside(".segments", nodes)
+        self._numbers.clear()
+        self._rows.clear()
 
     def close(
         self, final: Ending | None = None, samples: Mapping[str, Sample] | None = None
@@ -129,8 +142,7 @@ class TrailWriter:
             self._write_beside(".final", json.dumps(document).encode())
         if samples:
             self._write_beside(".samples", numbers.encoded(samples))
-        if losses := self._losses.end():
-            self._write_beside(".losses", losses)
+        self._write_gathered()
         if self._fd >= 0 and (seal := self._segments.end(self._fd)):
             self._write_beside(".segments", seal)
         self.forget()

@@ -14,10 +14,11 @@ from torch import Tensor
 from xxhash import xxh3_128, xxh3_128_digest
 
 from manifest.pytorch.lanes import device_fingerprint
-from manifest.pytorch.tensors import Number, Reading, Watchpoints, fingerprint, is_on_host
+from manifest.pytorch.tensors import Number, Reading, fingerprint, is_on_host
 from manifest.streams import UNOBSERVED
 
 _DEEPEST = 32
+_REAL = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
 # Any odd constant keeps the fold one-to-one; this is 2**64 divided by the golden ratio.
 _FOLD = 0x9E3779B97F4A7C15 - 2**64
 
@@ -25,12 +26,11 @@ _FOLD = 0x9E3779B97F4A7C15 - 2**64
 class Gathering:
     """One digest over everything given since the last `take`, in constant memory."""
 
-    __slots__ = ("_digest", "_first", "_folds", "_is_empty", "_points")
+    __slots__ = ("_digest", "_first", "_folds", "_is_empty")
 
     def __init__(self) -> None:
         self._is_empty = True
         self._first: bytes | None = None
-        self._points = Watchpoints()
         self._digest = xxh3_128()
         self._folds: dict[torch.device, Tensor] = {}
 
@@ -40,7 +40,7 @@ class Gathering:
         Of an object of any other kind only the name of its type counts.
         """
         if self._is_empty and type(value) is Tensor and value.is_cpu:
-            (self._first,) = arrived(self._points.start_reading((value,)))
+            self._first = fingerprint(value)
             self._is_empty = False
             return
         self._is_empty = False
@@ -103,46 +103,43 @@ class Losses(Gathering):
     def __init__(self) -> None:
         super().__init__()
         self._are_numbers = True
-        self._sum = 0.0
+        self._sum: float | None = None
         self._sums: dict[torch.device, Tensor] = {}
 
     def add(self, value: object) -> None:
         """Add a loss, as the program gives it to a backward pass."""
         super().add(value)
+        if isinstance(value, (list, tuple)) and len(value) == 1:
+            value = value[0]
         if isinstance(value, Tensor):
             self._add_tensor(value)
-        elif isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], Tensor):
-            self._add_tensor(value[0])
         elif isinstance(value, (int, float)):
-            self._sum += value
+            self._sum = (self._sum or 0.0) + value
         else:
             self._are_numbers = False
 
     def take_number(self) -> float | Number | None:
         """The sum of what was added since the last time; None if not all of it were numbers."""
-        found: float | Number | None = None
-        if self._are_numbers:
-            if not self._sums:
-                found = self._sum
-            elif len(self._sums) == 1 and not self._sum:
-                (total,) = self._sums.values()
-                found = Number(total)
+        found: float | Number | None = self._sum
+        if self._sums:
+            (total, *others) = self._sums.values()
+            found = Number(total) if found is None and not others else None
+        if not self._are_numbers:
+            found = None
         self.forget_number()
         return found
 
     def forget_number(self) -> None:
         """Begin the sum anew."""
-        self._are_numbers, self._sum = True, 0.0
+        self._are_numbers, self._sum = True, None
         if self._sums:
             self._sums = {}
 
     def _add_tensor(self, tensor: Tensor) -> None:
-        if tensor.ndim or tensor.is_complex():
+        if tensor.ndim or tensor.dtype not in _REAL or tensor.is_meta:
             self._are_numbers = False
         elif tensor.is_cpu:
-            self._sum += tensor.item()
-        elif tensor.is_meta:
-            self._are_numbers = False
+            self._sum = (self._sum or 0.0) + tensor.item()
         else:
             known = self._sums.get(tensor.device)
             # A copy: the program may go on to change the loss.
@@ -158,8 +155,9 @@ def arrived(observed: list[bytes] | Reading | None) -> list[bytes]:
     return observed or []
 
 
-def combined(digests: list[bytes] | None) -> bytes:
-    """One digest for several, in order."""
+def combined(observed: list[bytes] | Reading | None) -> bytes:
+    """One digest for several, in order, waited for where need be."""
+    digests = observed.wait() if isinstance(observed, Reading) else observed
     if not digests:
         return UNOBSERVED
     return digests[0] if len(digests) == 1 else xxh3_128_digest(b"".join(digests))

@@ -38,10 +38,14 @@ class Rows:
         self._waiting: deque[Row] = deque()
         self._known: dict[str, tuple[str, ...]] = {}
 
-    def add(self, row: Row) -> None:
-        """Take the row of the next step."""
+    def add(self, row: Row, trail: TrailWriter | None, *, is_last: bool = False) -> None:
+        """Take the row of the next step, and write what has arrived."""
         self.count += 1
+        if trail is not None and not self._waiting and row.is_ready():
+            row.write(trail, self._known, is_dense=trail.steps in self.always)
+            return
         self._waiting.append(row)
+        self.write(trail, is_last=is_last)
 
     def write(self, trail: TrailWriter | None, *, is_last: bool = False) -> None:
         """Write what has arrived; wait for all of it if there is nothing to come."""
@@ -101,20 +105,19 @@ class Row:
             known: By stream, the generators that the trail last named.
             is_dense: Whether to keep the fingerprint of every tensor, whatever the schedule.
         """
-        grads, params = arrived(self.grads), arrived(self.params)
         step = trail.steps
         keeps = is_dense or keeps_leaves(step, self.watched.period)
         if keeps:
-            for stream, digests in (("grad", grads), ("param", params)):
-                if digests:
+            for stream, observed in (("grad", self.grads), ("param", self.params)):
+                if digests := arrived(observed):
                     trail.append_leaves(step, stream, self.watched.names, digests)
         number = self.number
         trail.append(
             self._generators(trail, known, keeps=keeps),
-            combined(arrived(self.batch)),
-            combined(arrived(self.loss)),
-            combined(grads),
-            combined(params),
+            combined(self.batch),
+            combined(self.loss),
+            combined(self.grads),
+            combined(self.params),
             number=number.wait() if isinstance(number, Number) else number,
         )
 

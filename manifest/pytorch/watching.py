@@ -216,18 +216,13 @@ class Watcher:
                 if self._on_first_step is not None:
                     self._on_first_step()
             params = self._digested("param", watched, parameters)
-            batch, loss = self._gathered("batch"), self._gathered("loss")
-            number = self._local.loss.take_number()
-            rows.add(Row(watched, self._drawn(), batch, loss, grads, params, number))
-            is_last = rows.count == self._until
-            rows.write(self._trail, is_last=is_last)
+            local = self._local
+            batch, loss = local.batch.take(), local.loss.take()
+            number = local.loss.take_number()
+            is_last = rows.count + 1 == self._until
+            row = Row(watched, self._drawn(), batch, loss, grads, params, number)
+            rows.add(row, self._trail, is_last=is_last)
             return is_last
-
-    def _gathered(self, stream: str) -> Observed:
-        if stream in self._blind:
-            return None
-        gathering: Gathering = getattr(self._local, stream)
-        return gathering.take()
 
     def _drawn(self) -> Drawn:
         if "rng" in self._blind:
@@ -258,7 +253,8 @@ class Watcher:
         return watched
 
     def _ending(self) -> Ending:
-        left = {stream: arrived(self._gathered(stream)) for stream in ("batch", "loss")}
+        gathered = {"batch": self._local.batch.take(), "loss": self._local.loss.take()}
+        left = {stream: arrived(observed) for stream, observed in gathered.items()}
         living = {} if "param" in self._blind else self._living_parameters()
         digests = dict(zip(living, fingerprint_many(living.values()), strict=True))
         return Ending(
@@ -287,6 +283,7 @@ class Watcher:
 
     def _go_blind(self, stream: str, error: Exception) -> None:
         self._blind.add(stream)
+        self._local.forget(stream)
         self._on_note(f"trail.{stream}", error)
 
     def _give_up(self, error: Exception) -> None:
@@ -311,6 +308,13 @@ class _PerThread(threading.local):
         self.batch = Gathering()
         self.loss = Losses()
         self.seen: _Seen | None = None
+
+    def forget(self, stream: str) -> None:
+        """Drop what was gathered of a stream in which something could not be read."""
+        if stream == "batch":
+            self.batch = Gathering()
+        if stream == "loss":
+            self.loss = Losses()
 
 
 def _texts(digests: Mapping[str, bytes]) -> dict[str, str]:
