@@ -62,7 +62,8 @@ def verdict_page(
     style = _OUTCOME_STYLES[verdict.outcome]
     headline = styled((verdict.outcome.upper(), style), "  ", as_sentence(verdict.sentence))
     parts: list[RenderableType] = [indented(headline, 0, width), Text()]
-    label_width = max(len(role) for role in (*roles, "operation"))
+    labels = (*roles, "compared" if verdict.operation is None else "operation")
+    label_width = max(len(role) for role in labels)
 
     def fact(label: str, value: str) -> Text:
         return styled((f"  {label.ljust(label_width)}  ", "quiet"), value)
