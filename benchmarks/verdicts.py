@@ -254,7 +254,7 @@ class Campaign:
 
     def repeat_here(self, names: Sequence[str]) -> None:
         """Record the training again in this process, with the change of each name."""
-        from manifest.replaying import judge
+        from manifest.verdicts import judge
 
         original, truth = recorded(None)
         for name in names:

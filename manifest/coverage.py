@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from manifest.trail import STREAMS, Trail, column
+from manifest.segments import SEGMENT_STEPS
+from manifest.streams import STREAMS, WORD_SIZE, words
+from manifest.trail import Trail
 
 _BLOCK_STEPS = 2**15
-_NOTHING = bytes(8)  # half a digest; that a real one is zero is as likely as two equal ones
+_NOTHING = bytes(WORD_SIZE)  # half a digest; that a real one is zero is as likely as two equal ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +25,18 @@ class Coverage:
 
 def cover(before: Trail, after: Trail) -> Coverage:
     """Count what the trails of one process in two runs have in common."""
-    compared = dict.fromkeys(STREAMS, 0)
-    one_sided: dict[str, int] = {}
     steps = min(before.steps, after.steps)
-    for start in range(0, steps, _BLOCK_STEPS):
+    covered, complete = _complete(before, after)
+    compared = {stream: covered if stream in complete else 0 for stream in STREAMS}
+    one_sided: dict[str, int] = {}
+    starts = {stream: covered if stream in complete else 0 for stream in STREAMS}
+    for start in range(min(starts.values()), steps, _BLOCK_STEPS):
         stop = min(start + _BLOCK_STEPS, steps)
         rows_before, rows_after = before.rows(start, stop), after.rows(start, stop)
         are_equal = rows_before == rows_after
         for stream in STREAMS:
+            if start < starts[stream]:
+                continue
             here = _seen(rows_before, stream)
             there = here if are_equal else _seen(rows_after, stream)
             if here == there:
@@ -42,11 +48,22 @@ def cover(before: Trail, after: Trail) -> Coverage:
     return Coverage(compared, one_sided)
 
 
+def _complete(before: Trail, after: Trail) -> tuple[int, frozenset[str]]:
+    """How many steps segments of both cover, and the streams that both saw at all of them."""
+    if before.segments is None or after.segments is None:
+        return 0, frozenset()
+    if before.segments.count != after.segments.count:
+        return 0, frozenset()  # the nodes cover other steps
+    both = before.segments.complete() & after.segments.complete()
+    # In whole blocks, so that rows are read from where a block begins.
+    steps = before.segments.count * SEGMENT_STEPS // _BLOCK_STEPS * _BLOCK_STEPS
+    return steps, both
+
+
 def _seen(rows: bytes, stream: str) -> bytes:
     """A byte for each step: 1 where there is a digest."""
-    words = column(rows, stream)
-    halves = words[: len(words) // 2]
-    count = len(halves) // 8
+    halves, _ = words(rows, stream)
+    count = len(halves) // WORD_SIZE
     if _NOTHING not in halves:
         return b"\1" * count
-    return bytes(halves[place : place + 8] != _NOTHING for place in range(0, len(halves), 8))
+    return bytes(word != 0 for word in memoryview(halves).cast("Q"))

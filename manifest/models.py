@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from manifest.canonical import Json
+from manifest.canonical import Json, plain
 from manifest.restoring import RestoreOutcome
 
 SECTIONS = (
@@ -34,10 +34,19 @@ Status = Literal["running", "finished", "failed", "crashed"]
 Impact = Literal["certain", "possible", "unknown", "performance", "informational"]
 Outcome = Literal["identical", "diverged", "within tolerance", "not replayable"]
 
+
+def _number(value: Any) -> Any:
+    return value["$float"] if isinstance(value, dict) and value.keys() == {"$float"} else value
+
+
 RunId = Annotated[
     str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
 ]
 Section = dict[str, Json]
+Number = Annotated[
+    float, BeforeValidator(_number), PlainSerializer(plain, return_type=Any, when_used="json")
+]
+"""A float, also one that is not finite; see `canonical`."""
 
 
 class _Model(BaseModel):
@@ -193,6 +202,51 @@ class TrailComparison(_Model):
     )
 
 
+class Deviation(_Model):
+    """How far two runs are apart in one number, or in the samples of one parameter."""
+
+    process: str
+    name: str = Field(description="`loss`, or the name of a parameter.")
+    step: int | None = Field(default=None, description="None: at the end of the process.")
+    before: Number | None = None
+    after: Number | None = None
+    absolute: Number
+    relative: Number = Field(description="To the larger of the two.")
+
+
+class Tolerance(_Model):
+    """What came of comparing the numbers of two runs whose bits differ."""
+
+    rtol: float
+    atol: float
+    steps: int = Field(ge=0, description="Losses compared.")
+    tensors: int = Field(ge=0, description="Parameters of which samples were compared.")
+    largest: Deviation | None = None
+    exceeded: Deviation | None = Field(
+        default=None, description="The first deviation that is not within."
+    )
+
+    @property
+    def is_within(self) -> bool:
+        """Whether numbers were compared and all are within."""
+        return bool(self.steps or self.tensors) and self.exceeded is None
+
+
+class OperationDifference(_Model):
+    """The first operation on which two densely recorded runs do not agree."""
+
+    process: str
+    step: int = Field(ge=0)
+    ordinal: int = Field(default=0, ge=0, description="Of the operations of the step, from 0.")
+    name: str = Field(description="Such as `aten.mm.default`.")
+    other: str = Field(default="", description="Its name in the second run.")
+    place: str = Field(default="", description="File and line of the program.")
+    node: str = Field(default="", description="The node of the backward pass it is part of.")
+    has_compiled: bool = Field(
+        default=False, description="Whether there was compiled code, which is not observed."
+    )
+
+
 class Verdict(_Model):
     """What a replay showed."""
 
@@ -208,6 +262,12 @@ class Verdict(_Model):
     reasons: tuple[str, ...] = Field(default=(), description="Why a run cannot be replayed.")
     restores: tuple[Restore, ...] = Field(
         default=(), description="What was put back into the program while it ran again."
+    )
+    tolerance: Tolerance | None = Field(
+        default=None, description="Where a tolerance was asked for and bits differ."
+    )
+    operation: OperationDifference | None = Field(
+        default=None, description="Where both runs were recorded densely and bits differ."
     )
 
 

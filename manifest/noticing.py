@@ -51,13 +51,19 @@ class Noticed:
 
     def digests(self, *, but: Collection[int] = ()) -> dict[str, Json]:
         """What is kept of the generators that live, but for those with these ids."""
-        found: dict[str, Json] = {}
-        for (kind, _, _), made in list(self._places.items()):
-            for ordinal, generator in made.living():
-                if id(generator) not in but:
-                    name = f"{made.name}#{ordinal}" if ordinal else made.name
-                    found[name] = {"kind": kind, "digest": _digest(generator)}
-        return found
+        return {
+            name: {"kind": kind, "digest": _digest(generator)}
+            for kind, name, generator in self.living()
+            if id(generator) not in but
+        }
+
+    def living(self) -> list[tuple[str, str, object]]:
+        """Those that live: of which kind, by which name."""
+        return [
+            (kind, f"{made.name}#{ordinal}" if ordinal else made.name, generator)
+            for (kind, _, _), made in list(self._places.items())
+            for ordinal, generator in made.living()
+        ]
 
     def _add(self, kind: str, generator: object, frame: FrameType, root: str) -> None:
         path = frame.f_code.co_filename

@@ -73,7 +73,7 @@ class Recorder:
         self.process, journal = run.claim(process)
         self._journal: Journal | None = journal
         self.original = original_of(self.origin, self.process, os.environ)
-        self.tracking = Tracking(self, self._recorded_generators)
+        self.tracking = Tracking(self, self._recorded_generators, on_tracked=_look_for_generators)
         self.background: list[Work] = []
         self._from_start = True
         self._has_surroundings = self._has_what_takes_long = self._has_start_settings = False
@@ -289,13 +289,13 @@ class Recorder:
         _active = None
 
     def _record_end(self, hooks: Hooks) -> None:
+        if _watcher is not None:  # first, as it reads what the others let go of
+            with self.guarded("trail"):
+                _watcher.finish()
         if _loaders is not None:
             with self.guarded("loaders"):
                 _loaders.finish()
         self.tracking.finish()
-        if _watcher is not None:
-            with self.guarded("trail"):
-                _watcher.finish()
         # After Ctrl-C nothing is imported any more: dataclasses are made by `exec` of a text, and
         # any such `exec` makes CPython forget that it has to end by the signal.
         if self._is_program and not hooks.was_interrupted:
@@ -353,6 +353,23 @@ class Recorder:
         seed = sys.modules["torch"].initial_seed()
         self.section("seeds", {"calls": hooks.seeds.calls(), "torch.initial_seed": seed})
         self.section("generators", hooks.noticed.digests(but=self.tracking.ids()))
+
+    def own_generators(self) -> list[tuple[str, object]]:
+        """Generators of the program's own whose states belong to each step, by name."""
+        named = self.tracking.items()
+        known = self.tracking.ids()
+        loaders = _loaders.generators() if _loaders is not None else []
+        # A thread that loads ahead has drawn as often as it came to, which is no difference.
+        known |= {id(generator) for _, generator, is_mine in loaders if not is_mine}
+        noticed = _hooks.noticed.living() if _hooks is not None else []
+        for name, generator in (
+            *((name, generator) for name, generator, _ in loaders),
+            *((name, generator) for kind, name, generator in noticed if kind == "torch.Generator"),
+        ):
+            if id(generator) not in known:
+                known.add(id(generator))
+                named.append((name, generator))
+        return named
 
     def _record_rank(self) -> None:
         rank = launcher.joined_rank()
@@ -461,8 +478,17 @@ def _watch_steps(until: int | None) -> None:
     global _watcher
     from manifest.pytorch.watching import Watcher
 
-    _watcher = Watcher(
-        _trail_path, on_note=_note, on_optimizer=_optimizer_seen, on_first_step=_first_step
+    make: Callable[..., Watcher] = Watcher
+    if (window := _window(os.environ.get("MANIFEST_DENSE"))) and _active is not None:
+        from manifest.pytorch.operating import DenseWatcher
+
+        make = functools.partial(DenseWatcher, str(_active.root), window)
+    _watcher = make(
+        _trail_path,
+        on_note=_note,
+        on_optimizer=_optimizer_seen,
+        on_first_step=_first_step,
+        own_generators=_own_generators,
     )
     _watcher.install(until=until, on_until=_stop_program)
 
@@ -495,11 +521,16 @@ def _optimizer_seen(name: str, facts: dict[str, Json]) -> None:
 def _loaders_seen(facts: dict[str, Json]) -> None:
     if _active is not None:
         _active.section("loaders", facts)
+        _look_for_generators()
 
 
-def _settings_seen(values: dict[str, Json]) -> None:
-    if _active is not None:
-        _active.section("settings", values)
+def _look_for_generators() -> None:
+    if _watcher is not None:
+        _watcher.look_for_generators()
+
+
+def _own_generators() -> list[tuple[str, object]]:
+    return [] if _active is None else _active.own_generators()
 
 
 def _forked() -> None:
@@ -530,6 +561,11 @@ def _without_secrets(text: str) -> str:
     from manifest.environment.redaction import redact_text
 
     return redact_text(text[:4000])[:1000]
+
+
+def _window(text: str | None) -> range:
+    start, _, stop = (text or "").partition(":")
+    return range(_number(start) or 0, _number(stop) or 0)
 
 
 def _number(text: str | None) -> int | None:

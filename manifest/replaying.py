@@ -5,32 +5,28 @@ from __future__ import annotations
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from manifest import consent, launching, ranks, rebuilding, restarting, workspace
 from manifest import recorded as recorded_run
 from manifest.changing import Changes
 from manifest.comparing import compare_trails, sentence
-from manifest.diffing import diff
+from manifest.dense import first_operation, operation_sentence
 from manifest.errors import NotReplayable
-from manifest.models import Difference, Manifest, TrailComparison, Verdict
+from manifest.models import Manifest, Verdict
 from manifest.planning import Plan, Wish, make_plan
 from manifest.recorded import Recorded
-from manifest.restarting import Place
-from manifest.rundir import RunDirectory, find_blob
-from manifest.trail import Trail
-from manifest.unrepeated import unrepeated
-from manifest.witnesses import uncompared, unfit
+from manifest.restarting import Laid, Place
+from manifest.rundir import RunDirectory, run_directories
+from manifest.verdicts import judge, was_stopped
 
 Progress = Callable[[str], None]
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
-_OF_THE_REPLAY = frozenset({"env.PYTHONPATH"})
-"""What differs because it is a replay: the workspace has a place of its own."""
+_DENSE_STEPS = 3
 
 
 def plan(original: RunDirectory, *, wish: Wish | None = None) -> Plan:
@@ -61,6 +57,8 @@ def replay(
     best_effort: bool = False,
     in_place: bool = False,
     until: int | None = None,
+    tolerance: tuple[float, float] | None = None,
+    dense: range | None = None,
     extra_args: Sequence[str] = (),
     changes: Changes | None = None,
     rebuild_env: bool = False,
@@ -77,6 +75,10 @@ def replay(
         best_effort: Go on although something that can change the bits cannot be put back.
         in_place: Run in the user's own folder instead of a copy.
         until: Stop the program after so many steps.
+        tolerance: How far numbers may be apart, relative and absolute, where bits differ.
+        dense: Steps in which to keep the fingerprint of every tensor and of every operation; the
+            replay ends with them unless told otherwise. If it diverges and nothing explains it,
+            the program is run once more, to see whether it is deterministic.
         extra_args: Further arguments for the program.
         changes: What to do otherwise on purpose.
         rebuild_env: Install the recorded packages anew, apart from the user's, and use those.
@@ -98,38 +100,109 @@ def replay(
     made = made or make_plan(recorded, original, wish)
     if made.blocking and not best_effort:
         raise NotReplayable([f"{item.what}: {item.why}" for item in made.blocking])
+    if dense is not None and until is None:
+        until = dense.stop
     until = until if until is not None else _steps_of_a_stopped(_read(original))
     interpreter = None
     if rebuild_env:
         say("making the recorded environment")
         interpreter = rebuilding.rebuild(recorded)
-    with _folder(keep=keep_workspace) as folder:
-        reasons: list[str] = []
-        laid = None
-        if not in_place:
-            say("laying out the workspace")
-            laid = restarting.lay_out(recorded, original, folder)
-            reasons += laid.reasons
-        root = recorded.home if laid is None else laid.workspace.root
-        if keep_workspace:
-            say(f"the workspace is {root}")
-        say("running the program again")
-        place = Place(root, folder, interpreter)
-        how = restarting.restart(recorded, original, wish, place, until=until)
-        launched = launching.start(how, base=base)
-        if launched.was_interrupted:
-            raise KeyboardInterrupt
-        if launched.told_to_stop is not None:
-            raise SystemExit(128 + launched.told_to_stop)
-        if laid is not None and (complaint := laid.workspace.complaint()) is not None:
-            reasons.append(complaint)
-    say("comparing")
-    verdict = judge(original, launched.run, until=until)
-    verdict = verdict.model_copy(
-        update={"changed": changes.described(), "reasons": (*reasons, *verdict.reasons)}
-    )
-    launched.run.put_verdict(verdict.model_dump(mode="json"))
+
+    def again() -> tuple[RunDirectory, Verdict]:
+        with _folder(keep=keep_workspace) as folder:
+            place, laid = _laid_out(original, recorded, wish, folder, say)
+            place = replace(place, interpreter=interpreter)
+            if keep_workspace:
+                say(f"the workspace is {place.root}")
+            say("running the program again")
+            how = restarting.restart(recorded, original, wish, place, until=until, dense=dense)
+            launched = launching.start(how, base=base)
+            if launched.was_interrupted:
+                raise KeyboardInterrupt
+            if launched.told_to_stop is not None:
+                raise SystemExit(128 + launched.told_to_stop)
+            reasons = _of_workspace(laid)
+        say("comparing")
+        verdict = judge(original, launched.run, until=until, tolerance=tolerance)
+        said = {"changed": changes.described(), "reasons": (*reasons, *verdict.reasons)}
+        verdict = verdict.model_copy(update=said)
+        launched.run.put_verdict(verdict.model_dump(mode="json"))
+        return launched.run, verdict
+
+    run, verdict = again()
+    if dense is not None and verdict.outcome == "diverged" and not verdict.explanations:
+        say("nothing explains it: once more, to see whether the program is deterministic")
+        other, _ = again()
+        verdict = _with_determinism(verdict, run, other)
+        run.put_verdict(verdict.model_dump(mode="json"))
     return verdict
+
+
+def _laid_out(
+    original: RunDirectory, recorded: Recorded, wish: Wish, folder: Path, say: Progress
+) -> tuple[Place, Laid | None]:
+    if wish.in_place:
+        return Place(recorded.home, folder), None
+    say("laying out the workspace")
+    laid = restarting.lay_out(recorded, original, folder)
+    return Place(laid.workspace.root, folder), laid
+
+
+def _of_workspace(laid: Laid | None) -> list[str]:
+    """What is to be said of how the project was laid out, and of what came of it."""
+    if laid is None:
+        return []
+    complaint = laid.workspace.complaint()
+    return [*laid.reasons, *([complaint] if complaint is not None else [])]
+
+
+def dense_window(
+    original: RunDirectory, *, base: Path, start: int | None = None, until: int | None = None
+) -> range:
+    """The steps that a replay is to record densely: around where it is known to diverge.
+
+    Args:
+        original: The run to repeat.
+        base: The folder that keeps runs, among them earlier replays.
+        start: The first step, if it was chosen.
+        until: Where the replay ends, if that was chosen.
+    """
+    if start is None:
+        start = max(0, (_known_divergence(original, base) or 0) - 1)
+    stop = until if until is not None else start + _DENSE_STEPS
+    if stop <= start:
+        raise NotReplayable([f"it would end at step {stop}, before step {start} is recorded"])
+    return range(start, stop)
+
+
+def _known_divergence(original: RunDirectory, base: Path) -> int | None:
+    for run in run_directories(base):
+        try:
+            verdict = Verdict.model_validate(run.verdict())
+        except ValueError:
+            continue
+        divergence = verdict.comparison.divergence if verdict.comparison is not None else None
+        if verdict.original == original.id and divergence is not None:
+            return divergence.step
+    return None
+
+
+def _with_determinism(verdict: Verdict, one: RunDirectory, other: RunDirectory) -> Verdict:
+    """What a second replay, which should equal the first, says of a divergence."""
+    trails = ranks.trails(one, _read(one)), ranks.trails(other, _read(other))
+    found = compare_trails(*trails)
+    operation = first_operation(*trails)
+    if found.divergence is None and operation is None:
+        reason = (
+            "two replays are equal to one another: the program is deterministic here and now, and "
+            "what was otherwise when it was recorded was not captured"
+        )
+        return verdict.model_copy(update={"reasons": (reason, *verdict.reasons)})
+    said = operation_sentence(operation) if operation is not None else sentence(found)
+    reason = f"the program itself is not deterministic, as two replays differ: {said}"
+    return verdict.model_copy(
+        update={"reasons": (reason, *verdict.reasons), "operation": operation}
+    )
 
 
 @contextmanager
@@ -165,119 +238,13 @@ def _recorded(original: RunDirectory) -> Recorded:
     return recorded_run.read(_read(original), base=original.path.parent.parent)
 
 
-def judge(original: RunDirectory, again: RunDirectory, *, until: int | None = None) -> Verdict:
-    """Compare two runs that should be equal."""
-    before, after = _read(original), _read(again)
-    trails = ranks.trails(original, before), ranks.trails(again, after)
-    if until is not None:
-        for trail in trails[1].values():
-            trail.final = None  # where it was stopped is no end of the program's
-    comparison = compare_trails(*trails)
-    explanations = _explanations(original, before, again, after)
-    named = tuple(unrepeated(before, comparison.divergence, is_explained=bool(explanations)))
-
-    def verdict(outcome: Any, said: str, reasons: tuple[str, ...] = ()) -> Verdict:
-        return Verdict(
-            outcome=outcome,
-            original=original.id,
-            replay=again.id,
-            sentence=said,
-            comparison=comparison,
-            explanations=explanations if outcome == "diverged" else (),
-            reasons=reasons or (named if outcome == "diverged" else ()),
-            restores=after.restores,
-        )
-
-    if comparison.divergence is not None:
-        return verdict("diverged", sentence(comparison))
-    doubt = unfit((before, trails[0]), (after, trails[1]), until=until)
-    if doubt is not None:
-        return verdict("not replayable", f"{doubt}; {sentence(comparison)}", (doubt,))
-    problem = _unequal_ends(before, after, comparison, until) or _unequal_trails(
-        *trails, until, was_cut=_was_stopped(before)
-    )
-    if problem is not None and comparison.steps == 0 and after.status != "finished":
-        return verdict("not replayable", problem, (problem,))
-    if problem is not None:
-        return verdict("diverged", f"{sentence(comparison)}; {problem}")
-    missing = uncompared(before, after, comparison)
-    if missing is not None:
-        return verdict("not replayable", missing, (missing,))
-    return verdict("identical", sentence(comparison))
-
-
-def _unequal_ends(
-    before: Manifest, after: Manifest, comparison: TrailComparison, until: int | None
-) -> str | None:
-    was_cut = until is not None or _was_stopped(before)
-    steps_before, steps_after = comparison.steps_before, comparison.steps_after
-    if steps_after < (min(steps_before, until) if until is not None else steps_before):
-        reason = after.error or f"exit code {after.exit_code}"
-        return f"the replay ended after {steps_after} of {steps_before} steps: {reason}"
-    if was_cut:
-        return None
-    if steps_after > steps_before:
-        return f"the replay went on to step {steps_after}, the recorded run ended at {steps_before}"
-    return _unequal_exits(before, after)
-
-
-def _unequal_exits(before: Manifest, after: Manifest) -> str | None:
-    reason = f" ({after.error})" if after.error else ""
-    if before.exit_code is None or after.exit_code is None:
-        # Who recorded itself does not know its exit code, only what was raised.
-        if _has_failed(before) == _has_failed(after):
-            return None
-        ends = ["failed" if _has_failed(run) else "went well" for run in (before, after)]
-        return f"the end of the recorded run {ends[0]}, that of the replay {ends[1]}{reason}"
-    if before.exit_code == after.exit_code:
-        return None
-    return (
-        f"the recorded run ended with exit code {before.exit_code}, "
-        f"the replay with {after.exit_code}{reason}"
-    )
-
-
-def _has_failed(run: Manifest) -> bool:
-    return run.error is not None or run.status == "crashed"
-
-
-def _unequal_trails(
-    before: Mapping[str, Trail], after: Mapping[str, Trail], until: int | None, *, was_cut: bool
-) -> str | None:
-    for process in sorted(before.keys() | after.keys()):
-        wanted, found = (runs[process].steps if process in runs else 0 for runs in (before, after))
-        wanted = wanted if until is None else min(wanted, until)
-        # What would have begun after the step at which the replay was stopped is not missed.
-        is_missed = until is None or found or process.startswith("rank ")
-        if found < wanted and is_missed:
-            return f"in the replay {process} ended after {found} of {wanted} steps"
-        if found > wanted and not was_cut:
-            return f"in the replay {process} made {found} steps, in the recorded run {wanted}"
-    return None
-
-
 def _read(run: RunDirectory) -> Manifest:
     return Manifest.model_validate(run.document())
 
 
-def _was_stopped(run: Manifest) -> bool:
-    return run.status == "crashed" or any(note.where == launching.STOPPED for note in run.notes)
-
-
 def _steps_of_a_stopped(manifest: Manifest) -> int | None:
     # The program was killed, or told to stop: what it would have done next was never recorded.
-    if not _was_stopped(manifest):
+    if not was_stopped(manifest):
         return None
     steps = [p.trail.steps for p in manifest.processes.values() if p.trail is not None]
     return max(steps, default=0) or None
-
-
-def _explanations(
-    original: RunDirectory, before: Manifest, again: RunDirectory, after: Manifest
-) -> tuple[Difference, ...]:
-    found = diff(before, after, blobs=lambda digest: find_blob((original, again), digest))
-    return tuple(
-        item
-        for item in found.differences
-        if item.impact in ("certain", "possible") and item.key not in _OF_THE_REPLAY
-    )

@@ -62,7 +62,13 @@ def lay_out(recorded: Recorded, run: RunDirectory, folder: Path) -> Laid:
 
 
 def restart(
-    recorded: Recorded, run: RunDirectory, wish: Wish, place: Place, *, until: int | None
+    recorded: Recorded,
+    run: RunDirectory,
+    wish: Wish,
+    place: Place,
+    *,
+    until: int | None,
+    dense: range | None = None,
 ) -> launching.Start:
     """Everything that decides how the recorded program starts again."""
     command, changes = recorded.command, wish.changes
@@ -71,7 +77,11 @@ def restart(
         command=[*command.arguments, *changes.arguments],
         arguments=_arguments(recorded, wish, place),
         folder=_folder(recorded, wish, place),
-        environ=_environ(recorded, run, wish, place, until=until),
+        environ={
+            **_environ(recorded, run, wish, place),
+            **({"MANIFEST_UNTIL": str(until)} if until is not None else {}),
+            **({"MANIFEST_DENSE": f"{dense.start}:{dense.stop}"} if dense is not None else {}),
+        },
         entropy=entropy.new_master() if entropy_is_new else bytes.fromhex(recorded.seeds.entropy),
         entropy_from=None if entropy_is_new else recorded.id,
         replay_of=recorded.id,
@@ -141,9 +151,7 @@ def _folder(recorded: Recorded, wish: Wish, place: Place) -> Path:
     return folder
 
 
-def _environ(
-    recorded: Recorded, run: RunDirectory, wish: Wish, place: Place, *, until: int | None
-) -> dict[str, str]:
+def _environ(recorded: Recorded, run: RunDirectory, wish: Wish, place: Place) -> dict[str, str]:
     environment, changes = recorded.environment, wish.changes
     as_given = launcher.as_given(environment) if _starts_with_launcher(recorded) else environment
     # Without what was said to another run: this process may be recorded itself, or is not to be.
@@ -160,8 +168,6 @@ def _environ(
         environ["VIRTUAL_ENV"] = str(folder.parent)
     _set_hash_seed(environ, recorded, wish)
     environ |= changes.variables
-    if until is not None:
-        environ["MANIFEST_UNTIL"] = str(until)
     environ[REPLAY] = str(run.path.absolute())
     if changes:
         environ[CHANGED] = "1"

@@ -42,11 +42,16 @@ class Tracking:
     """The generators that the program has named to one run."""
 
     def __init__(
-        self, listener: Listener, recorded: Callable[[], Mapping[str, Any]] = dict
+        self,
+        listener: Listener,
+        recorded: Callable[[], Mapping[str, Any]] = dict,
+        *,
+        on_tracked: Callable[[], None] = lambda: None,
     ) -> None:
         self.recorded = recorded
         """The generators of the run that is replayed; those that are named again are put back."""
         self._listener = listener
+        self._on_tracked = on_tracked
         self._tracked: dict[str, Any] = {}
 
     def track(self, name: str, generator: Any) -> None:
@@ -62,6 +67,7 @@ class Tracking:
             self._tracked[key] = generator
             self._listener.section("generators", {key: entry})
             self._put_back(key, generator)
+            self._on_tracked()
         except Exception as error:
             self._listener.note(f"generators.{str(name)[:_LONGEST_NAME]}", error)
 
@@ -84,6 +90,10 @@ class Tracking:
                 self._listener.note(f"generators.{name}", error)
             else:
                 self._listener.section("generators", {name: {"digest": digest}})
+
+    def items(self) -> list[tuple[str, Any]]:
+        """By name, what is tracked."""
+        return list(self._tracked.items())
 
     def ids(self) -> set[int]:
         """By `id`, what is tracked."""

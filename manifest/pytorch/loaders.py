@@ -10,6 +10,7 @@ import array
 import functools
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from types import BuiltinFunctionType, FrameType, FunctionType, MethodType
@@ -100,6 +101,14 @@ class Loaders:
         """Begin anew: the loaders of a forked child have names of their own."""
         self._loaders, self._by_id = [], {}
 
+    def generators(self) -> list[tuple[str, torch.Generator, bool]]:
+        """Those of the living loaders, by name, and whether this thread draws from them."""
+        found = []
+        for each in self._loaders:
+            is_mine = each.thread == threading.get_ident()
+            found += [(f"{each.name}.{part}", g, is_mine) for part, g in _generators(each.loader())]
+        return found
+
     def before(self, loader: Any, frame: FrameType | None) -> _Iterated | None:
         """Describe a loader that is about to be iterated for the first time; never raises."""
         known = self._by_id.get(id(loader))
@@ -137,6 +146,7 @@ class _Iterated:
         self.name = ""
         self.loader = weakref.ref(loader)
         self.id = id(loader)
+        self.thread = threading.get_ident()
         self.facts = facts
         self.iterators = 0
         self.base_seeds: list[Json] = []
@@ -207,6 +217,18 @@ def _described(loader: Any) -> Facts:
         **_sampler_facts("batch_sampler", batches),
         **_sampler_facts("sampler", sampler),
     }
+
+
+def _generators(loader: Any) -> list[tuple[str, torch.Generator]]:
+    batches = _attributes(loader).get("batch_sampler")
+    holders = (
+        ("", loader),
+        ("sampler.", _attributes(loader).get("sampler")),
+        ("batch_sampler.", batches),
+        ("batch_sampler.sampler.", _attributes(batches).get("sampler")),
+    )
+    found = [(prefix, _attributes(holder).get("generator")) for prefix, holder in holders]
+    return [(f"{prefix}generator", g) for prefix, g in found if isinstance(g, torch.Generator)]
 
 
 def _sampler_facts(prefix: str, sampler: object) -> Facts:

@@ -1,4 +1,4 @@
-"""Fingerprints of the generators that the whole program shares.
+"""Fingerprints of generators: those that the whole program shares, and those of its own.
 
 States are read where they lie in memory, as reading them through their own functions costs more
 than all the rest of a step. Whether a state lies where it is expected is checked once against the
@@ -10,14 +10,16 @@ from __future__ import annotations
 import ctypes
 import struct
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from xxhash import xxh3_128_digest
 
-from manifest import accelerators
-from manifest.states import torch_state
+from manifest import accelerators, states
+from manifest.streams import UNOBSERVED, WORD_SIZE
 
 _WORDS = 624
 _MT19937 = struct.Struct(f"<{_WORDS}Ii")
@@ -26,37 +28,140 @@ _END = 20  # bytes: some words, at one end with the position
 
 # In the 5056 bytes of the CPU generator, padding lies between these two parts.
 _TORCH_SIZE = 5056
+_TORCH_WHOLE = ctypes.c_char * _TORCH_SIZE
 _TORCH_STATE = ctypes.c_char * 5044
-_TORCH_FLOAT_OFFSET, _TORCH_FLOAT_SIZE = 5048, 5
-_NO_FLOAT = bytes(_TORCH_FLOAT_SIZE)
+_TORCH_FLOAT = slice(5048, 5053)
+_TORCH_HEAD, _TORCH_TAIL = slice(0, 24), slice(4996, 5044)  # the position; a second normal
+_NO_FLOAT = bytes(5)
 
 _KEPT = struct.Struct("<i4xd")
 _NO_KEPT = bytes(_KEPT.size)
 
+_MOST_OWN = 32
+_NO_NAMES: tuple[str, ...] = ()
+
+Named = Iterable[tuple[str, object]]
+
+
+@dataclass(slots=True)
+class Drawn:
+    """The digests of generators at one moment, each by name."""
+
+    names: tuple[str, ...]
+    digests: list[bytes]
+    own_names: tuple[str, ...] = _NO_NAMES
+    own_digests: list[bytes] | tuple[()] = ()
+
+    def cell(self) -> bytes:
+        """Half a digest of those that are shared, and half of the program's own."""
+        return _half(self.digests) + _half(self.own_digests)
+
+    def by_name(self) -> dict[str, bytes]:
+        """The digest of each."""
+        shared = zip(self.names, self.digests, strict=True)
+        return {**dict(shared), **dict(zip(self.own_names, self.own_digests, strict=True))}
+
 
 class Generators:
-    """Reads the states of all shared generators that exist by now."""
+    """Reads the states of all generators that are known by now.
 
-    def __init__(self) -> None:
+    Args:
+        own: Gives those of the program's own that are to be read, by name.
+    """
+
+    def __init__(self, own: Callable[[], Named] | None = None) -> None:
+        self._torch = _Torch()
         self._python: _Python | None = None
         self._numpy: _NumPy | None = None
+        self._names: tuple[str, ...] = ()
+        self._own_given = own
+        self._own: list[tuple[str, Callable[[], bytes | None]]] = []
+        self._own_names = _NO_NAMES
+        self._is_stale = own is not None
 
-    def digests(self) -> dict[str, bytes]:
-        """The digest of each state, by the name of the generator."""
-        digests = {"torch.cpu": _torch_digest()}
-        if (module := sys.modules.get("random")) is not None:
-            if self._python is None or self._python.generator is not module._inst:
-                self._python = _Python(module._inst)
-            digests["python"] = self._python.digest()
-        if (module := sys.modules.get("numpy.random.mtrand")) is not None:
-            bits = module._rand._bit_generator
+    def look_again(self) -> None:
+        """Ask for the program's own once more, at the next reading."""
+        self._is_stale = self._own_given is not None
+
+    def let_go(self) -> None:
+        """Read none of the program's own any more, and keep none alive."""
+        self._own, self._own_given, self._is_stale = [], None, False
+
+    def read(self) -> Drawn:
+        """The digest of each state."""
+        digests = [self._torch.digest(torch.default_generator)]
+        python = numpy = None
+        if (python := sys.modules.get("random")) is not None:
+            if self._python is None or self._python.generator is not python._inst:
+                self._python = _Python(python._inst)
+            digests.append(self._python.digest())
+        if (numpy := sys.modules.get("numpy.random.mtrand")) is not None:
+            bits = numpy._rand._bit_generator
             if self._numpy is None or self._numpy.bits is not bits:
-                self._numpy = _NumPy(module, bits)
-            digests["numpy.legacy"] = self._numpy.digest()
-        for backend, index, generator in accelerators.started():
-            # Of most kinds a seed and an offset, which the host holds.
-            digests[f"{backend}:{index}"] = xxh3_128_digest(torch_state(generator))
-        return digests
+                self._numpy = _NumPy(numpy.get_state, bits)
+            digests.append(self._numpy.digest())
+        devices = [*accelerators.started()]
+        # Of most kinds a seed and an offset, which the host holds.
+        digests += [xxh3_128_digest(states.torch_state(each.generator)) for each in devices]
+        if len(self._names) != len(digests):
+            self._names = _shared_names(python, numpy, devices)
+        drawn = Drawn(self._names, digests)
+        if self._own or self._is_stale:
+            self._read_own(drawn)
+        return drawn
+
+    def _read_own(self, drawn: Drawn) -> None:
+        if self._is_stale and self._own_given is not None:
+            self._is_stale = False
+            given = list(self._own_given())[:_MOST_OWN]
+            self._own = [(name, _own_reader(generator)) for name, generator in given]
+            self._own_names = tuple(name for name, _ in self._own)
+        digests = [read() for _, read in self._own]
+        if None in digests:  # some have ended
+            self._own = [each for each, d in zip(self._own, digests, strict=True) if d is not None]
+            self._own_names = tuple(name for name, _ in self._own)
+        drawn.own_names = self._own_names
+        drawn.own_digests = [digest for digest in digests if digest is not None]
+
+
+def _shared_names(
+    python: object, numpy: object, devices: Iterable[accelerators.Started]
+) -> tuple[str, ...]:
+    names = ["torch.cpu"]
+    names += ["python"] if python is not None else []
+    names += ["numpy.legacy"] if numpy is not None else []
+    return (*names, *(f"{each.backend}:{each.device}" for each in devices))
+
+
+def _half(digests: list[bytes] | tuple[()]) -> bytes:
+    if len(digests) == 1:
+        return digests[0][:WORD_SIZE]
+    return (xxh3_128_digest(b"".join(digests)) if digests else UNOBSERVED)[:WORD_SIZE]
+
+
+def _own_reader(generator: Any) -> Callable[[], bytes | None]:
+    """What reads the state of one generator; gives None once a `torch.Generator` has ended.
+
+    Those of other kinds are only given by whoever keeps them alive.
+    """
+    match states.kind_of(generator):
+        case "torch.Generator":
+            reference, reader = weakref.ref(generator), _Torch()
+
+            def read() -> bytes | None:
+                living = reference()
+                return None if living is None else reader.digest(living)
+
+            return read
+        case "random.Random" if type(generator).getstate is _random().getstate:
+            return _Python(generator).digest
+        case "numpy.RandomState":
+            return _NumPy(generator.get_state, generator._bit_generator).digest
+    return lambda: xxh3_128_digest(states.state_of(generator))
+
+
+def _random() -> Any:
+    return sys.modules["random"].Random
 
 
 class _Python:
@@ -79,16 +184,16 @@ class _Python:
 
 
 class _NumPy:
-    """NumPy's global generator, with the second value that `normal` keeps back."""
+    """A legacy generator of NumPy, with the second value that `normal` keeps back."""
 
-    def __init__(self, module: Any, bits: Any) -> None:
+    def __init__(self, get_state: Callable[..., Any], bits: Any) -> None:
         self.bits = bits
-        self._get_state = module.get_state
+        self._get_state = get_state
         self._words = self._slow_text
         if type(bits).__name__ == "MT19937":
             address = int(bits.ctypes.state_address)
             self._words = _digesting(address, _MT19937, self._slow_words)
-        self._kept = _reading_kept(self._get_state.__self__) or self._slow_kept
+        self._kept = _reading_kept(getattr(get_state, "__self__", None)) or self._slow_kept
 
     def digest(self) -> bytes:
         words, kept = self._words(), self._kept()
@@ -96,7 +201,7 @@ class _NumPy:
 
     def _slow_kept(self) -> bytes:
         state = self._get_state(legacy=False)
-        return _KEPT.pack(state["has_gauss"], state["gauss"])
+        return _KEPT.pack(state.get("has_gauss", 0), state.get("gauss", 0.0))
 
     def _slow_words(self) -> bytes:
         state = self._get_state(legacy=False)["state"]
@@ -143,14 +248,27 @@ def _reading_kept(generator: Any) -> Callable[[], bytes] | None:
     return lambda: ctypes.string_at(id(generator) + offset, _KEPT.size)
 
 
-def _torch_digest() -> bytes:
-    state = torch.default_generator.get_state()
-    if state.nbytes != _TORCH_SIZE:
-        return xxh3_128_digest(_content(state))
-    address = state.data_ptr()
-    digest = xxh3_128_digest(_TORCH_STATE.from_address(address))
-    kept = ctypes.string_at(address + _TORCH_FLOAT_OFFSET, _TORCH_FLOAT_SIZE)
-    return digest if kept == _NO_FLOAT else xxh3_128_digest(digest + kept)
+class _Torch:
+    """A generator of PyTorch, on whatever device."""
+
+    def __init__(self) -> None:
+        self._ends = (b"", b"", b"")
+        self._digest = b""
+
+    def digest(self, generator: torch.Generator) -> bytes:
+        state = generator.get_state()
+        if state.nbytes != _TORCH_SIZE:
+            return xxh3_128_digest(_content(state))
+        address = state.data_ptr()
+        view: Any = _TORCH_WHOLE.from_address(address)  # whose slices are bytes
+        ends = view[_TORCH_HEAD], view[_TORCH_TAIL], view[_TORCH_FLOAT]
+        # As with the others, the words between need not be read where both ends are as they were.
+        if ends != self._ends:
+            digest = xxh3_128_digest(_TORCH_STATE.from_address(address))
+            kept = ends[2]
+            self._digest = digest if kept == _NO_FLOAT else xxh3_128_digest(digest + kept)
+            self._ends = ends
+        return self._digest
 
 
 def _content(state: torch.Tensor) -> bytes:

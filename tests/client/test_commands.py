@@ -141,6 +141,16 @@ def test_diff_can_be_narrowed(call: Call, record: Record) -> None:
     assert call("diff", "@prev", "@latest", "--impact", "grave").code == 2
 
 
+def test_where_a_dense_recording_begins_is_asked_only_of_one(call: Call, record: Record) -> None:
+    run = record()
+    answer = call("replay", run.id, "--from", "3")
+    assert answer.code == 2
+    assert "add --dense" in answer.err
+    answer = call("replay", run.id, "--dense", "--from", "3", "--until", "3")
+    assert answer.code == 3
+    assert "it would end at step 3, before step 3 is recorded" in answer.err
+
+
 def test_verify_without_anything_to_compare_is_not_a_success(call: Call, record: Record) -> None:
     before, after = record(), record()
     answer = call("verify", before.id, after.id, "--json")

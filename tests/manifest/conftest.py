@@ -10,7 +10,8 @@ import pytest
 from manifest.identity import new_run_id
 from manifest.origin import RUN, Origin, write_origin
 from manifest.rundir import RunDirectory
-from manifest.trail import STREAMS, UNOBSERVED, Ending, TrailWriter
+from manifest.streams import STREAMS, UNOBSERVED
+from manifest.trail import Ending, TrailWriter
 
 
 @pytest.fixture

@@ -265,11 +265,11 @@ def test_each_step_sees_the_generators_of_all_devices(
         f"{torch._C._get_privateuse1_backend_name()}:0": registered,
     }
     generators = Generators()
-    before = generators.digests()
+    before = generators.read().by_name()
     assert set(devices) < set(before)
     for name, device in devices.items():
         device.state = bytes([device.state[0] ^ 1]) + device.state[1:]
-        after = generators.digests()
+        after = generators.read().by_name()
         assert [key for key in after if after[key] != before[key]] == [name]
         before = after
 

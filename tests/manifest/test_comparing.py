@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from manifest.comparing import compare_trails, sentence
 from manifest.models import TrailComparison
-from manifest.trail import STREAMS, UNOBSERVED, Ending, Trail, TrailWriter
+from manifest.streams import STREAMS, UNOBSERVED
+from manifest.trail import Ending, Trail, TrailWriter
 
 Changes = Mapping[tuple[int, str], bytes]
 
@@ -147,6 +149,70 @@ def test_a_stream_that_ends_early_is_compared_until_there(tmp_path: Path) -> Non
     found = compared(before, make(tmp_path, changes={**ended, (2, "loss"): OTHER})).divergence
     assert found is not None
     assert (found.step, found.stream) == (2, "loss")
+
+
+def with_generators(folder: Path, *names: tuple[str, ...], drawn: Changes | None = None) -> Trail:
+    """A trail of one row for each tuple of names, whose own generators are those."""
+    path = folder / f"{len(list(folder.iterdir()))}.bin"
+    writer = TrailWriter(path)
+    for step, own in enumerate(names):
+        digests = [(drawn or {}).get((step, name), f"{name}".encode().ljust(16)) for name in own]
+        writer.append_leaves(step, "rng", ("python",), [b"p" * 16])
+        if own:
+            writer.append_leaves(step, "own", own, digests)
+        half = b"".join(digests).replace(b" ", b"")[:8].ljust(8) if own else bytes(8)
+        writer.append(b"p" * 8 + half, *[UNOBSERVED] * 4)
+    writer.close()
+    return Trail.open(path)
+
+
+def test_a_generator_of_the_programs_own_is_named(tmp_path: Path) -> None:
+    before = with_generators(tmp_path, *[("a", "b")] * 4)
+    after = with_generators(tmp_path, *[("a", "b")] * 4, drawn={(2, "b"): OTHER})
+    found = compared(before, after)
+    assert found.divergence is not None
+    assert (found.divergence.step, found.divergence.tensors) == (2, ("b",))
+    assert sentence(found) == (
+        "equal to step 1; at step 2 the generators (b) differ: seeds, or numbers drawn by one "
+        "run only"
+    )
+
+
+def test_a_generator_that_only_one_run_has_is_no_difference(tmp_path: Path) -> None:
+    before = with_generators(tmp_path, *[("a",)] * 4)
+    after = with_generators(tmp_path, *[("a", "b")] * 2, *[("a",)] * 2, drawn={(3, "a"): OTHER})
+    found = compared(before, after).divergence
+    assert found is not None
+    assert (found.step, found.tensors) == (3, ("a",))
+    assert compared(before, with_generators(tmp_path, *[()] * 4)).divergence is None
+
+
+def test_a_library_that_only_one_run_imported_is_no_difference(tmp_path: Path) -> None:
+    trails = []
+    for names in (("python",), ("python", "numpy.legacy")):
+        path = tmp_path / f"{len(names)}.bin"
+        writer = TrailWriter(path)
+        writer.append_leaves(0, "rng", names, [b"p" * 16] * len(names))
+        writer.append(names[-1].encode()[:8].ljust(8) + bytes(8), b"b" * 16, *[UNOBSERVED] * 3)
+        writer.close()
+        trails.append(Trail.open(path))
+    found = compared(*trails)
+    assert found.divergence is None
+    assert found.streams == ("batch",)
+
+
+def test_an_older_trail_is_compared_in_what_it_knows(tmp_path: Path) -> None:
+    after = with_generators(tmp_path, *[("a",)] * 4)
+    older = tmp_path / "older.bin"
+    older.write_bytes(
+        after._data[:].replace(b', "rng": ["shared", "own"]', b"").replace(b"a      ", b"x" * 7)
+    )
+    shutil.copy(tmp_path / "0.tensors", tmp_path / "older.tensors")
+    before = Trail.open(older)
+    assert (before.steps, before.has_own) == (4, False)
+    assert before.rows(0, 4) != after.rows(0, 4)
+    found = compared(before, after)
+    assert (found.divergence, found.streams) == (None, ("rng",))
 
 
 def test_the_earliest_of_all_processes_is_found(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifest.coverage import cover
-from manifest.trail import STREAMS, UNOBSERVED, Trail, TrailWriter
+from manifest.streams import STREAMS, UNOBSERVED
+from manifest.trail import Trail, TrailWriter
 
 LONG = 2**15 + 3  # more than is read at once
 

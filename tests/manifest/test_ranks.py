@@ -10,8 +10,8 @@ from manifest import ranks
 from manifest.models import Manifest
 from manifest.planning import Plan, Wish, make_plan
 from manifest.recorded import read
-from manifest.replaying import judge
 from manifest.rundir import RunDirectory
+from manifest.verdicts import judge
 
 Made = Callable[..., RunDirectory]
 

@@ -9,9 +9,10 @@ import pytest
 
 from manifest.models import Verdict
 from manifest.origin import RECORD
-from manifest.replaying import judge
 from manifest.rundir import RunDirectory
-from manifest.trail import UNOBSERVED, Ending
+from manifest.streams import UNOBSERVED
+from manifest.trail import Ending
+from manifest.verdicts import judge
 
 Made = Callable[..., RunDirectory]
 

@@ -11,10 +11,13 @@ import typer
 from manifest_client.cli.arguments import (
     AfterArgument,
     AllOption,
+    AtolOption,
     BeforeArgument,
     JsonOption,
+    RtolOption,
     RunsArgument,
     examples,
+    tolerance,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +41,9 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         "verify",
         epilog=examples(
-            "manifest verify @prev @latest", "manifest verify 0199c3f2 0199c4a0 --json"
+            "manifest verify @prev @latest",
+            "manifest verify 0199c3f2 0199c4a0 --json",
+            "manifest verify @prev @latest --rtol 1e-5",
         ),
     )(verify)
 
@@ -79,16 +84,19 @@ def verify(
     before: BeforeArgument,
     after: AfterArgument,
     *,
+    rtol: RtolOption = None,
+    atol: AtolOption = None,
     is_whole: AllOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare two recorded runs step by step, without running anything."""
-    from manifest.replaying import judge
+    from manifest.verdicts import judge
     from manifest_client.cli.local import local_runs
     from manifest_client.cli.replays import EXIT_CODES, print_verdict
 
     with local_runs(before) as local:
-        verdict = judge(local.directory(before), local.directory(after))
+        runs = local.directory(before), local.directory(after)
+    verdict = judge(*runs, tolerance=tolerance(rtol, atol))
     print_verdict(verdict, roles=("before", "after"), is_whole=is_whole, as_json=as_json)
     raise typer.Exit(EXIT_CODES[verdict.outcome])
 

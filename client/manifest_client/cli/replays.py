@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from manifest_client.cli.arguments import JsonOption, RunArgument, examples
+from manifest_client.cli.arguments import (
+    AtolOption,
+    JsonOption,
+    RtolOption,
+    RunArgument,
+    examples,
+    tolerance,
+)
 
 if TYPE_CHECKING:
     from manifest.models import Verdict
@@ -48,6 +55,7 @@ def add_to(app: typer.Typer) -> None:
             "manifest replay 0199c3f2 --plan",
             "manifest replay @prev --until 100",
             "manifest replay @latest --set torch.num_threads=1",
+            "manifest replay @latest --dense",
             "manifest replay @latest -- --epochs 1",
         ),
     )(replay)
@@ -78,6 +86,19 @@ def replay(
     keep_workspace: Annotated[
         bool, typer.Option("--keep-workspace", help="Leave the copy, and say where it is.")
     ] = False,
+    is_dense: Annotated[
+        bool,
+        typer.Option(
+            "--dense",
+            help="Keep every tensor and operation around the known divergence, and stop after it.",
+        ),
+    ] = False,
+    dense_from: Annotated[
+        int | None,
+        typer.Option("--from", min=0, metavar="STEP", help="With --dense: begin at this step."),
+    ] = None,
+    rtol: RtolOption = None,
+    atol: AtolOption = None,
     is_agreed: Annotated[
         bool, typer.Option("--yes", "-y", help="Run what someone else recorded without asking.")
     ] = False,
@@ -92,6 +113,11 @@ def replay(
     changes = read_changes(pairs or (), arguments=extra or ())
     wish = Wish(in_place=in_place, is_rebuilt=rebuild_env, changes=changes)
     original = _directory(run)
+    if dense_from is not None and not is_dense:
+        raise typer.BadParameter("it says where --dense begins: add --dense", param_hint="--from")
+    window = None
+    if is_dense:
+        window = replaying.dense_window(original, base=find_base(), start=dense_from, until=until)
     plan = replaying.plan(original, wish=wish)
     if is_plan:
         _print_plan(plan, as_json=as_json)
@@ -107,6 +133,8 @@ def replay(
             best_effort=best_effort,
             in_place=in_place,
             until=until,
+            tolerance=tolerance(rtol, atol),
+            dense=window,
             extra_args=extra or (),
             changes=changes,
             rebuild_env=rebuild_env,

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from manifest.identity import short_id
-from manifest.models import Restore, TrailComparison, Verdict
+from manifest.models import Restore, Tolerance, TrailComparison, Verdict
 from manifest.restoring import counted
 from manifest_client.rendering.diffs import HEADINGS, as_sentence, difference_lines
 from manifest_client.rendering.terminal import indented, styled
@@ -66,7 +66,8 @@ def verdict_page(
     style = _OUTCOME_STYLES[verdict.outcome]
     headline = styled((verdict.outcome.upper(), style), "  ", as_sentence(verdict.sentence))
     parts: list[RenderableType] = [indented(headline, 0, width), Text()]
-    label_width = max(len(role) for role in (*roles, "compared", "put back"))
+    labels = (*roles, "compared", "put back", *(["operation"] if verdict.operation else []))
+    label_width = max(len(role) for role in labels)
 
     def fact(label: str, value: str) -> Text:
         return styled((f"  {label.ljust(label_width)}  ", "quiet"), value)
@@ -80,6 +81,11 @@ def verdict_page(
     if verdict.restores:
         parts.append(fact("put back", counted(verdict.restores)))
     parts += _restores(verdict, width, is_whole=is_whole)
+    if verdict.operation is not None:
+        found = verdict.operation
+        parts.append(fact("operation", f"{found.name}, step {found.step}, {found.place}"))
+    if verdict.tolerance is not None:
+        parts += [fact(label, value) for label, value in _allowed(verdict.tolerance)]
     parts += _reasons(verdict, width)
     parts += _explanations(verdict, width, is_whole=is_whole)
     return Group(*parts)
@@ -118,6 +124,12 @@ def _restore(item: Restore, width: int) -> Text:
     body = styled((item.what, "key"), f"  {item.reason}{times}")
     rows = indented(body, head.cell_len, width)
     return head.append_text(rows[head.cell_len :])
+
+
+def _allowed(tolerance: Tolerance) -> Iterator[tuple[str, str]]:
+    yield "allowed", f"rtol {tolerance.rtol:g}, atol {tolerance.atol:g}"
+    losses, tensors = tolerance.steps, tolerance.tensors
+    yield "numbers", f"losses of {losses} steps · samples of {tensors} parameters, not all elements"
 
 
 def _reasons(verdict: Verdict, width: int) -> list[Text]:
