@@ -40,7 +40,9 @@ def restore_generators(recorded: dict[str, Any]) -> dict[str, str]:
         StateNotRestorable: A state does not have the form of its kind; nothing was set.
     """
     present = capture_generators()
-    setters = {name: _setter(name, value) for name, value in recorded.items()}
+    setters = {
+        name: shared_setter(name, states.decoded(name, entry)) for name, entry in recorded.items()
+    }
     report: dict[str, str] = {}
     for name, setter in setters.items():
         if setter is None:
@@ -53,13 +55,31 @@ def restore_generators(recorded: dict[str, Any]) -> dict[str, str]:
     return report
 
 
+def renew_device_generators() -> None:
+    """Write the state of each device in use back to it, as a program that continues will.
+
+    The dropout of RNNs in cuDNN keeps a state of its own, which nothing can read; after any
+    writing of the generator it is made anew, from the generator. Written at the same place by the
+    run that goes on and by the one that continues it, both go on alike.
+    """
+    cuda = sys.modules.get("torch.cuda")
+    if cuda is None or not cuda.is_initialized() or cuda._is_in_bad_fork():
+        return
+    for generator in cuda.default_generators:
+        generator.set_state(generator.get_state())
+
+
 def is_shared(name: str) -> bool:
     """Whether a generator of this name is one that the whole program shares."""
     return name in ("python", "numpy.legacy", "torch.cpu") or name.startswith("torch.cuda.")
 
 
-def _setter(name: str, value: Any) -> Setter | None:
-    data = states.decoded(name, value)
+def shared_setter(name: str, data: bytes) -> Setter | None:
+    """What puts a state back; None if the library is not imported here.
+
+    Raises:
+        StateNotRestorable: The state does not have the form of its kind.
+    """
     if name == "python":
         return _python_setter(data)
     if name == "numpy.legacy":

@@ -36,6 +36,7 @@ _BIT_GENERATORS = {
     "Philox": struct.Struct("<4Q2Q4QBBI"),
     "SFC64": struct.Struct("<4QBI"),
 }
+_GAUSS_BYTES = 9  # at the end of these two: whether there is one, and the value
 _CUDA_BYTES = 16
 _TORCH_BYTES = 5056
 _TORCH_POSITION = struct.Struct("<8xi4xQ")  # words left before new ones are made, the next word
@@ -139,6 +140,11 @@ def legacy_state(generator: Any) -> bytes | None:
         return None
     inner = state["state"]
     return _LEGACY.pack(*inner["key"].tolist(), inner["pos"], state["has_gauss"], state["gauss"])
+
+
+def keeps_gauss(state: bytes) -> bool:
+    """Whether a second value of `normal` is kept back in a state; see `legacy_state`."""
+    return state[_LEGACY.size - _GAUSS_BYTES] != 0
 
 
 def legacy_setter(name: str, generator: Any, data: bytes) -> Setter:
