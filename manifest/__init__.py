@@ -8,7 +8,7 @@
 """
 
 from manifest.errors import ManifestError
-from manifest.recording import Run, record
+from manifest.recording import Run, record, replay
 
-__all__ = ["ManifestError", "Run", "record"]
+__all__ = ["ManifestError", "Run", "record", "replay"]
 __version__ = "0.1.0"

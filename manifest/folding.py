@@ -17,6 +17,8 @@ from manifest.trail import summarize
 
 Document = dict[str, Any]
 
+_MOST_SNAPSHOTS = 64  # by name; the journal names all
+
 
 def fold(
     journals: Mapping[str, list[Entry]], trails: Mapping[str, Path], *, is_over: bool
@@ -120,6 +122,15 @@ def _sections(entries: list[Entry]) -> dict[str, Document]:
     for entry in entries:
         if entry["kind"] == "section":
             _lay_over(sections, {entry["section"]: entry["values"]})
+    snapshots = [entry for entry in entries if entry["kind"] == "snapshot"]
+    if snapshots:
+        latest = snapshots[-_MOST_SNAPSHOTS:]
+        sections["snapshots"] = {
+            "count": len(snapshots),
+            "latest": {
+                each["name"]: {"step": each["step"], "blob": each["blob"]} for each in latest
+            },
+        }
     return sections
 
 

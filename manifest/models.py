@@ -20,6 +20,7 @@ SECTIONS = (
     "seeds",
     "generators",
     "loaders",
+    "snapshots",
     "packages",
     "environment",
     "hardware",

@@ -9,11 +9,11 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from manifest.background import Work, undisturbed
 from manifest.canonical import Json
@@ -25,9 +25,13 @@ from manifest.inheriting import as_user_made_it
 from manifest.journal import Journal
 from manifest.liveness import identify_process
 from manifest.rundir import RunDirectory
+from manifest.settings import RestoredItem
+from manifest.snapshotdocs import find_snapshot
+from manifest.snapshots import Snapshots, resume
 from manifest.tracking import Tracking
 
 if TYPE_CHECKING:
+    from manifest.pytorch.continuing import Continuing
     from manifest.pytorch.loaders import Loaders
     from manifest.pytorch.watching import Watcher
 
@@ -67,6 +71,8 @@ class Recorder:
         self.process, journal = run.claim(process)
         self._journal: Journal | None = journal
         self.tracking = Tracking(self)
+        self.snapshots = Snapshots(run, self.tracking, self)
+        self._continuing: Continuing | None = None
         self.background: list[Work] = []
         self._from_start = True
         self._has_surroundings = self._has_what_takes_long = False
@@ -223,6 +229,9 @@ class Recorder:
         _active = None
 
     def _record_end(self, hooks: Hooks) -> None:
+        if self._continuing is not None:
+            with self.guarded("snapshots"):
+                self._continuing.end()
         if _loaders is not None:
             with self.guarded("loaders"):
                 _loaders.finish()
@@ -280,6 +289,51 @@ class Recorder:
         if _watcher is not None:
             with self.guarded("trail"):
                 _watcher.step(loss=loss, model=model)
+
+    def track(self, name: str, value: Any) -> None:
+        """Follow a generator, or know a loader by a name; what fails becomes a note."""
+        data = sys.modules.get("torch.utils.data")
+        if data is None or not isinstance(value, data.DataLoader):
+            self.tracking.track(name, value)
+        elif _loaders is not None:
+            with self.guarded("loaders"):
+                _loaders.positions.name(value, str(name))
+
+    def snapshot(self, name: str | int | None) -> str | None:
+        """Keep a snapshot of this process.
+
+        Returns:
+            The name under which it is kept; None if it could not be.
+        """
+        with self.guarded("snapshots"):
+            step = None if _watcher is None else _watcher.steps
+            return self.snapshots.take(name, step=step, loaders=_loaders)
+        return None
+
+    def resume(self, run: RunDirectory, name: str, *, is_strict: bool) -> list[RestoredItem]:
+        """Continue where a snapshot of another run was taken.
+
+        Raises:
+            ManifestError: The snapshot cannot be found, read or put back.
+        """
+        rank = launcher.joined_rank()
+        rank = launcher.told_rank(os.environ) if rank is None else rank
+        snapshot = find_snapshot(run, name, process=self.process, rank=rank)
+        self.say("restore", what="snapshot", outcome="pending", reason=f"{run.id}:{name}")
+        items, self._continuing = resume(
+            run,
+            snapshot,
+            tracking=self.tracking,
+            loaders=_loaders,
+            on_outcome=self._restored,
+            is_strict=is_strict,
+        )
+        for item in items:
+            self._restored(*item)
+        return items
+
+    def _restored(self, what: str, outcome: str, reason: str) -> None:
+        self.say("restore", what=what, outcome=outcome, reason=reason)
 
     def stop_program(self) -> None:
         """End the program here: a replay has seen what it came to see."""
@@ -367,13 +421,17 @@ def _watch_loaders(root: str) -> None:
     global _loaders
     from manifest.pytorch.loaders import Loaders
 
-    _loaders = Loaders(root, on_facts=_loaders_seen, on_note=_note)
+    _loaders = Loaders(root, on_facts=_loaders_seen, on_note=_note, tracked=_tracked)
     _loaders.watch()
 
 
 def _loaders_seen(facts: dict[str, Json]) -> None:
     if _active is not None:
         _active.section("loaders", facts)
+
+
+def _tracked() -> Mapping[str, Any]:
+    return {} if _active is None else _active.tracking.generators()
 
 
 def _forked() -> None:

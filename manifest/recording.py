@@ -17,12 +17,13 @@ from manifest import inheriting, recorder
 from manifest.background import Work, undisturbed
 from manifest.entropy import new_master
 from manifest.environment.redaction import redact_value
-from manifest.errors import ManifestError
+from manifest.errors import ManifestError, RunNotFound, StateNotRestorable
 from manifest.generators import capture_generators, is_shared, restore_generators
-from manifest.identity import new_run_id
+from manifest.identity import is_run_id, new_run_id
 from manifest.origin import RECORD, Origin, write_origin
 from manifest.recorder import Recorder, complain
 from manifest.rundir import RunDirectory, find_base
+from manifest.settings import RestoredItem
 
 _FIRST_MOMENTS_SECONDS = 0.05  # belong to the program: a busy thread would hold it up
 
@@ -67,23 +68,49 @@ class Run:
         if self._recorder is not None and not self._recorder.is_over:
             self._recorder.step(loss, model)
 
+    def snapshot(self, name: str | int | None = None) -> str | None:
+        """Take note of where the program is, so that it can be continued from here exactly.
+
+        Call it where you save a checkpoint, and save what it returns with it: `manifest.replay`
+        takes that. Kept are the states of all generators and, of each loader that is being
+        iterated, what its iterator began from and how many batches it has given. It takes less
+        than a millisecond and draws nothing. The states of accelerators' generators are written
+        back as they were read, as a program that continues will: the dropout of RNNs in cuDNN
+        keeps a state of its own, which begins anew with that.
+
+        Args:
+            name: What to call it, such as the step; numbered if it is taken or left out.
+
+        Returns:
+            The reference of the snapshot, a short text; None if it could not be taken, which is
+            noted in the manifest.
+
+        Example:
+            >>> torch.save({..., "manifest": run.snapshot(step)}, path)  # doctest: +SKIP
+        """
+        if self._recorder is None or self._recorder.is_over:
+            return None
+        taken = self._recorder.snapshot(name)
+        return None if taken is None else f"{self._recorder.run.id}:{taken}"
+
     def track(self, name: str, generator: Any) -> None:
         """Record a generator of the program's own, and put it back when the run is replayed.
 
         Call it where the generator is ready to be drawn from. It is recorded as it is now; a
         replay of a program that calls `record()` puts it back to that at the same call. What
-        cannot be tracked becomes a note in the manifest.
+        cannot be tracked becomes a note in the manifest. A `DataLoader` is known by this name from
+        then on, instead of by the place where it was made.
 
         Args:
             name: What to call it; numbered if it is taken.
             generator: A `random.Random`, a `torch.Generator`, or a `Generator`, `BitGenerator` or
-                `RandomState` of NumPy.
+                `RandomState` of NumPy; or a `DataLoader`.
 
         Example:
             >>> run.track("augmentation", rng)  # doctest: +SKIP
         """
         if self._recorder is not None and not self._recorder.is_over:
-            self._recorder.tracking.track(name, generator)
+            self._recorder.track(name, generator)
 
     def finish(self, error: str | None = None) -> None:
         """End the run now instead of at the end of the program."""
@@ -173,6 +200,37 @@ def record(
     if config is not None:
         run.log_config(config)
     return run
+
+
+def replay(
+    reference: str, *, at: str | int | None = None, strict: bool = True
+) -> list[RestoredItem]:
+    """Continue a recorded run from one of its snapshots.
+
+    Call it when the program has loaded its own checkpoint, right before it trains on: the
+    generators are put back now, and each loader continues where it was when it is iterated next.
+
+    Args:
+        reference: What `Run.snapshot` returned, or the id of a run.
+        at: The name of the snapshot, where `reference` does not say it.
+        strict: Raise where something cannot be continued exactly, now or where the loader is
+            iterated, instead of saying so and going on.
+
+    Returns:
+        What came of each generator and each loader.
+
+    Raises:
+        ManifestError: There is no such snapshot, or something in it cannot be put back.
+    """
+    run_id, _, name = reference.partition(":")
+    name = name if at is None else str(at)
+    watching = recorder.active()
+    directory = RunDirectory(find_base() / "runs" / run_id)
+    if not is_run_id(run_id) or not directory.path.is_dir():
+        raise RunNotFound(run_id[:80], str(find_base()))
+    if watching is None:
+        raise StateNotRestorable("this program is not recorded: call `manifest.record()` first")
+    return watching.resume(directory, name, is_strict=strict)
 
 
 def _recorded_at_each_call(function: Callable[P, R]) -> Callable[P, R]:

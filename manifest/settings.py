@@ -18,7 +18,8 @@ from typing import Any, Final, Literal, NamedTuple
 
 from manifest.canonical import ABSENT, Json, failed, plain
 
-RestoreOutcome = Literal["restored", "equal already", "skipped", "failed"]
+RestoreOutcome = Literal["restored", "equal already", "pending", "skipped", "failed"]
+"""``pending`` is what will be put back later, where the program comes to it."""
 
 
 class RestoredItem(NamedTuple):

@@ -42,6 +42,7 @@ class Tracking:
         """The generators of the run that is replayed; those that are named again are put back."""
         self._listener = listener
         self._tracked: dict[str, Any] = {}
+        self._is_continued = False
 
     def track(self, name: str, generator: Any) -> None:
         """Follow a generator from now on; what is none becomes a note, as all that fails does."""
@@ -58,6 +59,26 @@ class Tracking:
             self._put_back(key, entry, generator)
         except Exception as error:
             self._listener.note(f"generators.{str(name)[:_LONGEST_NAME]}", error)
+
+    def resume(self, recorded: Mapping[str, Any]) -> dict[str, str]:
+        """Put recorded states back: now those of generators that are tracked already.
+
+        Returns:
+            For each of them ``restored`` or ``equal already``, and what could not be put back.
+
+        Raises:
+            StateNotRestorable: A state does not have the form of its generator.
+        """
+        self.recorded, self._is_continued = recorded, True
+        return {
+            name: restore_generator(name, generator, recorded[name])
+            for name, generator in self._tracked.items()
+            if name in recorded
+        }
+
+    def generators(self) -> dict[str, Any]:
+        """What is tracked, by name."""
+        return self._tracked
 
     def finish(self) -> None:
         """Record the states in which the generators were left, as digests, and let go of them."""
@@ -87,7 +108,8 @@ class Tracking:
         outcome = restore_generator(key, generator, self.recorded[key])
         if outcome == "equal already":
             return
-        self._listener.note("replay.generators", f"{key}: {outcome}, when it was tracked")
+        if not self._is_continued:
+            self._listener.note("replay.generators", f"{key}: {outcome}, when it was tracked")
         self._listener.section("generators", {key: capture_generator(generator)})
 
 
