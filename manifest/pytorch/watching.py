@@ -81,6 +81,11 @@ class Watcher:
         _names.install()
         hooks.listen(self)
 
+    @property
+    def steps(self) -> int:
+        """How many steps are over."""
+        return self._rows.count
+
     def step(self, loss: object = None, model: Any = None) -> None:
         """End a step by hand, where no optimizer of PyTorch does.
 
