@@ -81,7 +81,8 @@ def setter(name: str, entry: Any) -> Setter | str:
     backend, index = matched.groups()
     if index is None:
         return _seeds_setter(backend, _checked_seeds(name, entry))
-    if isinstance(entry, dict) and "$failed" in (entry.get("state") or ()):
+    state = entry.get("state") if isinstance(entry, dict) else None
+    if isinstance(state, dict) and "$failed" in state:
         return "its state could not be read when it was recorded"
     data = states.decoded(name, entry)
     states.check_device(name, backend, data)

@@ -17,6 +17,8 @@ from manifest.trail import summarize
 
 Document = dict[str, Any]
 
+_MOST_SNAPSHOTS = 64  # by name; the journal names all
+
 
 def fold(
     journals: Mapping[str, list[Entry]], trails: Mapping[str, Path], *, is_over: bool
@@ -128,6 +130,15 @@ def sections_of(entries: Iterable[Entry]) -> dict[str, Document]:
         elif entry["kind"] == "seed":
             calls = sections.setdefault("seeds", {}).setdefault("calls", {})
             calls.setdefault(entry["place"], entry["seed"])
+    snapshots = [entry for entry in entries if entry["kind"] == "snapshot"]
+    if snapshots:
+        latest = snapshots[-_MOST_SNAPSHOTS:]
+        sections["snapshots"] = {
+            "count": len(snapshots),
+            "latest": {
+                each["name"]: {"step": each["step"], "blob": each["blob"]} for each in latest
+            },
+        }
     return sections
 
 
@@ -182,7 +193,10 @@ def _mains(
 
 
 def _restores(journals: Mapping[str, list[Entry]]) -> list[Document]:
-    """What a replay put back: things of one name and outcome are one item, in any process."""
+    """What was put back: things of one name and outcome are one item, in any process.
+
+    What was to be put back later is left out once something came of it.
+    """
     found: dict[tuple[str, str], Document] = {}
     for process, entries in sorted(journals.items()):
         for entry in entries:
@@ -191,7 +205,12 @@ def _restores(journals: Mapping[str, list[Entry]]) -> list[Document]:
                 new = {**fields, "process": process, "number": 0}
                 item = found.setdefault((entry["what"], entry["outcome"]), new)
                 item["number"] += entry["number"]
-    return list(found.values())
+    settled = {what for what, outcome in found if outcome != "pending"}
+    return [
+        item
+        for (what, outcome), item in found.items()
+        if outcome != "pending" or what not in settled
+    ]
 
 
 def _ending(own: list[Entry], mains: list[list[Entry]], *, is_over: bool) -> Document:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 from manifest import accelerators, states
@@ -39,7 +40,7 @@ def restore_generators(recorded: dict[str, Any]) -> dict[str, str]:
         StateNotRestorable: A state does not have the form of its kind; nothing was set.
     """
     present = capture_generators()
-    setters = {name: _setter(name, value) for name, value in recorded.items()}
+    setters = {name: shared_setter(name, value) for name, value in recorded.items()}
     report: dict[str, str] = {}
     for name, setter in setters.items():
         if _is_same(present.get(name), recorded[name]):
@@ -74,7 +75,7 @@ def restore_shared(recorded: dict[str, Any]) -> list[RestoredItem]:
 def obstacles(recorded: dict[str, Any]) -> list[RestoredItem]:
     """What `restore_shared` would not put back, without setting anything."""
     try:
-        setters = {name: _setter(name, value) for name, value in recorded.items()}
+        setters = {name: shared_setter(name, value) for name, value in recorded.items()}
     except StateNotRestorable as error:
         return [RestoredItem("generators", "failed", str(error))]
     return [
@@ -92,6 +93,18 @@ def _set(setter: Setter) -> str:
     return "restored"
 
 
+def renew_device_generators() -> None:
+    """Write the state of each device in use back to it, as a program that continues will.
+
+    The dropout of RNNs in cuDNN keeps a state of its own, which nothing can read; after any
+    writing of the generator it is made anew, from the generator. Written at the same place by the
+    run that goes on and by the one that continues it, both go on alike.
+    """
+    for _, _, generator in accelerators.started():
+        with suppress(Exception):  # what cannot be read is in the snapshot as such
+            generator.set_state(generator.get_state())
+
+
 def is_shared(name: str) -> bool:
     """Whether a generator of this name is one that the whole program shares."""
     return name in _OF_PROCESSOR or accelerators.is_name(name)
@@ -104,7 +117,12 @@ def _is_same(present: Any, recorded: Any) -> bool:
     return bool(present == recorded)
 
 
-def _setter(name: str, value: Any) -> Setter | str:
+def shared_setter(name: str, value: Any) -> Setter | str:
+    """What puts an entry of `capture_generators` back, or why nothing does.
+
+    Raises:
+        StateNotRestorable: The entry does not have the form of its kind.
+    """
     if name not in _OF_PROCESSOR:
         return accelerators.setter(name, value)
     setter = _OF_PROCESSOR[name][1](states.decoded(name, value))

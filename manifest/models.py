@@ -22,6 +22,7 @@ SECTIONS = (
     "generators",
     "loaders",
     "training",
+    "snapshots",
     "packages",
     "environment",
     "hardware",
@@ -62,9 +63,11 @@ class Note(_Model):
 
 
 class Restore(_Model):
-    """What came of putting one thing back while a replay ran."""
+    """What came of putting one thing back."""
 
-    what: str = Field(description="A setting, a generator, or the place where a seed is given.")
+    what: str = Field(
+        description="A setting, a generator, a loader, or the place where a seed is given."
+    )
     outcome: RestoreOutcome = Field(description="`restored`: read back, and equal.")
     reason: str = ""
     number: int = Field(default=1, ge=1, description="How many things of this name and outcome.")
@@ -117,7 +120,7 @@ class Manifest(_Model):
     processes: dict[str, Process] = Field(default_factory=dict)
     notes: tuple[Note, ...] = ()
     restores: tuple[Restore, ...] = Field(
-        default=(), description="What was put back, if this run is a replay."
+        default=(), description="What was put back, if this run repeats or continues another."
     )
     digests: dict[str, str] = Field(
         default_factory=dict, description="Digest of each section, by name."

@@ -30,9 +30,12 @@ from manifest.packagefacts import PackageFacts
 from manifest.restoring import RestoredItem, together
 from manifest.rundir import RunDirectory
 from manifest.seeding import RecordedSeed
+from manifest.snapshotdocs import find_snapshot
+from manifest.snapshots import Snapshots, resume
 from manifest.tracking import Tracking
 
 if TYPE_CHECKING:
+    from manifest.pytorch.continuing import Continuing
     from manifest.pytorch.loaders import Loaders
     from manifest.pytorch.watching import Watcher
 
@@ -74,6 +77,8 @@ class Recorder:
         self._journal: Journal | None = journal
         self.original = original_of(self.origin, self.process, os.environ)
         self.tracking = Tracking(self, self._recorded_generators, on_tracked=_look_for_generators)
+        self.snapshots = Snapshots(run, self.tracking, self)
+        self._continuing: Continuing | None = None
         self.background: list[Work] = []
         self._from_start = True
         self._has_surroundings = self._has_what_takes_long = self._has_start_settings = False
@@ -292,6 +297,9 @@ class Recorder:
         if _watcher is not None:  # first, as it reads what the others let go of
             with self.guarded("trail"):
                 _watcher.finish()
+        if self._continuing is not None:
+            with self.guarded("snapshots"):
+                self._continuing.end()
         if _loaders is not None:
             with self.guarded("loaders"):
                 _loaders.finish()
@@ -381,6 +389,47 @@ class Recorder:
         if _watcher is not None:
             with self.guarded("trail"):
                 _watcher.step(loss=loss, model=model)
+
+    def track(self, name: str, value: Any) -> None:
+        """Follow a generator, or know a loader by a name; what fails becomes a note."""
+        data = sys.modules.get("torch.utils.data")
+        if data is None or not isinstance(value, data.DataLoader):
+            self.tracking.track(name, value)
+        elif _loaders is not None:
+            with self.guarded("loaders"):
+                _loaders.positions.name(value, str(name))
+
+    def snapshot(self, name: str | int | None) -> str | None:
+        """Keep a snapshot of this process.
+
+        Returns:
+            The name under which it is kept; None if it could not be.
+        """
+        with self.guarded("snapshots"):
+            step = None if _watcher is None else _watcher.steps
+            return self.snapshots.take(name, step=step, loaders=_loaders)
+        return None
+
+    def resume(self, run: RunDirectory, name: str, *, is_strict: bool) -> list[RestoredItem]:
+        """Continue where a snapshot of another run was taken.
+
+        Raises:
+            ManifestError: The snapshot cannot be found, read or put back.
+        """
+        rank = launcher.joined_rank()
+        rank = launcher.told_rank(os.environ) if rank is None else rank
+        snapshot = find_snapshot(run, name, process=self.process, rank=rank)
+        self.restored([RestoredItem("snapshot", "pending", f"{run.id}:{name}")])
+        items, self._continuing = resume(
+            run,
+            snapshot,
+            tracking=self.tracking,
+            loaders=_loaders,
+            on_outcome=lambda item: self.restored([item]),
+            is_strict=is_strict,
+        )
+        self.restored(together("state", items))
+        return items
 
     def stop_program(self) -> None:
         """End the program here: a replay has seen what it came to see."""
@@ -497,7 +546,7 @@ def _watch_loaders(root: str) -> None:
     global _loaders
     from manifest.pytorch.loaders import Loaders
 
-    _loaders = Loaders(root, on_facts=_loaders_seen, on_note=_note)
+    _loaders = Loaders(root, on_facts=_loaders_seen, on_note=_note, tracked=_tracked)
     _loaders.watch()
 
 
@@ -531,6 +580,10 @@ def _look_for_generators() -> None:
 
 def _own_generators() -> list[tuple[str, object]]:
     return [] if _active is None else _active.own_generators()
+
+
+def _tracked() -> Mapping[str, Any]:
+    return {} if _active is None else _active.tracking.generators()
 
 
 def _forked() -> None:

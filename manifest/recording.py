@@ -74,23 +74,49 @@ class Run:
         if self._recorder is not None and not self._recorder.is_over:
             self._recorder.step(loss, model)
 
+    def snapshot(self, name: str | int | None = None) -> str | None:
+        """Take note of where the program is, so that it can be continued from here exactly.
+
+        Call it where you save a checkpoint, and save what it returns with it: `manifest.replay`
+        takes that. Kept are the states of all generators and, of each loader that is being
+        iterated, what its iterator began from and how many batches it has given. It takes less
+        than a millisecond and draws nothing. The states of accelerators' generators are written
+        back as they were read, as a program that continues will: the dropout of RNNs in cuDNN
+        keeps a state of its own, which begins anew with that.
+
+        Args:
+            name: What to call it, such as the step; numbered if it is taken or left out.
+
+        Returns:
+            The reference of the snapshot, a short text; None if it could not be taken, which is
+            noted in the manifest.
+
+        Example:
+            >>> torch.save({..., "manifest": run.snapshot(step)}, path)  # doctest: +SKIP
+        """
+        if self._recorder is None or self._recorder.is_over:
+            return None
+        taken = self._recorder.snapshot(name)
+        return None if taken is None else f"{self._recorder.run.id}:{taken}"
+
     def track(self, name: str, generator: Any) -> None:
         """Record a generator of the program's own, and put it back when the run is replayed.
 
         Call it where the generator is ready to be drawn from. It is recorded as it is now; a
         replay of a program that calls `record()` puts it back to that at the same call. What
-        cannot be tracked becomes a note in the manifest.
+        cannot be tracked becomes a note in the manifest. A `DataLoader` is known by this name from
+        then on, instead of by the place where it was made.
 
         Args:
             name: What to call it; numbered if it is taken.
             generator: A `random.Random`, a `torch.Generator`, or a `Generator`, `BitGenerator` or
-                `RandomState` of NumPy.
+                `RandomState` of NumPy; or a `DataLoader`.
 
         Example:
             >>> run.track("augmentation", rng)  # doctest: +SKIP
         """
         if self._recorder is not None and not self._recorder.is_over:
-            self._recorder.tracking.track(name, generator)
+            self._recorder.track(name, generator)
 
     def finish(self, error: str | None = None) -> None:
         """End the run now instead of at the end of the program."""

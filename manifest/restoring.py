@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, Protocol
 
-RestoreOutcome = Literal["restored", "equal already", "skipped", "failed"]
+RestoreOutcome = Literal["restored", "equal already", "pending", "skipped", "failed"]
+"""``pending`` is what will be put back later, where the program comes to it."""
 
 _MOST_SHOWN = 20
 
@@ -24,8 +25,8 @@ class RestoredItem(NamedTuple):
 
     @property
     def is_settled(self) -> bool:
-        """Whether it is now as it was recorded."""
-        return self.outcome in ("restored", "equal already")
+        """Whether it is as it was recorded, or will be where the program comes to it."""
+        return self.outcome in ("restored", "equal already", "pending")
 
 
 class RestoreReport:
@@ -40,7 +41,7 @@ class RestoreReport:
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything that was looked at is now as it was recorded."""
+        """Whether everything that was looked at is as it was recorded, or will be."""
         return all(item.is_settled for item in self.items)
 
     def __str__(self) -> str:
@@ -81,5 +82,5 @@ def counted(items: Iterable[Counted]) -> str:
     counts: dict[str, int] = {}
     for item in items:
         counts[item.outcome] = counts.get(item.outcome, 0) + item.number
-    order = ("restored", "equal already", "skipped", "failed")
+    order = ("restored", "equal already", "pending", "skipped", "failed")
     return ", ".join(f"{counts[each]} {each}" for each in order if each in counts) or "nothing"

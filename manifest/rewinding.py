@@ -1,10 +1,10 @@
-"""Put a living program back to where a recorded run began, as far as that can be done there."""
+"""Put a living program back to where a recorded run was, as far as that can be done there."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 from manifest import recorder
 from manifest.canonical import ABSENT, Json
@@ -25,9 +25,9 @@ def replay(
     *,
     strict: bool = True,
     only: Collection[str] | None = None,
-    at: Literal["start"] = "start",
+    at: str | int = "start",
 ) -> RestoreReport:
-    """Put this program back to the state in which a recorded run began.
+    """Put this program back to the state in which a recorded run began, or to a snapshot of it.
 
     Settings first, then generators: those that all code shares now, those of the program's own
     when it tracks them under the names that they had. Call it where the recorded program called
@@ -35,29 +35,38 @@ def replay(
     starts, such as the hash seed, is compared and told; the command `manifest replay` starts a
     process in which that is as it was, too.
 
+    To continue from a snapshot, call it when the program has loaded its own checkpoint, right
+    before it trains on: generators are put back now, and each loader continues where it was when
+    it is iterated next. Settings are left as the program sets them.
+
     Args:
-        run_id: The id of the run, or its beginning.
+        run_id: The id of the run, or its beginning; or what `Run.snapshot` returned.
         strict: Raise before anything is set if something that can change results cannot be put
-            back; else the report says so.
+            back, and where a loader is iterated that cannot be continued exactly; else the report
+            says so, or the manifest.
         only: Keys, names or the beginnings of them, such as ``torch.cpu`` or ``fp32_precision``,
-            or ``settings`` and ``generators``; everything else is left alone.
-        at: The moment in the run.
+            or ``settings`` and ``generators``; everything else is left alone. Not with a snapshot,
+            which is one state.
+        at: The name of a snapshot; by default the one that `run_id` says, or else the start.
 
     Returns:
-        What was put back and what was not; `restored` is only said of what was read back.
+        What was put back and what was not; `restored` is only said of what was read back, and
+        `pending` of what the program has yet to come to.
 
     Raises:
         RunNotFound: There is no such run.
         AmbiguousReference: Several begin like this.
-        NotReplayable: Something cannot be put back, and `strict` is set.
-        StateNotRestorable: That moment is not kept.
+        NotReplayable: Something cannot be put back to the start, and `strict` is set.
+        StateNotRestorable: There is no such snapshot, or something in it cannot be put back.
 
     Example:
         >>> print(manifest.replay("0199c3f2"))  # doctest: +SKIP
+        >>> manifest.replay(checkpoint["manifest"])  # doctest: +SKIP
     """
-    if at != "start":
-        raise StateNotRestorable(f"expected at='start', found at={at!r}: no other state is kept")
-    run = _find(run_id)
+    reference, is_snapshot, name = run_id.partition(":")
+    run = _find(reference)
+    if is_snapshot or at != "start":
+        return _continue(run, name if at == "start" else str(at), only, is_strict=strict)
     work = _Rewinding(run, only)
     if strict and (obstacles := work.obstacles()):
         raise _refusal(run, obstacles, "nothing was set")
@@ -65,6 +74,17 @@ def replay(
     if strict and (failed := work.needed(report.items)):
         raise _refusal(run, failed, f"put back all the same: {counted(report.items)}")
     return report
+
+
+def _continue(
+    run: RunDirectory, name: str, only: Collection[str] | None, *, is_strict: bool
+) -> RestoreReport:
+    if only is not None:
+        raise StateNotRestorable("a snapshot is put back as a whole: expected no `only` with it")
+    active = recorder.active()
+    if active is None:
+        raise StateNotRestorable("this program is not recorded: call `manifest.record()` first")
+    return RestoreReport(run.id, active.resume(run, name, is_strict=is_strict))
 
 
 class _Rewinding:

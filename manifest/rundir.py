@@ -193,6 +193,10 @@ class RunDirectory:
                 _write_once(path, data)
         return digest
 
+    def drop_blob(self, digest: Digest) -> None:
+        """Keep bytes no more."""
+        self._blob_path(digest).unlink(missing_ok=True)
+
     def get_blob(self, digest: Digest) -> bytes:
         """The bytes under a digest.
 

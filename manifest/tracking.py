@@ -80,6 +80,10 @@ class Tracking:
             if key in recorded
         ]
 
+    def generators(self) -> dict[str, Any]:
+        """What is tracked, by name."""
+        return self._tracked
+
     def finish(self) -> None:
         """Record the states in which the generators were left, as digests, and let go of them."""
         tracked, self._tracked = self._tracked, {}

@@ -1,4 +1,4 @@
-"""Fingerprints of generators: those that the whole program shares, and those of its own.
+"""States and fingerprints of generators: those that the whole program shares, and those of its own.
 
 States are read where they lie in memory, as reading them through their own functions costs more
 than all the rest of a step. Whether a state lies where it is expected is checked once against the
@@ -24,6 +24,7 @@ from manifest.streams import UNOBSERVED, WORD_SIZE
 _WORDS = 624
 _MT19937 = struct.Struct(f"<{_WORDS}Ii")
 _PYTHON = struct.Struct(f"<i{_WORDS}I")
+_POSITION = 4  # bytes, before the words of Python's generator and behind those of NumPy's
 _END = 20  # bytes: some words, at one end with the position
 
 # In the 5056 bytes of the CPU generator, padding lies between these two parts.
@@ -90,16 +91,10 @@ class Generators:
     def read(self) -> Drawn:
         """The digest of each state."""
         digests = [self._torch.digest(torch.default_generator)]
-        python = numpy = None
-        if (python := sys.modules.get("random")) is not None:
-            if self._python is None or self._python.generator is not python._inst:
-                self._python = _Python(python._inst)
-            digests.append(self._python.digest())
-        if (numpy := sys.modules.get("numpy.random.mtrand")) is not None:
-            bits = numpy._rand._bit_generator
-            if self._numpy is None or self._numpy.bits is not bits:
-                self._numpy = _NumPy(numpy.get_state, bits)
-            digests.append(self._numpy.digest())
+        if (python := self._pythons()) is not None:
+            digests.append(python.digest())
+        if (numpy := self._numpys()) is not None:
+            digests.append(numpy.digest())
         devices = [*accelerators.started()]
         # Of most kinds a seed and an offset, which the host holds.
         digests += [xxh3_128_digest(states.torch_state(each.generator)) for each in devices]
@@ -109,6 +104,34 @@ class Generators:
         if self._own or self._is_stale:
             self._read_own(drawn)
         return drawn
+
+    def states(self) -> dict[str, bytes]:
+        """Each state that is shared, under the names and in the forms of `manifest.generators`."""
+        found = {"torch.cpu": _torch_state()}
+        if (python := self._pythons()) is not None:
+            found["python"] = python.state()
+        if (numpy := self._numpys()) is not None and (state := numpy.state()) is not None:
+            found["numpy.legacy"] = state
+        for backend, device, generator in accelerators.started():
+            found[f"torch.{backend}.{device}"] = states.torch_state(generator)
+        return found
+
+    def _pythons(self) -> _Python | None:
+        module = sys.modules.get("random")
+        if module is None:
+            return None
+        if self._python is None or self._python.generator is not module._inst:
+            self._python = _Python(module._inst)
+        return self._python
+
+    def _numpys(self) -> _NumPy | None:
+        module = sys.modules.get("numpy.random.mtrand")
+        if module is None:
+            return None
+        bits = module._rand._bit_generator
+        if self._numpy is None or self._numpy.bits is not bits:
+            self._numpy = _NumPy(module.get_state, bits)
+        return self._numpy
 
     def _read_own(self, drawn: Drawn) -> None:
         if self._is_stale and self._own_given is not None:
@@ -170,13 +193,24 @@ class _Python:
     def __init__(self, generator: Any) -> None:
         self.generator = generator
         self._words = self._slow_words
+        self._memory: Any = None
         if type(generator).__basicsize__ >= object.__basicsize__ + _PYTHON.size:
             address = id(generator) + object.__basicsize__
             self._words = _digesting(address, _PYTHON, self._slow_words)
+            if self._words != self._slow_words:  # it lies where it is expected
+                self._memory = (ctypes.c_char * _PYTHON.size).from_address(address)
 
     def digest(self) -> bytes:
         words, gauss = self._words(), self.generator.gauss_next
         return words if gauss is None else xxh3_128_digest(words + struct.pack("<d", gauss))
+
+    def state(self) -> bytes:
+        if self._memory is None:
+            return states.python_state(self.generator)
+        memory: bytes = self._memory.raw
+        gauss = self.generator.gauss_next
+        end = struct.pack("<?d", gauss is not None, gauss or 0.0)
+        return memory[_POSITION:] + memory[:_POSITION] + end
 
     def _slow_words(self) -> bytes:
         words = self.generator.getstate()[1]
@@ -190,14 +224,27 @@ class _NumPy:
         self.bits = bits
         self._get_state = get_state
         self._words = self._slow_text
+        self._end: Any = None
+        self._last: tuple[tuple[bytes, bytes], bytes | None] = ((b"", b""), None)
         if type(bits).__name__ == "MT19937":
             address = int(bits.ctypes.state_address)
             self._words = _digesting(address, _MT19937, self._slow_words)
+            if self._words != self._slow_words:  # it lies where it is expected
+                self._end = (ctypes.c_char * _END).from_address(address + _MT19937.size - _END)
         self._kept = _reading_kept(getattr(get_state, "__self__", None)) or self._slow_kept
 
     def digest(self) -> bytes:
         words, kept = self._words(), self._kept()
         return words if kept == _NO_KEPT else xxh3_128_digest(words + kept)
+
+    def state(self) -> bytes | None:
+        holder: Any = getattr(self._get_state, "__self__", None)
+        if self._end is None:
+            return states.legacy_state(holder)
+        seen = (self._end.raw, self._kept())
+        if seen != self._last[0]:
+            self._last = (seen, states.legacy_state(holder))
+        return self._last[1]
 
     def _slow_kept(self) -> bytes:
         state = self._get_state(legacy=False)
@@ -246,6 +293,14 @@ def _reading_kept(generator: Any) -> Callable[[], bytes] | None:
     if offset < 0 or type(generator) is not kind:
         return None
     return lambda: ctypes.string_at(id(generator) + offset, _KEPT.size)
+
+
+def _torch_state() -> bytes:
+    state = torch.default_generator.get_state()
+    if state.nbytes != _TORCH_SIZE:
+        return _content(state)
+    content: bytes = _TORCH_WHOLE.from_address(state.data_ptr()).raw
+    return content
 
 
 class _Torch:

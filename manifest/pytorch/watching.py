@@ -74,11 +74,6 @@ class Watcher:
         self._is_over = False
         self._begin()
 
-    @property
-    def steps(self) -> int:
-        """How many steps there have been."""
-        return self._rows.count
-
     def install(
         self, *, until: int | None = None, on_until: Callable[[], None] | None = None
     ) -> None:
@@ -94,6 +89,11 @@ class Watcher:
         self._until, self._on_until = until, on_until
         _names.install()
         hooks.listen(self)
+
+    @property
+    def steps(self) -> int:
+        """How many steps are over."""
+        return self._rows.count
 
     def step(self, loss: object = None, model: Any = None) -> None:
         """End a step by hand, where no optimizer of PyTorch does.

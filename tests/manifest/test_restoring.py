@@ -29,6 +29,12 @@ def test_a_report_tells_what_was_not_equal_already() -> None:
     assert repr(report) == "<RestoreReport id: 1 restored, 2 equal already, 1 skipped>"
 
 
+def test_what_comes_later_is_counted_and_no_failure() -> None:
+    report = RestoreReport("id", [*ITEMS[:3], RestoredItem("train", "pending", "when iterated")])
+    assert report.is_complete
+    assert repr(report) == "<RestoreReport id: 1 restored, 2 equal already, 1 pending>"
+
+
 def test_what_is_equal_already_is_one_item() -> None:
     items = together("state", ITEMS)
     assert items[-1] == RestoredItem("state", "equal already", number=2)

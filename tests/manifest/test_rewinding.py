@@ -7,11 +7,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from manifest.errors import AmbiguousReference, RunNotFound
+from manifest.errors import AmbiguousReference, RunNotFound, StateNotRestorable
 from manifest.identity import new_run_id
 from manifest.journal import encode_entry
 from manifest.launching import launch
@@ -196,13 +195,16 @@ def test_a_run_watched_from_its_start_needs_a_new_process(tmp_path: Path) -> Non
     assert f"`manifest replay {run.id[:13]}`" in done.stderr
 
 
-def test_another_moment_is_refused(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snapshot_is_put_back_as_a_whole_and_into_a_recorded_program(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import manifest
 
-    moment: Any = "step 3"
     monkeypatch.chdir(run.path.parents[2])
-    with pytest.raises(manifest.ManifestError, match="expected at='start'"):
-        manifest.replay(run.id, at=moment)
+    with pytest.raises(StateNotRestorable, match="call `manifest"):
+        manifest.replay(run.id, at=3)
+    with pytest.raises(StateNotRestorable, match="no `only` with it"):
+        manifest.replay(f"{run.id}:3", only=["python"])
 
 
 def test_a_run_is_found_by_its_id_or_a_beginning_that_fits_no_other(tmp_path: Path) -> None:
