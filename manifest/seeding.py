@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable
 from os.path import abspath
@@ -179,7 +180,8 @@ class Seeds:
         self, given: _Given, seed: object, *, is_silent: bool = False
     ) -> _Again | None:
         try:
-            if self._listener is None:
+            # The order of threads is not repeated: another thread's seed may be recorded next.
+            if self._listener is None or threading.current_thread() is not threading.main_thread():
                 return None
             found = self._listener.recorded_seed(given.place, given.count, given.path)
             if found is None:

@@ -16,8 +16,6 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from xxhash import xxh3_128_digest
-
 from manifest.streams import DIGEST_SIZE, ROW_SIZE, STREAMS, UNOBSERVED, WORD_SIZE, words
 
 SEGMENT_STEPS: Final = 1024
@@ -128,12 +126,19 @@ def is_complete(cell: bytes) -> bool:
     return bool(cell[-1] & 1)
 
 
+def _digest(data: bytes) -> bytes:
+    # Only where PyTorch trains: an environment that lacks this package is recorded all the same.
+    from xxhash import xxh3_128_digest
+
+    return xxh3_128_digest(data)
+
+
 def _cell(first: bytes, second: bytes) -> bytes:
     column = first + second
     if not column.strip(b"\0"):
         return UNOBSERVED
     has_gap = _NOTHING in first and 0 in memoryview(first).cast("Q").tolist()
-    return _marked(xxh3_128_digest(column), is_complete=not has_gap)
+    return _marked(_digest(column), is_complete=not has_gap)
 
 
 def _marked(digest: bytes, *, is_complete: bool) -> bytes:
@@ -170,7 +175,7 @@ def _parent(left: bytes, right: bytes) -> bytes:
     return b"".join(
         UNOBSERVED
         if pair == (UNOBSERVED, UNOBSERVED)
-        else _marked(xxh3_128_digest(b"".join(pair)), is_complete=all(map(is_complete, pair)))
+        else _marked(_digest(b"".join(pair)), is_complete=all(map(is_complete, pair)))
         for pair in pairs
     )
 
