@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 import weakref
 from collections.abc import Collection
 from types import FrameType, ModuleType
@@ -66,6 +67,8 @@ class Noticed:
         ]
 
     def _add(self, kind: str, generator: object, frame: FrameType, root: str) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # how far another thread has drawn at a step is chance
         path = frame.f_code.co_filename
         if path not in self._is_of_project:
             self._is_of_project[path] = is_within(path, root)
