@@ -367,13 +367,18 @@ class Recorder:
         named = self.tracking.items()
         known = self.tracking.ids()
         loaders = _loaders.generators() if _loaders is not None else []
-        # A thread that loads ahead has drawn as often as it came to, which is no difference.
-        known |= {id(generator) for _, generator, is_mine in loaders if not is_mine}
         noticed = _hooks.noticed.living() if _hooks is not None else []
-        for name, generator in (
-            *((name, generator) for name, generator, _ in loaders),
-            *((name, generator) for kind, name, generator in noticed if kind == "torch.Generator"),
-        ):
+        found = [
+            *loaders,
+            *(
+                (name, each, mine)
+                for kind, name, each, mine in noticed
+                if kind == "torch.Generator"
+            ),
+        ]
+        # A thread that loads ahead has drawn as often as it came to, which is no difference.
+        known |= {id(generator) for _, generator, is_mine in found if not is_mine}
+        for name, generator, _ in found:
             if id(generator) not in known:
                 known.add(id(generator))
                 named.append((name, generator))

@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,18 @@ def test_generators_that_have_ended_are_not_kept() -> None:
     (name,) = noticed.digests()
     assert name.endswith("#70")
     assert noticed.digests(but={id(kept[0])}) == {}
+    noticed.end()
+
+
+def test_a_generator_of_another_thread_is_kept_and_known_as_such() -> None:
+    noticed = Noticed()
+    noticed.begin(str(Path(__file__).parent))
+    kept = random.Random(1)
+    thread = threading.Thread(target=noticed.add, args=("random.Random", kept, sys._getframe()))
+    thread.start()
+    thread.join()
+    assert len(noticed.digests()) == 1
+    assert [is_mine for _, _, _, is_mine in noticed.living()] == [False]
     noticed.end()
 
 
