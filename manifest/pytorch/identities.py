@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Collection
 from typing import Any
 
+from manifest.pytorch.byidentity import ByIdentity
 from manifest.pytorch.describing import Facts, shape_of
 from manifest.pytorch.moments import OwnGenerators
 
@@ -64,31 +65,22 @@ class Identities:
     """The loaders of this process that live."""
 
     def __init__(self) -> None:
-        self._by_id: dict[int, Identity] = {}
+        self._known: ByIdentity[Identity] = ByIdentity()
         self._numbers = itertools.count()
 
     def of(self, loader: Any) -> Identity | None:
         """What is known of a loader; None if it was not seen yet."""
-        known = self._by_id.get(id(loader))
-        return known if known is not None and known.loader() is loader else None
+        return self._known.of(loader)
 
     def add(self, loader: Any, place: str) -> Identity:
         """Know a loader from now on, for as long as it lives."""
         identity = Identity(loader, place, next(self._numbers))
-        key, by_id = id(loader), self._by_id
-
-        def forget(dead: weakref.ref[Any]) -> None:
-            if key in by_id and by_id[key].loader is dead:
-                del by_id[key]
-
-        identity.loader = weakref.ref(loader, forget)
-        by_id[key] = identity
+        self._known.add(loader, identity)
         return identity
 
     def living(self) -> list[Identity]:
         """The loaders that live, in the order in which they were made."""
-        living = [each for each in list(self._by_id.values()) if each.loader() is not None]
-        return sorted(living, key=lambda each: each.number)
+        return sorted(self._known.living(), key=lambda each: each.number)
 
 
 def ordinal(identity: Identity, among: Collection[Identity]) -> int:

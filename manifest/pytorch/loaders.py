@@ -20,6 +20,7 @@ from torch.utils.data import dataloader, get_worker_info
 from manifest.canonical import Json
 from manifest.importing import when_imported
 from manifest.places import first_outside, first_within, shown_place
+from manifest.pytorch.byidentity import ByIdentity
 from manifest.pytorch.describing import Facts, described, epoch_of, generators_of
 from manifest.pytorch.hooks import keep_from_compiler
 from manifest.pytorch.moments import Named
@@ -85,7 +86,7 @@ class Loaders:
     def forget(self) -> None:
         """Begin anew: the loaders of a forked child have names of their own."""
         self._loaders: list[_Iterated] = []
-        self._by_id: dict[int, _Iterated] = {}
+        self._known: ByIdentity[_Iterated] = ByIdentity()
         self.positions = Positions(self._tracked, self.place, self._on_note)
 
     def place(self, frame: FrameType | None) -> Json:
@@ -105,8 +106,8 @@ class Loaders:
 
     def before(self, loader: Any, frame: FrameType | None) -> _Iterated | None:
         """Describe a loader that is about to be iterated for the first time; never raises."""
-        known = self._by_id.get(id(loader))
-        if known is not None and known.loader() is loader:
+        known = self._known.of(loader)
+        if known is not None:
             return known
         if len(self._loaders) >= _MOST_LOADERS or get_worker_info() is not None:
             return None
@@ -126,7 +127,7 @@ class Loaders:
                 return
             iterated.name = f"loader.{len(self._loaders)}"
             self._loaders.append(iterated)
-            self._by_id[iterated.id] = iterated
+            self._known.add(loader, iterated)
             self._on_facts({iterated.name: {**iterated.facts, **iterated.counts()}})
         except Exception as error:
             self._on_note("loaders", error)
@@ -138,7 +139,6 @@ class _Iterated:
     def __init__(self, loader: object, facts: Facts) -> None:
         self.name = ""
         self.loader = weakref.ref(loader)
-        self.id = id(loader)
         self.thread = threading.get_ident()
         self.facts = facts
         self.iterators = 0

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch.utils.data import get_worker_info
 
+from manifest.pytorch.byidentity import ByIdentity
 from manifest.pytorch.describing import epoch_of
 from manifest.pytorch.identities import Identities, Identity
 from manifest.pytorch.moments import Moment, Moments, Named
@@ -94,7 +95,7 @@ class Positions:
         self.identities = Identities()
         self._place = place
         self._on_note = on_note
-        self._by_id: dict[int, Position] = {}
+        self._known: ByIdentity[Position] = ByIdentity()
 
     def made(self, loader: Any, frame: FrameType | None) -> None:
         """A loader was made; never raises."""
@@ -137,22 +138,13 @@ class Positions:
     def after(self, begun: tuple[Identity, Moment], loader: Any, iterator: Any) -> None:
         """The iterator is there; never raises."""
         try:
-            position = Position(iterator, *begun, epoch_of(loader))
-            key, by_id = id(iterator), self._by_id
-
-            def forget(dead: weakref.ref[Any]) -> None:
-                if key in by_id and by_id[key].iterator is dead:
-                    del by_id[key]
-
-            position.iterator = weakref.ref(iterator, forget)
-            by_id[key] = position
+            self._known.add(iterator, Position(iterator, *begun, epoch_of(loader)))
         except Exception as error:
             self._on_note("snapshots", error)
 
     def of(self, iterator: Any) -> Position | None:
         """How far an iterator is; None if it was not seen."""
-        position = self._by_id.get(id(iterator))
-        return position if position is not None and position.iterator() is iterator else None
+        return self._known.of(iterator)
 
     def first_asked(self, iterator: Any) -> None:
         """An iterator is asked for its first batch; never raises."""
@@ -176,9 +168,7 @@ class Positions:
 
     def current(self) -> Iterator[Position]:
         """Each iterator that the program may still ask, the oldest first."""
-        for position in list(self._by_id.values()):
-            if position.iterator() is None:
-                continue
+        for position in self._known.living():
             # Workers that live on are the loader's, and matter even when nobody asks it now.
             is_over = position.is_exhausted or position.is_abandoned()
             if not is_over or getattr(position.iterator(), "_persistent_workers", False):
@@ -187,7 +177,7 @@ class Positions:
     def known(self) -> list[Identity]:
         """The loaders that live, and those of which an iterator does."""
         found = {id(each): each for each in self.identities.living()}
-        for position in list(self._by_id.values()):
+        for position in self._known.living():
             found.setdefault(id(position.identity), position.identity)
         return sorted(found.values(), key=lambda each: each.number)
 
