@@ -27,14 +27,14 @@ from manifest.lineage import names_kept
 from manifest.origin import RECORD, RUN, Origin, write_origin
 from manifest.recorder import complain
 from manifest.rundir import RunDirectory
+from manifest.signals import ENDING, handled
 from manifest.surveying import survey
 
 STOPPED = "stopped"
 """Where a note of a run says that it did not end by itself."""
 
-_STOPPING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
+_STOPPING = frozenset({signal.SIGINT, *ENDING})
+_FORWARDED = (*ENDING, signal.SIGUSR1, signal.SIGUSR2)
 _SURVEY_TIMEOUT_SECONDS = 30
 _NOBODY_RECORDED = (
     "no Python process recorded itself: the program is not Python, or was started with -I, -E or "
@@ -169,7 +169,7 @@ def start(how: Start, *, base: Path) -> Launched:
         exit_code=exit_code,
         signal=ended_by,
         was_interrupted=signal.SIGINT in signals,
-        told_to_stop=next((number for number in signals if number in _ENDING), None),
+        told_to_stop=next((number for number in signals if number in ENDING), None),
     )
 
 
@@ -291,22 +291,14 @@ def _bound_to(processors: frozenset[int]) -> Iterator[None]:
 def _signals_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
     """Give the program the signals that the launcher gets; yields them."""
     signals: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield signals
-        return
+
+    def note(number: int, _: object) -> None:
+        signals.append(number)
 
     def pass_on(number: int, _: object) -> None:
         signals.append(number)
         process.send_signal(number)
 
     # The terminal sends Ctrl-C to the program as well, which decides what that means.
-    previous = {
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda number, _: signals.append(number))
-    }
-    for number in _FORWARDED:
-        previous[number] = signal.signal(number, pass_on)
-    try:
+    with handled({signal.SIGINT: note, **dict.fromkeys(_FORWARDED, pass_on)}):
         yield signals
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,11 +19,11 @@ from manifest.planning import Plan, Wish, make_plan
 from manifest.recorded import Recorded
 from manifest.restarting import Laid, Place
 from manifest.rundir import RunDirectory, run_directories
+from manifest.signals import ENDING, handled
 from manifest.verdicts import judge, was_stopped
 
 Progress = Callable[[str], None]
 
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
 _DENSE_STEPS = 3
 
 
@@ -223,15 +221,8 @@ def _ended_by_signals() -> Iterator[None]:
     def end(number: int, _: object) -> None:
         raise SystemExit(128 + number)
 
-    if threading.current_thread() is not threading.main_thread():
+    with handled(dict.fromkeys(ENDING, end)):
         yield
-        return
-    previous = {number: signal.signal(number, end) for number in _ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _recorded(original: RunDirectory) -> Recorded:
