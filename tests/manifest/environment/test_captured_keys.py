@@ -28,7 +28,8 @@ SCRIPT = """\
 import os, random
 import torch, tiny_lib
 import manifest
-manifest.record(config={"lr": 1})
+from torchdata.stateful_dataloader import StatefulDataLoader
+run = manifest.record(config={"lr": 1})
 random.seed(1)
 os.urandom(1)
 sampler = torch.utils.data.DistributedSampler(range(4), num_replicas=1, rank=0)
@@ -42,6 +43,8 @@ for kind in ("SGD", "Adam", "RMSprop", "Adadelta"):
     optimizer = getattr(torch.optim, kind)([weight], lr=0.1)
     optimizer.param_groups[0]["initial_lr"] = 0.1  # as schedulers do
     optimizer.step()
+next(iter(StatefulDataLoader(range(4))))
+run.snapshot("here")
 os.environ.get("ASKED_FOR")
 """
 
