@@ -105,6 +105,9 @@ class _Environment(_Part):
 
 class _Code(_Part):
     files: dict[PathText, DigestText] = Field(default_factory=dict, max_length=_MOST_FILES)
+    installed: dict[Text, dict[PathText, DigestText]] = Field(
+        default_factory=dict, max_length=_MOST_FILES
+    )
 
 
 class Recorded(BaseModel):
@@ -123,6 +126,8 @@ class Recorded(BaseModel):
     standard_input: StandardInput | None
     sources: dict[str, Digest]
     """Blobs of the source that ran, by path relative to the root."""
+    installed: dict[str, dict[str, Digest]]
+    """Digests of the source that packages installed for editing ran, by package and path."""
     code: dict[str, Json]
     inputs: dict[str, FileFacts]
     outputs: frozenset[str]
@@ -161,6 +166,7 @@ def read(manifest: Manifest, *, base: Path | None = None) -> Recorded:
     """
     sections = manifest.sections
     try:
+        source = _Code.model_validate(sections.get("code", {}))
         command = Command.model_validate(sections.get("command", {}))
         return Recorded(
             id=manifest.id,
@@ -174,7 +180,8 @@ def read(manifest: Manifest, *, base: Path | None = None) -> Recorded:
             standard_input=_Environment.model_validate(
                 sections.get("environment", {})
             ).standard_input,
-            sources=dict(_Code.model_validate(sections.get("code", {})).files),
+            sources=dict(source.files),
+            installed=source.installed,
             code=sections.get("code", {}),
             inputs=_files(sections.get("inputs", {})),
             outputs=frozenset(_path(name) for name in _limited(sections.get("outputs", {}))),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from manifest.environment import packages, variables
+from manifest.environment import editable, packages, variables
 from manifest.needs import program
 from manifest.needs.items import PlanItem, Wish, impact_of, impossible, item, shortened
 from manifest.recorded import Recorded
@@ -66,6 +66,7 @@ def interpreter(recorded: Recorded, wish: Wish) -> Iterator[PlanItem]:
         why = f"recorded with Python {shortened(version)}, here is {found.version}"
         yield impossible("interpreter", why)
     yield from _packages(recorded, found.paths, is_rebuilt=False)
+    yield from _edited(recorded, found.paths)
     yield from _places(recorded, found)
 
 
@@ -111,6 +112,13 @@ def _packages(recorded: Recorded, paths: list[str], *, is_rebuilt: bool) -> Iter
     if not changed:
         why = f"all {len(recorded.packages)} have the recorded versions"
         yield item("packages", "equal already", why, "certain")
+
+
+def _edited(recorded: Recorded, paths: list[str]) -> Iterator[PlanItem]:
+    # What is installed for editing changes without another version.
+    changes = editable.changed_sources(recorded.installed, paths, root=recorded.home)
+    for name, change in changes.items():
+        yield impossible(f"source of {shortened(name)}", change)
 
 
 def _places(recorded: Recorded, found: Found) -> Iterator[PlanItem]:
