@@ -23,7 +23,6 @@ UMASK: Final = "given.umask"
 _MOST_KEPT_BYTES: Final = 1 << 20
 _MOST_PROCESSORS: Final = 1 << 16
 _SPAN: Final = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
-_EMPTY_INPUTS: Final = frozenset(("terminal", "nothing"))
 """Standard input that a program seldom reads, and that a replay can give as it was."""
 
 Keep = Callable[[bytes], str]
@@ -104,12 +103,6 @@ def mask(recorded: Mapping[str, Json]) -> int | None:
     """The recorded mask of file modes."""
     text = recorded.get(UMASK)
     return int(text, 8) if isinstance(text, str) and re.fullmatch("[0-7]{1,4}", text) else None
-
-
-def is_as_nothing(recorded: Mapping[str, Json]) -> bool:
-    """Whether standard input was one that holds nothing unless someone types."""
-    kept = recorded.get(STDIN)
-    return not isinstance(kept, dict) or kept.get("kind") in _EMPTY_INPUTS
 
 
 def _standard_input(keep: Keep) -> dict[str, Json]:
