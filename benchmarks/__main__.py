@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-NAMES = ("fingerprints", "kills", "listing", "recording", "storing")
+NAMES = (
+    "fingerprints",
+    "foreground",
+    "kills",
+    "listing",
+    "recording",
+    "storing",
+    "verdicts",
+)
 
 
 def main(names: list[str]) -> int:

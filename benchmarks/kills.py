@@ -29,7 +29,7 @@ from urllib.request import urlopen
 
 from manifest.delivered import is_delivered
 from manifest.rundir import RunDirectory, run_directories
-from manifest.trail import ROW_SIZE
+from manifest.streams import ROW_SIZE
 from manifest_client.connection import API, Client
 from manifest_client.delivery import deliver
 from manifest_client.httpstore import HttpStore

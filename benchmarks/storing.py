@@ -34,14 +34,15 @@ from sqlalchemy import Column, LargeBinary, MetaData, Table
 from manifest.identity import new_run_id
 from manifest.models import Manifest
 from manifest.sealing import seal_document
-from manifest.trail import ALGORITHM, ROW_SIZE, STREAMS
+from manifest.segments import SEGMENT_STEPS
+from manifest.streams import ROW_SIZE, STREAMS
+from manifest.trail import ALGORITHM
 from manifest_migrations.upgrade import open_store
 from manifest_server.app import create_app
 from manifest_server.database import open_engine, transaction
 from manifest_server.dependencies import store_of
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
-from manifest_server.trails import SEGMENT_STEPS
 
 _SEGMENTS_A_REQUEST = 64
 _ENVIRONMENTS = 25

@@ -22,7 +22,7 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final, NewType, TypeAlias
 
@@ -68,6 +68,14 @@ def redacted(value: str, salt: bytes) -> Json:
 def failed(reason: object) -> Json:
     """Stand in for a value that could not be read."""
     return {"$failed": _text(f"{type(reason).__name__}: {reason}"[:500])}
+
+
+def attempted(probe: Callable[[], object]) -> Json:
+    """The plain value that a probe gives, or a stand-in that says why there is none."""
+    try:
+        return plain(probe())
+    except Exception as error:
+        return failed(error)
 
 
 def canonical_bytes(value: Json) -> bytes:

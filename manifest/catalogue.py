@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Impact = Literal["certain", "possible", "unknown", "performance", "informational"]
-Scope = Literal["process", "loader", "optimizer", "model", "gpu", ""]
+Scope = Literal["process", "loader", "gpu", ""]
 When = Literal[
     "process-start", "before-import", "before-cuda-init", "runtime", "constructor", "read-only"
 ]

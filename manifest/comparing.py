@@ -5,20 +5,25 @@ gradient, parameter, and the generators as they were left. One exception: genera
 already at the very first step come first, as there is no earlier row to show that they once were
 equal, and a missing or other seed is what makes all the rest differ.
 
-A stream that one side did not observe at a step is not compared there.
+A stream that one side did not observe at a step is not compared there; nor are generators, where
+the rows of the two sides digest different ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+from manifest.coverage import cover
+from manifest.leaves import OWN, SHARED, same_names
 from manifest.models import Divergence, TrailComparison
-from manifest.trail import DIGEST_SIZE, STREAMS, UNOBSERVED, Trail, column
+from manifest.segments import SEGMENT_STEPS, unlike
+from manifest.streams import STREAMS, WORD_SIZE, unequal_words, words
+from manifest.trail import Trail
 
 _CAUSAL = ("batch", "loss", "grad", "param", "rng")
 _BLOCK_STEPS = 2**15
-_SMALL_BLOCK_STEPS = 256
 
 
 def compare_trails(before: Mapping[str, Trail], after: Mapping[str, Trail]) -> TrailComparison:
@@ -36,12 +41,23 @@ def compare_trails(before: Mapping[str, Trail], after: Mapping[str, Trail]) -> T
     found = [divergence for pair in pairs.values() if (divergence := pair.divergence())]
     first = min(found, key=_cause, default=None)
     compared = {stream for pair in pairs.values() for stream in pair.streams()}
+    covered = [(pair.steps, cover(pair.before, pair.after)) for pair in pairs.values()]
     return TrailComparison(
         steps=max((pair.steps for pair in pairs.values()), default=0),
         streams=tuple(stream for stream in STREAMS if stream in compared),
         divergence=first,
         steps_before=max((trail.steps for trail in before.values()), default=0),
         steps_after=max((trail.steps for trail in after.values()), default=0),
+        gaps={
+            stream: sum(each.compared[stream] for _, each in covered)
+            for stream in STREAMS
+            if stream in compared and any(each.compared[stream] < n for n, each in covered)
+        },
+        one_sided={
+            stream: min(each.one_sided[stream] for _, each in covered if stream in each.one_sided)
+            for stream in STREAMS
+            if any(stream in each.one_sided for _, each in covered)
+        },
     )
 
 
@@ -63,7 +79,7 @@ def sentence(comparison: TrailComparison) -> str:
         return _parting(comparison, comparison.divergence)
     if not comparison.streams:
         return "nothing to compare: no fingerprint was taken in both runs"
-    said = _listed([_WORDS[stream] for stream in comparison.streams])
+    said = _listed([_compared(stream, comparison) for stream in comparison.streams])
     if comparison.steps == 0:
         return f"equal at the end, with no training step: {said}"
     if comparison.steps_before == comparison.steps_after:
@@ -88,6 +104,8 @@ class _Pair:
 
     def streams(self) -> set[str]:
         both = set(self.before.streams()) & set(self.after.streams())
+        if not self._compares_generators():
+            both.discard("rng")
         if self.before.final is not None and self.after.final is not None and self._are_as_long():
             both |= {stream for stream, a, b in self._ends() if a.keys() & b.keys()}
         return both
@@ -106,44 +124,126 @@ class _Pair:
             tensors=tensors,
             tensors_step=tensors_step if tensors_step != step else None,
             equal_streams=tuple(s for s in STREAMS if s in equal),
+            since=self._since(step) if stream in ("loss", "grad", "param") else None,
         )
+
+    def _since(self, step: int) -> int | None:
+        # What a parameter has otherwise stays in it, seen or not.
+        if not {"param"} <= set(self.before.streams()) & set(self.after.streams()):
+            return None
+        last = next((s for s in range(step - 1, -1, -1) if self._is_compared(s, "param")), -1)
+        return last + 1 if last < step - 1 else None
+
+    def _is_compared(self, step: int, stream: str) -> bool:
+        return None not in (self.before.digest(step, stream), self.after.digest(step, stream))
 
     def _are_as_long(self) -> bool:
         return self.before.steps == self.after.steps
 
     def _first_unequal_step(self) -> int | None:
-        for start in range(0, self.steps, _BLOCK_STEPS):
-            stop = min(start + _BLOCK_STEPS, self.steps)
-            rows_before, rows_after = self.before.rows(start, stop), self.after.rows(start, stop)
+        for steps in self._suspects():
+            rows_before, rows_after = self._rows(steps)
             if rows_before == rows_after:
                 continue
             found = [
                 row
                 for stream in STREAMS
-                for row in _first(_unequal(column(rows_before, stream), column(rows_after, stream)))
+                for row in self._unequal_rows(stream, steps, rows_before, rows_after)
             ]
             if found:
-                return start + min(found)
+                return min(found)
         return None
+
+    def _suspects(self) -> Iterator[range]:
+        """Steps that may hold the first difference, in order."""
+        before, after = self.before.segments, self.after.segments
+        start = 0
+        if before is not None and after is not None:
+            for segment in unlike(before, after):
+                if not (
+                    self.before.agrees(before, segment) and self.after.agrees(after, segment)
+                ):  # the digests are not of these rows: none of them tells anything
+                    yield from _blocks(0, self.steps)
+                    return
+                yield range(segment * SEGMENT_STEPS, (segment + 1) * SEGMENT_STEPS)
+            start = min(before.count, after.count) * SEGMENT_STEPS
+        yield from _blocks(start, self.steps)
+
+    def _rows(self, steps: range) -> tuple[bytes, bytes]:
+        return (
+            self.before.rows(steps.start, steps.stop),
+            self.after.rows(steps.start, steps.stop),
+        )
+
+    def _unequal_rows(
+        self, stream: str, steps: range, rows_before: bytes, rows_after: bytes
+    ) -> Iterator[int]:
+        """The first step at which each half of a stream differs."""
+        halves = zip(words(rows_before, stream), words(rows_after, stream), strict=True)
+        for comparable, (before, after) in zip(self._comparable(stream), halves, strict=True):
+            for part in comparable:
+                low, high = max(part.start, steps.start), min(part.stop, steps.stop)
+                cut = slice((low - steps.start) * WORD_SIZE, (high - steps.start) * WORD_SIZE)
+                if (
+                    low < high
+                    and (found := next(unequal_words(before[cut], after[cut]), None)) is not None
+                ):
+                    yield low + found
+                    break
+
+    def _compares_generators(self) -> bool:
+        before, after = self._rows(range(min(self.steps, 1)))
+        return words(before, "rng") == words(after, "rng") or any(self._comparable("rng"))
+
+    def _comparable(self, stream: str) -> tuple[Sequence[range], Sequence[range]]:
+        """The steps at which each half of a stream tells of the same things on both sides."""
+        if stream != "rng":
+            return [range(self.steps)], [range(self.steps)]
+        return self._same_shared, self._same_own
+
+    @cached_property
+    def _same_shared(self) -> Sequence[range]:
+        return same_names(self.before.leaves, self.after.leaves, SHARED, self.steps)
+
+    @cached_property
+    def _same_own(self) -> Sequence[range]:
+        trails = self.before, self.after
+        if not all(trail.has_own and trail.leaves.steps(OWN) for trail in trails):
+            return []
+        return same_names(self.before.leaves, self.after.leaves, OWN, self.steps)
 
     def _streams_at(self, step: int) -> tuple[list[str], list[str]]:
         unequal: list[str] = []
         equal: list[str] = []
+        here = range(step, step + 1)
+        rows = self._rows(here)
         for stream in _CAUSAL:
-            a, b = self.before.digest(step, stream), self.after.digest(step, stream)
-            if a is not None and b is not None:
-                (equal if a == b else unequal).append(stream)
+            if any(True for _ in self._unequal_rows(stream, here, *rows)):
+                unequal.append(stream)
+            elif self._is_compared_at(stream, step):
+                equal.append(stream)
         return unequal, equal
 
+    def _is_compared_at(self, stream: str, step: int) -> bool:
+        if None in (self.before.digest(step, stream), self.after.digest(step, stream)):
+            return False
+        return any(step in part for half in self._comparable(stream) for part in half)
+
     def _tensors(self, step: int, stream: str) -> tuple[tuple[str, ...], int | None]:
-        kept = set(self.before.leaf_steps(stream)) & set(self.after.leaf_steps(stream))
+        kinds = (SHARED, OWN) if stream == "rng" else (stream,)
+        kept = {s for kind in kinds for s in self._leaf_steps(kind) if s >= step}
         for candidate in sorted(kept):
-            if candidate < step:
-                continue
-            a, b = self.before.leaves(candidate, stream), self.after.leaves(candidate, stream)
-            if names := _unequal_names(a or {}, b or {}):
+            names: tuple[str, ...] = ()
+            for kind in kinds:
+                a = self.before.leaves.at(candidate, kind)
+                b = self.after.leaves.at(candidate, kind)
+                names += _unequal_names(a or {}, b or {})
+            if names:
                 return names, candidate
         return (), None
+
+    def _leaf_steps(self, kind: str) -> set[int]:
+        return {*self.before.leaves.steps(kind)} & {*self.after.leaves.steps(kind)}
 
     def _divergence_at_end(self) -> Divergence | None:
         unequal = {stream: _unequal_names(a, b) for stream, a, b in self._ends()}
@@ -171,34 +271,9 @@ class _Pair:
             yield stream, _only(a.left, stream), _only(b.left, stream)
 
 
-def _unequal(before: bytes, after: bytes) -> Iterator[int]:
-    """Rows of a column that both sides observed and that differ, in order."""
-    if before == after or not before.strip(b"\0") or not after.strip(b"\0"):
-        return
-    half = DIGEST_SIZE // 2
-    rows = len(before) // DIGEST_SIZE
-    middle = rows * half
-    for start in range(0, rows, _SMALL_BLOCK_STEPS):
-        low, high = start * half, min(start + _SMALL_BLOCK_STEPS, rows) * half
-        pieces = [slice(low, high), slice(middle + low, middle + high)]
-        if all(before[piece] == after[piece] for piece in pieces):
-            continue
-        for row in range(start, min(start + _SMALL_BLOCK_STEPS, rows)):
-            a, b = _cell(before, row, middle), _cell(after, row, middle)
-            if a != b and UNOBSERVED not in (a, b):
-                yield row
-
-
-def _cell(content: bytes, row: int, middle: int) -> bytes:
-    half = DIGEST_SIZE // 2
-    first = row * half
-    return content[first : first + half] + content[middle + first : middle + first + half]
-
-
-def _first(rows: Iterator[int]) -> Iterator[int]:
-    for row in rows:
-        yield row
-        return
+def _blocks(start: int, stop: int) -> Iterator[range]:
+    for begin in range(start, stop, _BLOCK_STEPS):
+        yield range(begin, min(begin + _BLOCK_STEPS, stop))
 
 
 def _unequal_names(before: Mapping[str, object], after: Mapping[str, object]) -> tuple[str, ...]:
@@ -220,6 +295,11 @@ _WORDS = {
 }
 
 
+def _compared(stream: str, comparison: TrailComparison) -> str:
+    words = _WORDS[stream]
+    return f"{words} (at {comparison.gaps[stream]})" if stream in comparison.gaps else words
+
+
 def _parting(comparison: TrailComparison, found: Divergence) -> str:
     where = _place(found.process)
     at_end = found.step >= comparison.steps and found.step >= comparison.steps_before
@@ -232,7 +312,14 @@ def _parting(comparison: TrailComparison, found: Divergence) -> str:
     too = (
         "" if are_drawn_alike or "rng" not in comparison.streams else "; the generators differ too"
     )
-    return f"{where}{start}{said}{too}"
+    return f"{where}{start}{said}{too}{_spread(found)}"
+
+
+def _spread(found: Divergence) -> str:
+    if found.since is None:
+        return ""
+    seen = f"last compared at step {found.since - 1}" if found.since else "not compared before"
+    return f" (the parameters were {seen}: what parted the runs came after)"
 
 
 def _place(process: str) -> str:

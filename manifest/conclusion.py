@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, get_args
+from typing import Final, TypeVar, get_args
 
-from manifest.models import Difference, Impact
+from manifest.models import Difference, Impact, Variation
 from manifest.rules.effects import effect_of
 from manifest.texts import cut
 
 _RANK: Final = {impact: rank for rank, impact in enumerate(get_args(Impact))}
+_Judged = TypeVar("_Judged", Difference, Variation)
+
 _MOST_NAMES = 5
+_SPEAK_FOR_THEMSELVES: Final = frozenset(
+    ("environment", "hardware", "inputs", "loaders", "settings", "training")
+)
 
 
-def conclude(differences: Sequence[Difference]) -> str:
+def conclude(differences: Sequence[_Judged]) -> str:
     """Say in one sentence what differences amount to.
 
     A variable and the setting that it becomes are one thing, named by the setting.
@@ -44,7 +49,7 @@ def conclude(differences: Sequence[Difference]) -> str:
     return "Nothing that can change results differs."
 
 
-def counted_differences(differences: Sequence[Difference]) -> list[Difference]:
+def counted_differences(differences: Sequence[_Judged]) -> list[_Judged]:
     """Those that are things of their own: not the variables that became a setting in the list."""
     variables = _variables_of_settings(differences)
     merged = {key for keys in variables.values() for key in keys}
@@ -54,11 +59,11 @@ def counted_differences(differences: Sequence[Difference]) -> list[Difference]:
 _Key = tuple[str, str]
 
 
-def _key(difference: Difference) -> _Key:
+def _key(difference: Difference | Variation) -> _Key:
     return difference.section, difference.key
 
 
-def _variables_of_settings(differences: Sequence[Difference]) -> dict[_Key, list[_Key]]:
+def _variables_of_settings(differences: Sequence[_Judged]) -> dict[_Key, list[_Key]]:
     """By setting, the variables that differ and became it; never one that weighs more."""
     known = {_key(each): each for each in differences}
     found: dict[_Key, list[_Key]] = {}
@@ -84,7 +89,7 @@ def _names(names: Sequence[str]) -> str:
     return ", ".join(shown)
 
 
-def _name(difference: Difference, variables: Sequence[_Key]) -> str:
+def _name(difference: Difference | Variation, variables: Sequence[_Key]) -> str:
     name = _own_name(difference)
     if not variables:
         return name
@@ -93,9 +98,8 @@ def _name(difference: Difference, variables: Sequence[_Key]) -> str:
     return f"{name} ({', '.join(names)})"
 
 
-def _own_name(difference: Difference) -> str:
+def _own_name(difference: Difference | Variation) -> str:
     key = cut(" ".join(difference.key.split()))
     if difference.section == "code":
         return key.removeprefix("files.")
-    speaks_for_itself = difference.section in ("settings", "environment", "hardware", "inputs")
-    return key if speaks_for_itself else f"{difference.section}.{key}"
+    return key if difference.section in _SPEAK_FOR_THEMSELVES else f"{difference.section}.{key}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, get_args
 
 from manifest.canonical import ABSENT, Json
@@ -21,7 +20,7 @@ from manifest.judging import judge
 from manifest.models import SECTIONS, Diff, Difference, Impact, Manifest, Process
 from manifest.texts import Texts, shown
 
-__all__ = ["Variation", "conclude", "diff", "diff_many", "diff_sections"]
+__all__ = ["conclude", "diff", "diff_sections", "rank"]
 
 _RANK: Final = {impact: rank for rank, impact in enumerate(get_args(Impact))}
 _ORDER: Final = {section: order for order, section in enumerate(SECTIONS)}
@@ -35,25 +34,28 @@ _KEYED_BY_PATH: Final = (
 )
 # Maps that list all there is: a key that is missing in one of them is absent, not unknown.
 _LISTING_ALL: Final = frozenset(
-    (("config",), ("packages",), ("code", "files"), ("seeds", "draws"), *_KEYED_BY_PATH)
+    (
+        ("code", "files"),
+        ("code", "git.submodules"),
+        ("config",),
+        ("environment", "packages.origins"),
+        ("loaders",),
+        ("packages",),
+        ("seeds", "draws"),
+        ("training", "autocast"),
+        ("training",),
+        *_KEYED_BY_PATH,
+    )
 )
+
+# Each of their maps describes an object, which a run had or not.
+_OF_OBJECTS: Final = frozenset(("loaders", "training"))
 
 _DEEPEST = 32
 
 _Path = tuple[str, ...]
 _Compared = tuple[_Path, Json, Json]
 _NOT_CAPTURED: Final = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Variation:
-    """One key on which not all of several runs agree."""
-
-    section: str
-    key: str
-    values: tuple[Json, ...]
-    were_captured: tuple[bool, ...]
-    impact: Impact
 
 
 def diff(before: Manifest, after: Manifest, *, blobs: Blobs | None = None) -> Diff:
@@ -97,51 +99,20 @@ def diff_sections(
     return _ranked(differences)
 
 
-def diff_many(manifests: Sequence[Manifest]) -> list[Variation]:
-    """Find every key on which not all of several runs agree, with the value of each.
-
-    The impact is the gravest of those between the first run and each other one.
-    """
-    if not manifests:
-        return []
-    rows: dict[tuple[str, str], dict[int, Difference]] = {}
-    for column, manifest in enumerate(manifests[1:], start=1):
-        for each in diff(manifests[0], manifest).differences:
-            rows.setdefault((each.section, each.key), {})[column] = each
-    gravest = [min(row.values(), key=_rank) for row in rows.values()]
-    return [
-        _variation(rows[each.section, each.key], each, len(manifests))
-        for each in sorted(gravest, key=_rank)
-    ]
+def rank(difference: Difference) -> tuple[int, int, str, str]:
+    """Where a difference stands: by impact, then in the order in which people read a manifest."""
+    order = _ORDER.get(difference.section, len(_ORDER))
+    return _RANK[difference.impact], order, difference.section, difference.key
 
 
 def _ranked(differences: Sequence[Difference]) -> tuple[Difference, ...]:
-    return tuple(sorted(differences, key=_rank))
-
-
-def _rank(difference: Difference) -> tuple[int, int, str, str]:
-    order = _ORDER.get(difference.section, len(_ORDER))
-    return _RANK[difference.impact], order, difference.section, difference.key
+    return tuple(sorted(differences, key=rank))
 
 
 def _repeats(difference: Difference, known: Difference | None) -> bool:
     return known is not None and all(
         _is_same(getattr(difference, name), getattr(known, name))
         for name in ("before", "after", "was_captured_before", "was_captured_after")
-    )
-
-
-def _variation(row: Mapping[int, Difference], gravest: Difference, count: int) -> Variation:
-    # Runs without a difference here are, in this key, the same as the first.
-    first = (gravest.before, gravest.was_captured_before)
-    others = {column: (each.after, each.was_captured_after) for column, each in row.items()}
-    cells = [others.get(column, first) for column in range(count)]
-    return Variation(
-        section=gravest.section,
-        key=gravest.key,
-        values=tuple(value for value, _ in cells),
-        were_captured=tuple(was_captured for _, was_captured in cells),
-        impact=gravest.impact,
     )
 
 
@@ -267,7 +238,8 @@ def _walk(section: str, before: Json, after: Json) -> tuple[list[Found], int]:
     pending = _children(section, (), before or _NOT_CAPTURED, after or _NOT_CAPTURED)
     while pending:
         path, one, other = pending.pop()
-        if len(path) < deepest and _holds_keys(one, other):
+        is_object = section in _OF_OBJECTS and len(path) == 1 and _is_of_one(one, other)
+        if len(path) < deepest and not is_object and _holds_keys(one, other):
             pending += _children(section, path, one, other)
             continue
         compared += 1
@@ -302,6 +274,10 @@ def _holds_keys(one: Json, other: Json) -> bool:
     return bool(filled) and any(
         each is _NOT_CAPTURED or is_tagged(each, "$absent") for each in (one, other)
     )
+
+
+def _is_of_one(one: Json, other: Json) -> bool:
+    return is_tagged(one, "$absent") != is_tagged(other, "$absent")
 
 
 def _found(section: str, path: _Path, before: Json, after: Json) -> Found:

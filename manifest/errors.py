@@ -8,6 +8,8 @@ ManifestError
 ├── DigestMismatch           bytes that are not what their digest says
 ├── StateNotRestorable       recorded state that does not fit this program
 ├── NotReplayable            something needed to run again is missing
+├── NotAgreed                someone else recorded it, and nobody agreed to run it
+├── UnknownChange            what a replay was told to do otherwise makes no sense
 ├── NotRecordable            the command cannot be started or watched
 ├── StoreUnusable            the store cannot be opened, read or written
 ├── FilterInvalid            a filter that cannot be read
@@ -36,6 +38,7 @@ __all__ = [
     "FilterInvalid",
     "ManifestError",
     "NewerSchema",
+    "NotAgreed",
     "NotRecordable",
     "NotReplayable",
     "RunNotFound",
@@ -49,6 +52,7 @@ __all__ = [
     "TrailGap",
     "TrailInvalid",
     "TrailNotFound",
+    "UnknownChange",
 ]
 
 
@@ -117,6 +121,14 @@ class NotReplayable(ManifestError):
     def __init__(self, reasons: list[str]) -> None:
         self.reasons = reasons
         super().__init__("not replayable: " + "; ".join(reasons))
+
+
+class NotAgreed(ManifestError):
+    """Someone else recorded this run, and nobody agreed to run their code."""
+
+
+class UnknownChange(ManifestError):
+    """What a replay was told to do otherwise makes no sense."""
 
 
 class NotRecordable(ManifestError):

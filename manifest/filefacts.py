@@ -37,7 +37,10 @@ class FileFacts:
         return _named_without_secrets({p: f for p, f in described.items() if "missing" not in f})
 
     def inputs(self, paths: Iterable[str]) -> dict[str, Json]:
-        """What is known of files that were read, by path, where it is new."""
+        """What is known of files that were read, by path, where it is new.
+
+        They are described as they are found first; of one changed since, only that is told.
+        """
         described = {path: self._input(path) for path in self._of_program(paths)}
         return _named_without_secrets({path: facts for path, facts in described.items() if facts})
 
@@ -47,8 +50,12 @@ class FileFacts:
 
     def _input(self, path: str) -> Facts | None:
         facts = describe(path)
-        if "missing" in facts or self._given.get(path) == facts:
+        if "missing" in facts:
             return None
+        if path in self._given:
+            # As it was when it was read: a checkpoint that the run began from, and wrote over.
+            was_rewritten = self._given[path] != facts
+            return {"rewritten": True} if was_rewritten else None
         self._given[path] = dict(facts)
         try:
             return facts | self._content(Path(path), facts["size"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -15,6 +16,10 @@ from manifest.models import Impact
 
 Sections = Mapping[str, Mapping[str, Json]]
 Blobs = Callable[[Digest], bytes | None]
+
+_MOST_RENAMED = 50
+_LARGEST_RENAMED_BYTES = 500_000
+_LEAST_ALIKE = 0.5
 
 _LONGEST_KEY = 200  # that is kept in memory; keys come from strangers
 
@@ -85,6 +90,26 @@ class Pair:
         """Whether both runs captured a key, with the same value."""
         return None not in self.values(section, key) and not self.differs(section, key)
 
+    @functools.cached_property
+    def renamed(self) -> Mapping[str, str]:
+        """Source that only one run executed, by name, with the name of its like in the other."""
+        files = self.maps("code", "files")
+        if files is None or self.blobs is None:
+            return {}
+        before, after = (
+            {name: each[name] for name in each.keys() - files[1 - n].keys()}
+            for n, each in enumerate(files)
+        )
+        return _paired(self._lines(before), self._lines(after))
+
+    def _lines(self, digests: Mapping[str, Json]) -> dict[str, Counter[bytes]]:
+        texts = {name: self.text(digests[name]) for name in sorted(digests)[:_MOST_RENAMED]}
+        return {
+            name: Counter(line.strip() for line in text.splitlines())
+            for name, text in texts.items()
+            if text and len(text) <= _LARGEST_RENAMED_BYTES
+        }
+
     def text(self, digest: Json) -> bytes | None:
         """The bytes of a blob of either run, if they are to be had."""
         if self.blobs is None or not isinstance(digest, str):
@@ -97,6 +122,26 @@ class Pair:
 
 Rule = Callable[[Found, Pair], Judgement | None]
 """Looks at one difference with both runs at hand; says None where another rule must be asked."""
+
+
+def _paired(
+    before: Mapping[str, Counter[bytes]], after: Mapping[str, Counter[bytes]]
+) -> dict[str, str]:
+    """Names of texts of which more than half of the lines are the same, the most alike first."""
+    alike = [
+        (_share(one, other), min(name, other_name), max(name, other_name))
+        for name, one in before.items()
+        for other_name, other in after.items()
+    ]
+    found: dict[str, str] = {}
+    for share, name, other_name in sorted(alike, reverse=True):
+        if share > _LEAST_ALIKE and name not in found and other_name not in found:
+            found |= {name: other_name, other_name: name}
+    return found
+
+
+def _share(one: Counter[bytes], other: Counter[bytes]) -> float:
+    return (one & other).total() / max(one.total(), other.total())
 
 
 def is_tagged(value: Json, *tags: str) -> bool:

@@ -6,7 +6,7 @@ particular entry but the first, so that a run cut short anywhere still has a man
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from manifest.journal import Entry
 from manifest.trail import summarize
 
 Document = dict[str, Any]
+
+_MOST_SNAPSHOTS = 64  # by name; the journal names all
 
 
 def fold(
@@ -37,7 +39,7 @@ def fold(
     }
     _settle_ranks(processes, journals)
     primary = _primary(processes)
-    sections = _sections(own)
+    sections = sections_of(own)
     # The primary first: the others only add to it.
     for name, process in sorted(processes.items(), key=lambda item: item[0] != primary):
         if name == primary:
@@ -60,19 +62,22 @@ def fold(
             if name == primary or process["rank"] is not None or _steps(process)
         },
         "notes": _notes(journals),
-        **_ending(own, journals.get(primary or "", []), is_over=is_over),
+        **_ending(own, _mains(journals, processes, primary), is_over=is_over),
     }
+    if restores := _restores(journals):
+        document["restores"] = restores
     if document["status"] != "running":
         document["ended_at"] = _moment(max(entry["at"] for entry in everything))
     return document
 
 
 def _process(entries: list[Entry], trail: Path | None) -> Document:
-    start = entries[0]
+    # Where `record()` is called, what must be read first comes before it.
+    start = next((entry for entry in entries if entry["kind"] == "process"), entries[0])
     return {
-        "sections": _sections(entries),
+        "sections": sections_of(entries),
         "trail": summarize(trail) if trail is not None else None,
-        "started_at": _moment(start["at"]),
+        "started_at": _moment(entries[0]["at"]),
         "ended_at": next((_moment(e["at"]) for e in entries if e["kind"] == "end"), None),
         "pid": start.get("pid"),
         "rank": start.get("rank"),
@@ -102,11 +107,12 @@ def _above(name: str, processes: Mapping[str, Document]) -> list[str]:
 
 def _primary(processes: Mapping[str, Document]) -> str | None:
     # The first that trained, by rank; else the first that says what surrounded it; else the first.
-    def order(name: str) -> tuple[bool, bool, bool, int, str]:
+    # The first by name: which of two forks begins sooner is another one in each run.
+    def order(name: str) -> tuple[bool, bool, bool, int, int, str]:
         process = processes[name]
         rank, sections = process["rank"], process["sections"]
         is_bare = "environment" not in sections
-        return (not _steps(process), is_bare, rank is None, rank or 0, process["started_at"])
+        return (not _steps(process), is_bare, rank is None, rank or 0, len(name), name)
 
     return min(processes, key=order, default=None)
 
@@ -115,11 +121,24 @@ def _steps(process: Document) -> int:
     return process["trail"]["steps"] if process["trail"] else 0
 
 
-def _sections(entries: list[Entry]) -> dict[str, Document]:
+def sections_of(entries: Iterable[Entry]) -> dict[str, Document]:
+    """The sections that the entries of one process make, later facts laid over earlier ones."""
     sections: dict[str, Document] = {}
     for entry in entries:
         if entry["kind"] == "section":
             _lay_over(sections, {entry["section"]: entry["values"]})
+        elif entry["kind"] == "seed":
+            calls = sections.setdefault("seeds", {}).setdefault("calls", {})
+            calls.setdefault(entry["place"], entry["seed"])
+    snapshots = [entry for entry in entries if entry["kind"] == "snapshot"]
+    if snapshots:
+        latest = snapshots[-_MOST_SNAPSHOTS:]
+        sections["snapshots"] = {
+            "count": len(snapshots),
+            "latest": {
+                each["name"]: {"step": each["step"], "blob": each["blob"]} for each in latest
+            },
+        }
     return sections
 
 
@@ -165,27 +184,55 @@ def _notes(journals: Mapping[str, list[Entry]]) -> list[Document]:
     return notes
 
 
-def _ending(own: list[Entry], primary: list[Entry], *, is_over: bool) -> Document:
+def _mains(
+    journals: Mapping[str, list[Entry]], processes: Mapping[str, Document], primary: str | None
+) -> list[list[Entry]]:
+    """The journals of those by whose end the run is judged: of every rank, if it has ranks."""
+    others = [name for name in processes if processes[name]["rank"] is not None]
+    return [journals[name] for name in dict.fromkeys([primary, *others]) if name is not None]
+
+
+def _restores(journals: Mapping[str, list[Entry]]) -> list[Document]:
+    """What was put back: things of one name and outcome are one item, in any process.
+
+    What was to be put back later is left out once something came of it.
+    """
+    found: dict[tuple[str, str], Document] = {}
+    for process, entries in sorted(journals.items()):
+        for entry in entries:
+            if entry["kind"] == "restore":
+                fields = {name: entry[name] for name in ("what", "outcome", "reason")}
+                new = {**fields, "process": process, "number": 0}
+                item = found.setdefault((entry["what"], entry["outcome"]), new)
+                item["number"] += entry["number"]
+    settled = {what for what, outcome in found if outcome != "pending"}
+    return [
+        item
+        for (what, outcome), item in found.items()
+        if outcome != "pending" or what not in settled
+    ]
+
+
+def _ending(own: list[Entry], mains: list[list[Entry]], *, is_over: bool) -> Document:
     ending: Document = {"exit_code": None, "exit_signal": None, "error": None, "ended_at": None}
-    end = next((entry for entry in primary if entry["kind"] == "end"), None)
-    if end is not None:
-        ending["error"] = end.get("error")
+    ends = [next((entry for entry in entries if entry["kind"] == "end"), None) for entries in mains]
+    ending["error"] = next((end["error"] for end in ends if end and end.get("error")), None)
     exited = next((entry for entry in own if entry["kind"] == "exit"), None)
     if exited is not None:
         ending["exit_code"], ending["exit_signal"] = exited["code"], exited["signal"]
-    return {**ending, "status": _status(end, exited, is_over=is_over)}
+    return {**ending, "status": _status(ends, exited, is_over=is_over)}
 
 
-def _status(end: Entry | None, exited: Entry | None, *, is_over: bool) -> str:
+def _status(ends: list[Entry | None], exited: Entry | None, *, is_over: bool) -> str:
     if exited is not None:
         if exited["signal"]:
             return "crashed"
         return "finished" if exited["code"] == 0 else "failed"
     if not is_over:
         return "running"
-    if end is None:
+    if not ends or None in ends:
         return "crashed"
-    return "failed" if end.get("error") else "finished"
+    return "failed" if any(end and end.get("error") for end in ends) else "finished"
 
 
 def _last(entries: list[Entry], kind: str, field: str) -> Any:

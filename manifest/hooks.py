@@ -20,7 +20,7 @@ from manifest.importing import when_imported
 from manifest.lineage import Lineage
 from manifest.noticing import Noticed, notice_random, notice_torch
 from manifest.pins import numpy_random, os_entropy, python_random, torch_random
-from manifest.seeding import WATCHES, Seeds
+from manifest.seeding import WATCHES, Listener, Seeds
 
 Note = Callable[[str, object], None]
 
@@ -67,6 +67,7 @@ class Hooks:
         def forked() -> None:
             self.entropy.continue_as(self.lineage.name)
             self.uses.places.clear()
+            self.seeds.begin_in_fork()
             on_fork()
 
         self._attempt("lineage", lambda: self.lineage.install(forked))
@@ -84,9 +85,9 @@ class Hooks:
         """Report the environment variables that the program asks for."""
         self._attempt("lookups", lambda: self.lookups.begin(str(root), salt, on_first))
 
-    def watch_seeds(self, root: Path, on_first: Callable[[str, Json], None]) -> None:
+    def watch_seeds(self, root: Path, listener: Listener) -> None:
         """Report the seeds that the program gives, and the generators that it makes."""
-        self.seeds.begin(str(root), on_first)
+        self.seeds.begin(str(root), listener)
         self.noticed.begin(str(root))
 
     def end(self) -> None:

@@ -7,8 +7,10 @@ of its entries.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import threading
 import time
 import zlib
@@ -22,6 +24,8 @@ from manifest.canonical import Json, plain
 Entry = dict[str, Any]
 
 _LONGEST_WAIT_SECONDS = 1.0
+_MOST_BYTES = 1 << 29
+_END_OF_TIME = 253_402_300_800_000_000  # in microseconds: the year 10000
 _time_ns = time.time_ns  # bound now: tests of programs put other clocks in its place
 
 
@@ -115,7 +119,7 @@ def entries(path: Path) -> Iterator[Entry]:
     trusted to be where it was written.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except FileNotFoundError:
         return
     for number, line in enumerate(data.split(b"\n")[:-1]):
@@ -123,6 +127,21 @@ def entries(path: Path) -> Iterator[Entry]:
         if entry is None or entry.get("n") != number:
             return
         yield entry
+
+
+def read_regular(path: Path) -> bytes:
+    """Read a file of a run directory, which may come from anywhere.
+
+    Raises:
+        OSError: It is a pipe or a device, which may never end, or far too large.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if status.st_size > _MOST_BYTES:
+            raise OSError(errno.EFBIG, "far too large", str(path))
+        return file.read()
 
 
 def _decode(line: bytes) -> Entry | None:
@@ -135,7 +154,12 @@ def _decode(line: bytes) -> Entry | None:
         return None
     except RecursionError:
         return None
-    return entry if isinstance(entry, dict) else None
+    return entry if isinstance(entry, dict) and _is_whole(entry) else None
+
+
+def _is_whole(entry: Entry) -> bool:
+    moment = entry.get("at")
+    return isinstance(entry.get("kind"), str) and type(moment) is int and 0 <= moment < _END_OF_TIME
 
 
 def _write_all(file: int, data: bytes) -> None:

@@ -21,18 +21,35 @@ from manifest.findings import (
     is_tagged,
     written,
 )
-from manifest.rules import effects, files, libraries, places, randomness
+from manifest.rules import (
+    accelerators,
+    effects,
+    files,
+    libraries,
+    places,
+    precision,
+    randomness,
+    training,
+)
 
 RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "command": (places.command,),
     "code": (files.source_file, files.revision),
-    "settings": (libraries.torch_release, effects.hash_probe, effects.restated),
-    "seeds": (randomness.entropy, randomness.seeding_call),
+    "settings": (
+        libraries.torch_release,
+        precision.older_switch,
+        precision.inherited,
+        effects.hash_probe,
+        effects.restated,
+        training.start_method,
+    ),
+    "seeds": (randomness.entropy, randomness.hash_seed, randomness.seeding_call),
     "generators": (randomness.generator,),
-    "loaders": (randomness.batch,),
-    "packages": (libraries.torch_release, libraries.package),
-    "environment": (places.interpreter, effects.cause, effects.processors),
-    "hardware": (effects.processors,),
+    "loaders": (training.only_one, training.of_loader, training.batch),
+    "training": (training.only_one, training.of_optimizer),
+    "packages": (libraries.torch_release, libraries.kernels, libraries.package),
+    "environment": (places.interpreter, libraries.origin, effects.cause, effects.processors),
+    "hardware": (effects.processors, accelerators.multiprocessors),
     "inputs": (files.input_file,),
     "outputs": (files.output_file,),
 }

@@ -18,16 +18,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manifest import entropy
-from manifest.environment import launcher
+from manifest.canonical import Json
+from manifest.environment import given, launcher
 from manifest.errors import ManifestError, NotRecordable
 from manifest.identity import new_run_id
 from manifest.inheriting import RUN_DIR, variables_for
+from manifest.lineage import names_kept
 from manifest.origin import RECORD, RUN, Origin, write_origin
 from manifest.recorder import complain
 from manifest.rundir import RunDirectory
+from manifest.signals import ENDING, handled
 from manifest.surveying import survey
 
-_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+STOPPED = "stopped"
+"""Where a note of a run says that it did not end by itself."""
+
+_STOPPING = frozenset({signal.SIGINT, *ENDING})
+_FORWARDED = (*ENDING, signal.SIGUSR1, signal.SIGUSR2)
 _SURVEY_TIMEOUT_SECONDS = 30
 _NOBODY_RECORDED = (
     "no Python process recorded itself: the program is not Python, or was started with -I, -E or "
@@ -45,6 +52,18 @@ class Launched:
     signal: str | None
     was_interrupted: bool
     """Whether someone pressed Ctrl-C, whatever the program made of it."""
+    told_to_stop: int | None = None
+    """The signal, if the launcher got one that asks it to end and passed it on."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandardInput:
+    """A file for the program to read from."""
+
+    path: Path
+    offset: int
+    facts: Json
+    """What is recorded of it: what was recorded when the program first read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +83,13 @@ class Start:
     name: str | None = None
     arguments: Sequence[str] | None = None
     """What is executed, where that differs: a replay moves paths into its workspace."""
+    root: Path | None = None
+    """The folder of the project, where it is not found from `folder`."""
+    processors: frozenset[int] = frozenset()
+    """Those that the program may use; those of this process, if none are given."""
+    umask: int | None = None
+    standard_input: StandardInput | None = None
+    """What the program reads; that of this process, if none is given."""
 
 
 def launch(
@@ -112,19 +138,19 @@ def start(how: Start, *, base: Path) -> Launched:
         NotRecordable: There is no such program, or the run cannot be kept.
     """
     executable, command = _resolve(how.arguments or how.command, how.environ)
-    run = RunDirectory.create(base, new_run_id())
+    run = RunDirectory.create(base.absolute(), new_run_id())
     _, journal = run.claim("run")
     origin = _origin(how, executable)
     write_origin(journal, run, origin)
     environ = {**how.environ, "PYTHONHASHSEED": origin.hash_seed, RUN_DIR: str(run.path)}
     if how.mode == RUN:
         environ |= variables_for(run, "main", environ)
-    if given := launcher.capture_given(how.environ):
-        journal.section("environment", given)
+    if place := launcher.capture_given(how.environ):
+        journal.section("environment", place)
     surveyor = threading.Thread(target=survey, args=(journal, run, how.folder), daemon=True)
     surveyor.start()
     try:
-        code, was_interrupted = _run(command, executable, how.folder, environ)
+        code, signals = _run(how, command, executable, environ)
     except NotRecordable:
         shutil.rmtree(run.path, ignore_errors=True)  # nothing ran: there is no run
         raise
@@ -133,10 +159,18 @@ def start(how: Start, *, base: Path) -> Launched:
     exit_code = code if code >= 0 else 128 - code
     if how.mode == RUN and not run.has_process():
         journal.note("recording", _NOBODY_RECORDED)
+    if _STOPPING.intersection(signals):
+        journal.note(STOPPED, "someone told the program to stop, whatever it made of it")
     journal.append("exit", code=exit_code, signal=ended_by)
     journal.close()
     _seal(run)
-    return Launched(run, exit_code=exit_code, signal=ended_by, was_interrupted=was_interrupted)
+    return Launched(
+        run,
+        exit_code=exit_code,
+        signal=ended_by,
+        was_interrupted=signal.SIGINT in signals,
+        told_to_stop=next((number for number in signals if number in ENDING), None),
+    )
 
 
 def _signal_name(number: int) -> str:
@@ -167,14 +201,27 @@ def _origin(how: Start, executable: str) -> Origin:
         is_pinning_os=how.is_pinning_os,
         project=how.project,
         name=how.name,
+        root=how.root,
+        given=_given(how),
     )
 
 
+def _given(how: Start) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    if how.standard_input is not None:
+        found[given.STDIN] = how.standard_input.facts
+    if how.processors:
+        found[given.AFFINITY] = given.ranges(how.processors)
+    if how.umask is not None:
+        found[given.UMASK] = f"{how.umask:04o}"
+    return found
+
+
 def _hash_seed(how: Start) -> str:
-    given = how.environ.get("PYTHONHASHSEED", "")
+    seed = how.environ.get("PYTHONHASHSEED", "")
     if how.mode == RECORD:
-        return given or "random"
-    return given if given.isdigit() else str(entropy.hash_seed(how.entropy))
+        return seed or "random"
+    return seed if seed.isdigit() else str(entropy.hash_seed(how.entropy))
 
 
 def _resolve(command: Sequence[str], environ: Mapping[str, str]) -> tuple[str, list[str]]:
@@ -193,32 +240,65 @@ def _resolve(command: Sequence[str], environ: Mapping[str, str]) -> tuple[str, l
 
 
 def _run(
-    command: Sequence[str], executable: str, folder: Path, environ: Mapping[str, str]
-) -> tuple[int, bool]:
+    how: Start, command: Sequence[str], executable: str, environ: Mapping[str, str]
+) -> tuple[int, list[int]]:
     try:
-        process = subprocess.Popen(command, executable=executable, cwd=folder, env=environ)
-    except OSError as error:
-        raise NotRecordable(f"'{command[0]}' cannot be started: {error.strerror}") from error
-    with _signals_passed_on(process) as interrupts:
+        with _opened(how.standard_input) as stdin, _bound_to(how.processors), names_kept():
+            process = subprocess.Popen(
+                command,
+                executable=executable,
+                cwd=how.folder,
+                env=environ,
+                stdin=stdin,
+                umask=-1 if how.umask is None else how.umask,
+            )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise NotRecordable(f"'{command[0]}' cannot be started: {reason}") from error
+    with _signals_passed_on(process) as signals:
         code = process.wait()
-    return code, bool(interrupts)
+    return code, signals
+
+
+@contextmanager
+def _opened(standard_input: StandardInput | None) -> Iterator[int | None]:
+    if standard_input is None:
+        yield None
+        return
+    file = os.open(standard_input.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.lseek(file, standard_input.offset, os.SEEK_SET)
+        yield file
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def _bound_to(processors: frozenset[int]) -> Iterator[None]:
+    # A program inherits the processors of the thread that starts it.
+    mine = os.sched_getaffinity(0)
+    if not processors or processors == mine:
+        yield
+        return
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, mine)
 
 
 @contextmanager
 def _signals_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Give the program the signals that the launcher gets; yields the interrupts among them."""
-    interrupts: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupts
-        return
+    """Give the program the signals that the launcher gets; yields them."""
+    signals: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        signals.append(number)
+
+    def pass_on(number: int, _: object) -> None:
+        signals.append(number)
+        process.send_signal(number)
+
     # The terminal sends Ctrl-C to the program as well, which decides what that means.
-    previous = {
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
-    }
-    for number in _FORWARDED:
-        previous[number] = signal.signal(number, lambda number, _: process.send_signal(number))
-    try:
-        yield interrupts
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with handled({signal.SIGINT: note, **dict.fromkeys(_FORWARDED, pass_on)}):
+        yield signals

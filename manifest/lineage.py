@@ -25,6 +25,11 @@ class Lineage:
         self._executions = 0
         self._lock = threading.RLock()
 
+    @property
+    def has_children(self) -> bool:
+        """Whether this process has forked, or executed a program that it watches."""
+        return bool(self._forks or self._executions)
+
     def rename(self, name: str) -> None:
         """Begin anew under another name."""
         with self._lock:
@@ -72,6 +77,23 @@ class Lineage:
         self._after_fork()
 
 
+class _PerThread(threading.local):
+    keeps_names = False
+
+
+_thread = _PerThread()
+
+
+@contextmanager
+def names_kept() -> Iterator[None]:
+    """Start programs of another run, in this thread: they have the names that they are given."""
+    _thread.keeps_names = True
+    try:
+        yield
+    finally:
+        _thread.keeps_names = False
+
+
 def _name_executed_children(lineage: Lineage) -> None:
     # Both `subprocess` and `multiprocessing` start programs through this one function; an audit
     # hook would see only the first, and cannot change the environment.
@@ -97,7 +119,7 @@ _ENVIRONMENT_ARGUMENT = 5  # of fork_exec, in CPython 3.11 to 3.14
 
 def _with_child_name(lineage: Lineage, args: tuple[Any, ...]) -> tuple[Any, ...]:
     environment = args[_ENVIRONMENT_ARGUMENT] if len(args) > _ENVIRONMENT_ARGUMENT else None
-    if not isinstance(environment, list):
+    if _thread.keeps_names or not isinstance(environment, list):
         return args
     prefix = f"{VARIABLE}=".encode()
     if not any(item.startswith(prefix) for item in environment):
@@ -128,7 +150,7 @@ def _wrap_spawn(lineage: Lineage, name: str) -> None:
         if env is None:  # inherit, since CPython 3.13
             with lineage.named_in_environment():
                 return original(path, argv, env, **options)
-        if VARIABLE in env:
+        if VARIABLE in env and not _thread.keeps_names:
             env = {**env, VARIABLE: lineage.next_execution()}
         return original(path, argv, env, **options)
 

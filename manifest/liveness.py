@@ -14,11 +14,12 @@ from typing import Any
 _SILENT_ELSEWHERE_SECONDS = 7 * 24 * 3600
 
 
-def identify_process() -> dict[str, Any]:
-    """What an entry carries so that `is_running` can answer later."""
+def identify_process(pid: int | None = None) -> dict[str, Any]:
+    """What an entry carries so that `is_running` can answer later; by default of this process."""
+    pid = os.getpid() if pid is None else pid
     return {
-        "pid": os.getpid(),
-        "started_ticks": _start_ticks(os.getpid()),
+        "pid": pid,
+        "started_ticks": _start_ticks(pid),
         "boot": _boot(),
         "host": os.uname().nodename,
     }

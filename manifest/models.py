@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from manifest.canonical import Json
+from manifest.canonical import Json, plain
+from manifest.restoring import RestoreOutcome
 
 SECTIONS = (
     "command",
@@ -20,6 +21,8 @@ SECTIONS = (
     "seeds",
     "generators",
     "loaders",
+    "training",
+    "snapshots",
     "packages",
     "environment",
     "hardware",
@@ -32,10 +35,19 @@ Status = Literal["running", "finished", "failed", "crashed"]
 Impact = Literal["certain", "possible", "unknown", "performance", "informational"]
 Outcome = Literal["identical", "diverged", "within tolerance", "not replayable"]
 
+
+def _number(value: Any) -> Any:
+    return value["$float"] if isinstance(value, dict) and value.keys() == {"$float"} else value
+
+
 RunId = Annotated[
     str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
 ]
 Section = dict[str, Json]
+Number = Annotated[
+    float, BeforeValidator(_number), PlainSerializer(plain, return_type=Any, when_used="json")
+]
+"""A float, also one that is not finite; see `canonical`."""
 
 
 class _Model(BaseModel):
@@ -48,6 +60,18 @@ class Note(_Model):
 
     where: str = Field(description="The probe or part that noticed, such as `code.git`.")
     what: str = Field(description="What happened, in one sentence.")
+
+
+class Restore(_Model):
+    """What came of putting one thing back."""
+
+    what: str = Field(
+        description="A setting, a generator, a loader, or the place where a seed is given."
+    )
+    outcome: RestoreOutcome = Field(description="`restored`: read back, and equal.")
+    reason: str = ""
+    number: int = Field(default=1, ge=1, description="How many things of this name and outcome.")
+    process: str = Field(default="main", description="The first process with one.")
 
 
 class TrailSummary(_Model):
@@ -95,6 +119,9 @@ class Manifest(_Model):
     sections: dict[str, Section]
     processes: dict[str, Process] = Field(default_factory=dict)
     notes: tuple[Note, ...] = ()
+    restores: tuple[Restore, ...] = Field(
+        default=(), description="What was put back, if this run repeats or continues another."
+    )
     digests: dict[str, str] = Field(
         default_factory=dict, description="Digest of each section, by name."
     )
@@ -114,6 +141,18 @@ class Difference(_Model):
     reason: str = Field(description="Why it can, or cannot, change results.")
     source: str = Field(default="", description="Where that is documented or how it was measured.")
     detail: str = Field(default="", description="A unified diff, where the value is a text file.")
+
+
+class Variation(_Model):
+    """One key on which not all of several runs agree."""
+
+    section: str
+    key: str
+    values: tuple[Any, ...] = Field(description="One for each run, in their order.")
+    were_captured: tuple[bool, ...]
+    impact: Impact = Field(description="The gravest, between the first run and any other.")
+    reason: str
+    source: str = ""
 
 
 class Diff(_Model):
@@ -141,6 +180,11 @@ class Divergence(_Model):
     equal_streams: tuple[str, ...] = Field(
         default=(), description="Streams that are equal up to and at this step."
     )
+    since: int | None = Field(
+        default=None,
+        description="The first step at which it can have happened, if parameters were not compared "
+        "at the step before; large ones are fingerprinted every so many steps.",
+    )
 
 
 class TrailComparison(_Model):
@@ -151,6 +195,59 @@ class TrailComparison(_Model):
     divergence: Divergence | None = None
     steps_before: int = 0
     steps_after: int = 0
+    gaps: dict[str, int] = Field(
+        default_factory=dict,
+        description="Streams that were not compared at every step, and at how many they were.",
+    )
+    one_sided: dict[str, int] = Field(
+        default_factory=dict,
+        description="Streams that one run alone observed at some step, and the first such step.",
+    )
+
+
+class Deviation(_Model):
+    """How far two runs are apart in one number, or in the samples of one parameter."""
+
+    process: str
+    name: str = Field(description="`loss`, or the name of a parameter.")
+    step: int | None = Field(default=None, description="None: at the end of the process.")
+    before: Number | None = None
+    after: Number | None = None
+    absolute: Number
+    relative: Number = Field(description="To the larger of the two.")
+
+
+class Tolerance(_Model):
+    """What came of comparing the numbers of two runs whose bits differ."""
+
+    rtol: float
+    atol: float
+    steps: int = Field(ge=0, description="Losses compared.")
+    tensors: int = Field(ge=0, description="Parameters of which samples were compared.")
+    largest: Deviation | None = None
+    exceeded: Deviation | None = Field(
+        default=None, description="The first deviation that is not within."
+    )
+
+    @property
+    def is_within(self) -> bool:
+        """Whether numbers were compared and all are within."""
+        return bool(self.steps or self.tensors) and self.exceeded is None
+
+
+class OperationDifference(_Model):
+    """The first operation on which two densely recorded runs do not agree."""
+
+    process: str
+    step: int = Field(ge=0)
+    ordinal: int = Field(default=0, ge=0, description="Of the operations of the step, from 0.")
+    name: str = Field(description="Such as `aten.mm.default`.")
+    other: str = Field(default="", description="Its name in the second run.")
+    place: str = Field(default="", description="File and line of the program.")
+    node: str = Field(default="", description="The node of the backward pass it is part of.")
+    has_compiled: bool = Field(
+        default=False, description="Whether there was compiled code, which is not observed."
+    )
 
 
 class KeptTrail(_Model):
@@ -170,11 +267,21 @@ class Verdict(_Model):
     original: RunId
     replay: RunId | None
     sentence: str
+    changed: tuple[str, ...] = Field(default=(), description="What was changed on purpose.")
     comparison: TrailComparison | None = None
     explanations: tuple[Difference, ...] = Field(
         default=(), description="Differences of the two runs that can explain a divergence."
     )
     reasons: tuple[str, ...] = Field(default=(), description="Why a run cannot be replayed.")
+    restores: tuple[Restore, ...] = Field(
+        default=(), description="What was put back into the program while it ran again."
+    )
+    tolerance: Tolerance | None = Field(
+        default=None, description="Where a tolerance was asked for and bits differ."
+    )
+    operation: OperationDifference | None = Field(
+        default=None, description="Where both runs were recorded densely and bits differ."
+    )
 
 
 class RunSummary(_Model):

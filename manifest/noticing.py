@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 import weakref
 from collections.abc import Collection
 from types import FrameType, ModuleType
@@ -51,13 +52,19 @@ class Noticed:
 
     def digests(self, *, but: Collection[int] = ()) -> dict[str, Json]:
         """What is kept of the generators that live, but for those with these ids."""
-        found: dict[str, Json] = {}
-        for (kind, _, _), made in list(self._places.items()):
-            for ordinal, generator in made.living():
-                if id(generator) not in but:
-                    name = f"{made.name}#{ordinal}" if ordinal else made.name
-                    found[name] = {"kind": kind, "digest": _digest(generator)}
-        return found
+        return {
+            name: {"kind": kind, "digest": _digest(generator)}
+            for kind, name, generator, _ in self.living()
+            if id(generator) not in but
+        }
+
+    def living(self) -> list[tuple[str, str, object, bool]]:
+        """Those that live: of which kind, by which name, whether this thread made or seeded it."""
+        return [
+            (kind, f"{made.name}#{ordinal}" if ordinal else made.name, generator, is_mine)
+            for (kind, _, _), made in list(self._places.items())
+            for ordinal, generator, is_mine in made.living()
+        ]
 
     def _add(self, kind: str, generator: object, frame: FrameType, root: str) -> None:
         path = frame.f_code.co_filename
@@ -80,20 +87,24 @@ class _Made:
     def __init__(self, name: str) -> None:
         self.name = name
         self._count = 0
-        self._references: list[tuple[int, weakref.ref[object]]] = []
+        self._references: list[tuple[int, weakref.ref[object], int]] = []
 
     def add(self, generator: object) -> None:
-        if any(reference() is generator for _, reference in self._references):
+        if any(reference() is generator for _, reference, _ in self._references):
             return
         ordinal, self._count = self._count, self._count + 1
         if len(self._references) >= _MOST_AT_A_PLACE:
             self._references = [each for each in self._references if each[1]() is not None]
         if len(self._references) < _MOST_AT_A_PLACE:
-            self._references.append((ordinal, weakref.ref(generator)))
+            self._references.append((ordinal, weakref.ref(generator), threading.get_ident()))
 
-    def living(self) -> list[tuple[int, object]]:
-        found = ((ordinal, reference()) for ordinal, reference in self._references)
-        return [(ordinal, generator) for ordinal, generator in found if generator is not None]
+    def living(self) -> list[tuple[int, object, bool]]:
+        present = threading.get_ident()
+        return [
+            (ordinal, generator, thread == present)
+            for ordinal, reference, thread in self._references
+            if (generator := reference()) is not None
+        ]
 
 
 def notice_random(noticed: Noticed, random: ModuleType) -> None:

@@ -7,12 +7,14 @@ replayed.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from manifest.canonical import SCHEMA, Json
+from manifest.environment import given
 from manifest.environment.confidential import is_confidential
+from manifest.environment.machine import identify_machine
 from manifest.environment.redaction import redact_argv
 from manifest.files import project_root
 from manifest.journal import Journal
@@ -20,6 +22,7 @@ from manifest.liveness import identify_process
 from manifest.rundir import RunDirectory
 
 RUN, RECORD = "run", "record"
+NOTEBOOK, INTERACTIVE = "notebook", "interactive"
 
 _MOST_BYTES = 1 << 20
 
@@ -40,11 +43,19 @@ class Origin:
     is_pinning_os: bool = False
     project: str | None = None
     name: str | None = None
+    ranks: int | None = None
+    """How many ranks the command starts, where it was not the program that told it."""
+    root: Path | None = None
+    """The folder of the project, where it is not found from `folder`."""
+    kind: str | None = None
+    """`NOTEBOOK` or `INTERACTIVE`, where nothing can be started again."""
+    given: Mapping[str, Json] = field(default_factory=dict)
+    """What a replay gives the program otherwise than it has it itself."""
 
 
 def write_origin(journal: Journal, run: RunDirectory, origin: Origin) -> None:
     """Write the first entries of a run."""
-    root = project_root(origin.folder)
+    root = origin.root or project_root(origin.folder)
     seeds = {
         "entropy": origin.entropy.hex(),
         "entropy_from": origin.entropy_from,
@@ -61,19 +72,30 @@ def write_origin(journal: Journal, run: RunDirectory, origin: Origin) -> None:
         root=str(root),
         **seeds,
         **identify_process(),
+        **identify_machine(),
     )
-    command = {
+    command: dict[str, Json] = {
         "argv": redact_argv(list(origin.command), run.salt()),
         "executable": origin.executable,
         "cwd": os.path.relpath(origin.folder, root),
         "root": str(root),
-        "kind": _kind(origin.command),
+        "kind": origin.kind or _kind(origin.command),
     }
+    if origin.ranks is not None:
+        command["ranks"] = origin.ranks
     journal.section("command", command)
     journal.section("seeds", {**seeds, "hash_seed": origin.hash_seed})
+    journal.section("environment", {**_given(run), **origin.given})
     files = _files_of_command(origin, root, run)
     if files:
         journal.section("code", {"files": files})
+
+
+def _given(run: RunDirectory) -> dict[str, Json]:
+    try:
+        return given.capture_given(run.put_blob)
+    except Exception:  # a system without /proc
+        return {}
 
 
 def _files_of_command(origin: Origin, root: Path, run: RunDirectory) -> dict[str, Json]:

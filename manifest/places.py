@@ -36,9 +36,14 @@ def module_of(frame: FrameType) -> str:
 
 def is_within(path: str, root: str) -> bool:
     """Whether a file belongs to the project in `root`, and not to an environment inside it."""
-    if path[:1] == "<" or any(folder in path for folder in _INSTALLED):
+    if path[:1] == "<" or is_installed(path):
         return False
     return os.path.abspath(path).startswith(os.path.join(root, ""))
+
+
+def is_installed(path: str) -> bool:
+    """Whether a file belongs to an installed package."""
+    return any(folder in path for folder in _INSTALLED)
 
 
 def shown_place(path: str, line: int, root: str) -> str:

@@ -7,13 +7,14 @@ note in the manifest, never an exception in the program.
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from manifest.background import Work, undisturbed
 from manifest.canonical import Json
@@ -24,14 +25,22 @@ from manifest.importing import when_imported
 from manifest.inheriting import as_user_made_it
 from manifest.journal import Journal
 from manifest.liveness import identify_process
+from manifest.original import original_of
+from manifest.packagefacts import PackageFacts
+from manifest.restoring import RestoredItem, together
 from manifest.rundir import RunDirectory
+from manifest.seeding import RecordedSeed
+from manifest.snapshotdocs import find_snapshot
+from manifest.snapshots import Snapshots, resume
 from manifest.tracking import Tracking
 
 if TYPE_CHECKING:
+    from manifest.pytorch.continuing import Continuing
     from manifest.pytorch.loaders import Loaders
     from manifest.pytorch.watching import Watcher
 
 _MOST_JOURNALS_OF_FORKS = 16
+_MOST_INPUTS_AT_ONCE = 32
 _BACKGROUND_TIMEOUT_SECONDS = 10
 _FOREGROUND_TIMEOUT_SECONDS = 5
 
@@ -66,11 +75,15 @@ class Recorder:
         self.root = Path(self.origin["root"])
         self.process, journal = run.claim(process)
         self._journal: Journal | None = journal
-        self.tracking = Tracking(self)
+        self.original = original_of(self.origin, self.process, os.environ)
+        self.tracking = Tracking(self, self._recorded_generators, on_tracked=_look_for_generators)
+        self.snapshots = Snapshots(run, self.tracking, self)
+        self._continuing: Continuing | None = None
         self.background: list[Work] = []
         self._from_start = True
-        self._has_surroundings = self._has_what_takes_long = False
+        self._has_surroundings = self._has_what_takes_long = self._has_start_settings = False
         self._file_facts = FileFacts(run, self.root)
+        self._package_facts = PackageFacts(self.root, self.section)
 
     def start(self, *, from_start: bool) -> None:
         """Begin to watch this process.
@@ -90,12 +103,13 @@ class Recorder:
             is_pinning_os=bool(self.origin["pinned_os_entropy"]),
         )
         hooks.watch_files(self.root, self._source_executed)
-        hooks.watch_seeds(self.root, self._seed_given)
+        hooks.watch_seeds(self.root, self)
         hooks.watch_lookups(self.root, self.run.salt, self._variable_asked)
         if _hooks is None:
             _hooks = hooks
             hooks.install(from_start=from_start, on_fork=_forked)
         when_imported("torch", self._torch_imported)
+        self._set_as_asked()
         atexit.register(self.finish)
 
     @property
@@ -142,6 +156,63 @@ class Recorder:
             with self.guarded("code"):
                 _hooks.files.take_in_loaded()
 
+    def restored(self, items: Iterable[RestoredItem]) -> None:
+        """Record what came of putting something back."""
+        for item in items:
+            self.say("restore", **item._asdict())
+
+    def begin_with_settings(self, library: str | None = None) -> None:
+        """Record the settings that the program begins with; in a replay, put them back first.
+
+        Args:
+            library: That has been imported just now; None for all that are there.
+        """
+        self._has_start_settings = "torch" in sys.modules
+        original = self.original
+        if original is not None:
+            self._restore("settings", lambda: original.restore_settings(library))
+        with self.guarded("settings"):
+            from manifest.settings import capture_settings
+
+            self.say("start", settings=capture_settings(library=library))
+
+    def restore_generators(self) -> None:
+        """In a replay, put back the generators that the program shares."""
+        original = self.original
+        if original is not None:
+            self._restore("generators", original.restore_generators)
+
+    def begin_from(self, entropy: bytes) -> None:
+        """Let what is not seeded draw from other entropy from now on."""
+        if _hooks is not None:
+            _hooks.entropy.renew(entropy, self.process)
+
+    def _set_as_asked(self) -> None:
+        original = self.original
+        if original is None or not original.is_asked_for_settings:
+            return
+        self._restore("settings", original.unknown_settings)
+        with self.guarded("settings"):
+            for library in original.asked_libraries():
+                work = functools.partial(original.set_as_asked, library)
+                if library:
+                    when_imported(library, lambda _, w=work: self._restore("settings", w))  # type: ignore[misc]
+                else:
+                    self._restore("settings", work)
+
+    def _restore(self, group: str, work: Callable[[], list[RestoredItem]]) -> None:
+        try:
+            items = together(group, work())
+        except Exception as error:
+            items = [RestoredItem(group, "failed", f"{type(error).__name__}: {error}")]
+        self.restored(items)
+
+    def _recorded_generators(self) -> Mapping[str, Any]:
+        # What a program watched from its start makes of another argument is meant so.
+        if self.original is None or (self._from_start and self.original.is_changed):
+            return {}
+        return self.original.generators
+
     def capture_surroundings(self) -> None:
         """Record what surrounds the program: interpreter, variables, packages, hardware."""
         if self._has_surroundings:
@@ -185,17 +256,16 @@ class Recorder:
         )
 
     def capture_what_takes_long(self) -> None:
-        """Record settings that are slow to read, and where packages came from."""
+        """Record settings that are slow to read, and the libraries that compute."""
         self._has_what_takes_long = True
         with self.guarded("settings"):
             from manifest.settings import capture_slow_settings
 
             self.section("settings", capture_slow_settings())
-        with self.guarded("packages"):
-            from manifest.environment.packages import capture_package_origins
+        with self.guarded("environment"):
+            from manifest.environment.mapped import capture_mapped
 
-            origins = capture_package_origins(sys.path)
-            self.section("environment", {"packages.origins": origins} if origins else {})
+            self.section("environment", capture_mapped())
 
     def capture_settings(self) -> None:
         """Record the settings that the loaded libraries have now."""
@@ -210,7 +280,8 @@ class Recorder:
         if self.is_over:
             return
         for work in self.background:
-            work.join(_BACKGROUND_TIMEOUT_SECONDS)
+            if not work.join(_BACKGROUND_TIMEOUT_SECONDS):
+                self.note("background", f"not done within {_BACKGROUND_TIMEOUT_SECONDS} seconds")
         if _hooks is not None:
             with self.guarded("finish"):
                 self._record_end(_hooks)
@@ -223,13 +294,16 @@ class Recorder:
         _active = None
 
     def _record_end(self, hooks: Hooks) -> None:
+        if _watcher is not None:  # first, as it reads what the others let go of
+            with self.guarded("trail"):
+                _watcher.finish()
+        if self._continuing is not None:
+            with self.guarded("snapshots"):
+                self._continuing.end()
         if _loaders is not None:
             with self.guarded("loaders"):
                 _loaders.finish()
         self.tracking.finish()
-        if _watcher is not None:
-            with self.guarded("trail"):
-                _watcher.finish()
         # After Ctrl-C nothing is imported any more: dataclasses are made by `exec` of a text, and
         # any such `exec` makes CPython forget that it has to end by the signal.
         if self._is_program and not hooks.was_interrupted:
@@ -237,6 +311,7 @@ class Recorder:
             self.capture_settings()
             if not self._has_what_takes_long:
                 self.capture_what_takes_long()
+            self._soon("packages", lambda: self._finish_packages(hooks))
         draws = hooks.entropy.counts()
         within = os.path.join(self.root, "")
         uses = {place.removeprefix(within): n for place, n in hooks.uses.places.items()}
@@ -245,10 +320,14 @@ class Recorder:
         self._soon("files", lambda: self._record_files(hooks))
 
     def _torch_imported(self, torch: ModuleType) -> None:
+        if not self._has_start_settings:
+            self.begin_with_settings("torch")
         if self._from_start and self._is_program:
             self.capture_surroundings()
         with self.guarded("loaders"):
             _watch_loaders(str(self.root))
+        with self.guarded("training"):
+            _watch_autocast()
         with self.guarded("trail"):
             _watch_steps(_number(os.environ.get("MANIFEST_UNTIL")))
 
@@ -259,16 +338,51 @@ class Recorder:
         self.capture_surroundings()
         self.capture_settings()
         self.background.append(in_background(self.capture_what_takes_long))
+        self.background.append(Work(self._learn_packages))
         if _hooks is not None:
             hooks = _hooks
+            # What the program began from, a checkpoint perhaps, it may write over before long.
+            first = list(hooks.files.inputs)[:_MOST_INPUTS_AT_ONCE]
+            self._soon("inputs", lambda: self._record_inputs(first))
             self.background.append(in_background(lambda: self._record_files(hooks)))
             with self.guarded("seeds"):
                 self._record_seeds(_hooks)
+
+    def _learn_packages(self) -> None:
+        with self.guarded("packages"):
+            self._package_facts.learn()
+
+    def _finish_packages(self, hooks: Hooks) -> None:
+        if not self._package_facts.has_begun:
+            self._package_facts.learn()
+        self._package_facts.finish(is_alone=not hooks.lineage.has_children)
 
     def _record_seeds(self, hooks: Hooks) -> None:
         seed = sys.modules["torch"].initial_seed()
         self.section("seeds", {"calls": hooks.seeds.calls(), "torch.initial_seed": seed})
         self.section("generators", hooks.noticed.digests(but=self.tracking.ids()))
+
+    def own_generators(self) -> list[tuple[str, object]]:
+        """Generators of the program's own whose states belong to each step, by name."""
+        named = self.tracking.items()
+        known = self.tracking.ids()
+        loaders = _loaders.generators() if _loaders is not None else []
+        noticed = _hooks.noticed.living() if _hooks is not None else []
+        found = [
+            *loaders,
+            *(
+                (name, each, mine)
+                for kind, name, each, mine in noticed
+                if kind == "torch.Generator"
+            ),
+        ]
+        # A thread that loads ahead has drawn as often as it came to, which is no difference.
+        known |= {id(generator) for _, generator, is_mine in found if not is_mine}
+        for name, generator, _ in found:
+            if id(generator) not in known:
+                known.add(id(generator))
+                named.append((name, generator))
+        return named
 
     def _record_rank(self) -> None:
         rank = launcher.joined_rank()
@@ -281,6 +395,47 @@ class Recorder:
             with self.guarded("trail"):
                 _watcher.step(loss=loss, model=model)
 
+    def track(self, name: str, value: Any) -> None:
+        """Follow a generator, or know a loader by a name; what fails becomes a note."""
+        data = sys.modules.get("torch.utils.data")
+        if data is None or not isinstance(value, data.DataLoader):
+            self.tracking.track(name, value)
+        elif _loaders is not None:
+            with self.guarded("loaders"):
+                _loaders.positions.name(value, str(name))
+
+    def snapshot(self, name: str | int | None) -> str | None:
+        """Keep a snapshot of this process.
+
+        Returns:
+            The name under which it is kept; None if it could not be.
+        """
+        with self.guarded("snapshots"):
+            step = None if _watcher is None else _watcher.steps
+            return self.snapshots.take(name, step=step, loaders=_loaders)
+        return None
+
+    def resume(self, run: RunDirectory, name: str, *, is_strict: bool) -> list[RestoredItem]:
+        """Continue where a snapshot of another run was taken.
+
+        Raises:
+            ManifestError: The snapshot cannot be found, read or put back.
+        """
+        rank = launcher.joined_rank()
+        rank = launcher.told_rank(os.environ) if rank is None else rank
+        snapshot = find_snapshot(run, name, process=self.process, rank=rank)
+        self.restored([RestoredItem("snapshot", "pending", f"{run.id}:{name}")])
+        items, self._continuing = resume(
+            run,
+            snapshot,
+            tracking=self.tracking,
+            loaders=_loaders,
+            on_outcome=lambda item: self.restored([item]),
+            is_strict=is_strict,
+        )
+        self.restored(together("state", items))
+        return items
+
     def stop_program(self) -> None:
         """End the program here: a replay has seen what it came to see."""
         self.finish()
@@ -289,8 +444,13 @@ class Recorder:
                 stream.flush()
         os._exit(0)
 
-    def _seed_given(self, place: str, seed: Json) -> None:
-        self.section("seeds", {"calls": {place: seed}})
+    def seed_given(self, place: str, seed: Json, exact: Json) -> None:
+        """Record a seed that the program gives; see `seeding`."""
+        self.say("seed", place=place, seed=seed, **({} if exact is None else {"exact": exact}))
+
+    def recorded_seed(self, place: str, ordinal: int, path: str) -> RecordedSeed | None:
+        """The seed that is recorded of the run that is replayed; see `seeding`."""
+        return None if self.original is None else self.original.seed(place, ordinal, path)
 
     def _variable_asked(self, name: str, value: Json) -> None:
         self.section("environment", {f"asked.{name}": value})
@@ -303,14 +463,20 @@ class Recorder:
     def _record_files(self, hooks: Hooks) -> None:
         with self.guarded("outputs"):
             self.section("outputs", self._file_facts.outputs(hooks.files.outputs))
+        self._record_inputs(hooks.files.inputs)
+
+    def _record_inputs(self, paths: Iterable[str]) -> None:
         with self.guarded("inputs"):
-            self.section("inputs", self._file_facts.inputs(hooks.files.inputs))
+            self.section("inputs", self._file_facts.inputs(paths))
 
     def continue_in_fork(self, process: str) -> None:
         """Become the recorder of a forked child, whose journal is opened when it says something."""
         self.process = process
         self._journal = None
+        if self.original is not None:
+            self.original = self.original.of_fork(process)
         self.background = []
+        self._package_facts = PackageFacts(self.root, self.section)
         self._has_surroundings = self._has_what_takes_long = False
 
     def _journal_of_this_process(self) -> Journal | None:
@@ -352,14 +518,32 @@ def complain(what: str) -> None:
 
 def import_watching() -> None:
     """Import what watches PyTorch; the program has imported torch."""
-    from manifest.pytorch import loaders, watching  # noqa: F401
+    from manifest.pytorch import autocasting, loaders, watching  # noqa: F401
+
+
+def prepare_settings() -> None:
+    """Be ready to read settings."""
+    from manifest.settings import prepare
+
+    prepare()
 
 
 def _watch_steps(until: int | None) -> None:
     global _watcher
     from manifest.pytorch.watching import Watcher
 
-    _watcher = Watcher(_trail_path, on_note=_note, on_first_step=_first_step)
+    make: Callable[..., Watcher] = Watcher
+    if (window := _window(os.environ.get("MANIFEST_DENSE"))) and _active is not None:
+        from manifest.pytorch.operating import DenseWatcher
+
+        make = functools.partial(DenseWatcher, str(_active.root), window)
+    _watcher = make(
+        _trail_path,
+        on_note=_note,
+        on_optimizer=_optimizer_seen,
+        on_first_step=_first_step,
+        own_generators=_own_generators,
+    )
     _watcher.install(until=until, on_until=_stop_program)
 
 
@@ -367,13 +551,44 @@ def _watch_loaders(root: str) -> None:
     global _loaders
     from manifest.pytorch.loaders import Loaders
 
-    _loaders = Loaders(root, on_facts=_loaders_seen, on_note=_note)
+    _loaders = Loaders(root, on_facts=_loaders_seen, on_note=_note, tracked=_tracked)
     _loaders.watch()
+
+
+def _watch_autocast() -> None:
+    from manifest.pytorch.autocasting import watch_autocast
+
+    watch_autocast(_precision_seen)
+
+
+def _precision_seen(device: str, precision: str) -> None:
+    if _active is not None:
+        _active.section("training", {"autocast": {device: precision}})
+
+
+def _optimizer_seen(name: str, facts: dict[str, Json]) -> None:
+    if _active is not None:
+        # Where no region of autocast follows, the map says that there was none.
+        _active.section("training", {name: facts, "autocast": {}})
 
 
 def _loaders_seen(facts: dict[str, Json]) -> None:
     if _active is not None:
         _active.section("loaders", facts)
+        _look_for_generators()
+
+
+def _look_for_generators() -> None:
+    if _watcher is not None:
+        _watcher.look_for_generators()
+
+
+def _own_generators() -> list[tuple[str, object]]:
+    return [] if _active is None else _active.own_generators()
+
+
+def _tracked() -> Mapping[str, Any]:
+    return {} if _active is None else _active.tracking.generators()
 
 
 def _forked() -> None:
@@ -404,6 +619,11 @@ def _without_secrets(text: str) -> str:
     from manifest.environment.redaction import redact_text
 
     return redact_text(text[:4000])[:1000]
+
+
+def _window(text: str | None) -> range:
+    start, _, stop = (text or "").partition(":")
+    return range(_number(start) or 0, _number(stop) or 0)
 
 
 def _number(text: str | None) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import builtins
 import functools
 import os
 import sys
@@ -13,14 +14,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
-from manifest import inheriting, recorder
+from manifest import inheriting, meeting, recorder
 from manifest.background import Work, undisturbed
 from manifest.entropy import new_master
+from manifest.environment.launcher import capture_given
+from manifest.environment.launches import Launch, find_launch
 from manifest.environment.redaction import redact_value
 from manifest.errors import ManifestError
-from manifest.generators import capture_generators, is_shared, restore_generators
+from manifest.generators import capture_generators
 from manifest.identity import new_run_id
-from manifest.origin import RECORD, Origin, write_origin
+from manifest.journal import Journal
+from manifest.origin import INTERACTIVE, NOTEBOOK, RECORD, Origin, write_origin
 from manifest.recorder import Recorder, complain
 from manifest.rundir import RunDirectory, find_base
 
@@ -33,9 +37,12 @@ R = TypeVar("R")
 class Run:
     """A run that is being recorded; also a context manager and a decorator."""
 
-    def __init__(self, watching: Recorder | None, *, is_owner: bool) -> None:
+    def __init__(
+        self, watching: Recorder | None, *, is_owner: bool, launch: Launch | None = None
+    ) -> None:
         self._recorder = watching
         self._is_owner = is_owner
+        self._launch = launch
 
     @property
     def id(self) -> str | None:
@@ -67,29 +74,64 @@ class Run:
         if self._recorder is not None and not self._recorder.is_over:
             self._recorder.step(loss, model)
 
+    def snapshot(self, name: str | int | None = None) -> str | None:
+        """Take note of where the program is, so that it can be continued from here exactly.
+
+        Call it where you save a checkpoint, and save what it returns with it: `manifest.replay`
+        takes that. Kept are the states of all generators and, of each loader that is being
+        iterated, what its iterator began from and how many batches it has given. It takes less
+        than a millisecond and draws nothing. The states of accelerators' generators are written
+        back as they were read, as a program that continues will: the dropout of RNNs in cuDNN
+        keeps a state of its own, which begins anew with that.
+
+        Args:
+            name: What to call it, such as the step; numbered if it is taken or left out.
+
+        Returns:
+            The reference of the snapshot, a short text; None if it could not be taken, which is
+            noted in the manifest.
+
+        Example:
+            >>> torch.save({..., "manifest": run.snapshot(step)}, path)  # doctest: +SKIP
+        """
+        if self._recorder is None or self._recorder.is_over:
+            return None
+        taken = self._recorder.snapshot(name)
+        return None if taken is None else f"{self._recorder.run.id}:{taken}"
+
     def track(self, name: str, generator: Any) -> None:
         """Record a generator of the program's own, and put it back when the run is replayed.
 
         Call it where the generator is ready to be drawn from. It is recorded as it is now; a
         replay of a program that calls `record()` puts it back to that at the same call. What
-        cannot be tracked becomes a note in the manifest.
+        cannot be tracked becomes a note in the manifest. A `DataLoader` is known by this name from
+        then on, instead of by the place where it was made.
 
         Args:
             name: What to call it; numbered if it is taken.
             generator: A `random.Random`, a `torch.Generator`, or a `Generator`, `BitGenerator` or
-                `RandomState` of NumPy.
+                `RandomState` of NumPy; or a `DataLoader`.
 
         Example:
             >>> run.track("augmentation", rng)  # doctest: +SKIP
         """
         if self._recorder is not None and not self._recorder.is_over:
-            self._recorder.tracking.track(name, generator)
+            self._recorder.track(name, generator)
 
     def finish(self, error: str | None = None) -> None:
         """End the run now instead of at the end of the program."""
         if self._recorder is not None and self._is_owner and not self._recorder.is_over:
             self._recorder.finish(error)
-            self._recorder.run.write_manifest()
+            self._seal(self._recorder.run)
+
+    def _seal(self, run: RunDirectory) -> None:
+        # Of ranks the last one does it; where one never comes or is killed, whoever reads the run.
+        try:
+            if self._launch is None or meeting.is_over(run, self._launch):
+                run.write_manifest()
+                meeting.forget_sealed(run.path.parent.parent)
+        except Exception as error:
+            complain(f"the manifest of this run cannot be written yet: {error}")
 
     def __enter__(self) -> Self:
         return self
@@ -165,10 +207,11 @@ def record(
         return Run(None, is_owner=False)
     try:
         run = _begin(project, name)
-    except (ManifestError, OSError) as error:
+    except Exception as error:
         if strict:
             raise
-        complain(f"this run is not recorded: {error}")
+        is_known = isinstance(error, (ManifestError, OSError))
+        complain(f"this run is not recorded: {error if is_known else repr(error)}")
         return Run(None, is_owner=False)
     if config is not None:
         run.log_config(config)
@@ -190,62 +233,84 @@ def _begin(project: str | None, name: str | None) -> Run:
         watching.say("about", project=project, name=name)
         return Run(watching, is_owner=False)
     generators = capture_generators()
-    directory = _given() or _created(project, name)
-    watching = Recorder(directory, "main")
-    _restore_or_keep(watching, generators)
+    launch = find_launch(os.environ)
+    directory, journal = _given(), None
+    if directory is None:
+        directory, journal = _joined_or_made(launch, project, name)
+    watching = Recorder(directory, "main" if launch is None else meeting.process_name(launch))
+    watching.section("generators", generators)
+    watching.begin_with_settings()
+    if watching.original is not None:
+        watching.restore_generators()
+        watching.section("generators", capture_generators())
     watching.start(from_start=False)
-    _let_children_record(directory)
-    _work_in_background(watching)
-    run = Run(watching, is_owner=True)
+    _let_children_record(watching)
+    _work_in_background(watching, journal)
+    run = Run(watching, is_owner=True, launch=launch)
     _await_delivery_at_exit(directory)
     atexit.register(run.finish)
     return run
 
 
-def _restore_or_keep(watching: Recorder, generators: dict[str, Any]) -> None:
-    original = os.environ.get("MANIFEST_REPLAY")
-    watching.section("generators", generators)
-    if not original:
-        return
-    recorded = RunDirectory(Path(original)).document()["sections"].get("generators", {})
-    watching.tracking.recorded = recorded
-    shared = {name: entry for name, entry in recorded.items() if is_shared(name)}
-    for name, outcome in restore_generators(shared).items():
-        if outcome != "equal already":
-            watching.note(
-                "replay.generators",
-                f"{name}: {outcome}; the part before record() did not draw the same numbers",
-            )
-    watching.section("generators", capture_generators())
-
-
 def _given() -> RunDirectory | None:
-    # A replay made the directory before it started the program.
+    # A replay made the directory before it started the program, and learns what takes long.
     path = os.environ.get(inheriting.RUN_DIR)
     return RunDirectory(Path(path)) if path else None
 
 
-def _created(project: str | None, name: str | None) -> RunDirectory:
-    directory = RunDirectory.create(find_base(), new_run_id())
+def _joined_or_made(
+    launch: Launch | None, project: str | None, name: str | None
+) -> tuple[RunDirectory, Journal | None]:
+    """The run, and its own journal if it was made here."""
+    base = find_base()
+    found = meeting.find(base, launch) if launch is not None else None
+    if found is not None:
+        return found, None
+    made, journal = _made(base, launch, project, name)
+    if launch is None or meeting.offer(base, launch, made):
+        return made, journal
+    journal.close()
+    return _joined_or_made(launch, project, name)
+
+
+def _made(
+    base: Path, launch: Launch | None, project: str | None, name: str | None
+) -> tuple[RunDirectory, Journal]:
+    directory = RunDirectory.create(base, new_run_id())
     _, journal = directory.claim("run")
+    command, folder, ranks = [sys.executable, *sys.orig_argv[1:]], Path.cwd(), None
+    if launch is not None and launch.command is not None:
+        command, folder, ranks = launch.command, Path(launch.folder or folder), launch.world_size
     origin = Origin(
         mode=RECORD,
-        command=[sys.executable, *sys.orig_argv[1:]],
-        executable=sys.executable,
-        folder=Path.cwd(),
+        command=command,
+        executable=command[0],
+        folder=folder,
         entropy=new_master(),
         hash_seed=os.environ.get("PYTHONHASHSEED") or "random",
         project=project or os.environ.get("MANIFEST_PROJECT"),
         name=name,
+        ranks=ranks,
+        kind=_kind_of_session(),
     )
     write_origin(journal, directory, origin)
-    journal.close()
-    return directory
+    if launch is not None:
+        journal.section("environment", capture_given(launch.environ))
+        if launch.nodes > 1:
+            journal.note("ranks", f"{launch.nodes} machines: each keeps a run of its own ranks")
+    return directory, journal
 
 
-def _let_children_record(directory: RunDirectory) -> None:
+def _kind_of_session() -> str | None:
+    if "ipykernel" in sys.modules and hasattr(builtins, "__IPYTHON__"):
+        return NOTEBOOK
+    return INTERACTIVE if hasattr(sys, "ps1") else None
+
+
+def _let_children_record(watching: Recorder) -> None:
     # In the C environment alone: spawned workers inherit it, `os.environ` stays as it was.
-    for name, value in inheriting.variables_for(directory, "main", os.environ).items():
+    variables = inheriting.variables_for(watching.run, watching.process, os.environ)
+    for name, value in variables.items():
         os.putenv(name, value)
 
 
@@ -269,7 +334,7 @@ def _await_delivery_at_exit(directory: RunDirectory) -> None:
     atexit.register(wait)
 
 
-def _work_in_background(watching: Recorder) -> None:
+def _work_in_background(watching: Recorder, journal: Journal | None) -> None:
     def work() -> None:
         time.sleep(_FIRST_MOMENTS_SECONDS)
         if _is_delivered_at_once():
@@ -281,12 +346,18 @@ def _work_in_background(watching: Recorder) -> None:
             watching.take_in_loaded_source()
             watching.capture_surroundings()
             from manifest.surveying import survey
-        survey(watching, watching.run, watching.root)
+        if journal is not None:
+            survey(journal, watching.run, watching.root)
+            journal.close()
 
     watching.background.append(Work(work))
 
 
+# What `record` will need is paid for with the import, in which nobody trains yet; and what the end
+# needs, because after Ctrl-C nothing is imported any more.
+import manifest.folding  # noqa: E402, F401
+
 if "torch" in sys.modules:
-    # What `record` will need is paid for with the import, in which nobody trains yet.
     with suppress(Exception):  # the recorder meets it again, and notes it
         recorder.import_watching()
+        recorder.prepare_settings()

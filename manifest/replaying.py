@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from manifest import launching, origin, ranks, rendezvous, workspace
-from manifest.canonical import checked_digest
+from manifest import consent, launching, ranks, rebuilding, restarting, workspace
+from manifest import recorded as recorded_run
+from manifest.changing import Changes
 from manifest.comparing import compare_trails, sentence
-from manifest.diffing import diff
-from manifest.environment import asked, launcher, variables
+from manifest.dense import first_operation, operation_sentence
 from manifest.errors import NotReplayable
-from manifest.models import Difference, Manifest, TrailComparison, Verdict
-from manifest.planning import Plan, make_plan, recorded_executable
-from manifest.rundir import RunDirectory, find_blob
-from manifest.trail import Trail
+from manifest.models import Manifest, Verdict
+from manifest.planning import Plan, Wish, make_plan
+from manifest.recorded import Recorded
+from manifest.restarting import Laid, Place
+from manifest.rundir import RunDirectory, run_directories
+from manifest.signals import ENDING, handled
+from manifest.verdicts import judge, was_stopped
 
 Progress = Callable[[str], None]
 
-_OF_THE_REPLAY = frozenset({"env.PYTHONPATH"})
-"""What differs because it is a replay: the workspace has a place of its own."""
+_DENSE_STEPS = 3
 
 
-def plan(original: RunDirectory, *, in_place: bool = False) -> Plan:
-    """What a replay of this run needs, without running anything."""
-    return make_plan(_read(original), in_place=in_place)
+def plan(original: RunDirectory, *, wish: Wish | None = None) -> Plan:
+    """What a replay of this run needs, without running anything of it.
+
+    Args:
+        original: The run to repeat.
+        wish: How the replay is asked for. What a stranger's manifest names is never run to look.
+
+    Raises:
+        NotReplayable: The manifest is not what Manifest writes.
+    """
+    wish = wish or Wish()
+    if consent.stranger(original) is not None:
+        wish = replace(wish, may_run=False)
+    return make_plan(_recorded(original), original, wish)
+
+
+def question(original: RunDirectory, *, wish: Wish | None = None) -> str | None:
+    """What to ask before this run is replayed; None where this user recorded it here."""
+    return consent.question(original, _recorded(original), wish or Wish())
 
 
 def replay(
@@ -39,7 +55,14 @@ def replay(
     best_effort: bool = False,
     in_place: bool = False,
     until: int | None = None,
+    tolerance: tuple[float, float] | None = None,
+    dense: range | None = None,
     extra_args: Sequence[str] = (),
+    changes: Changes | None = None,
+    rebuild_env: bool = False,
+    keep_workspace: bool = False,
+    is_agreed: bool = False,
+    made: Plan | None = None,
     on_progress: Progress | None = None,
 ) -> Verdict:
     """Run the program of `original` again from its recorded start, and compare step by step.
@@ -50,221 +73,169 @@ def replay(
         best_effort: Go on although something that can change the bits cannot be put back.
         in_place: Run in the user's own folder instead of a copy.
         until: Stop the program after so many steps.
+        tolerance: How far numbers may be apart, relative and absolute, where bits differ.
+        dense: Steps in which to keep the fingerprint of every tensor and of every operation; the
+            replay ends with them unless told otherwise. If it diverges and nothing explains it,
+            the program is run once more, to see whether it is deterministic.
         extra_args: Further arguments for the program.
+        changes: What to do otherwise on purpose.
+        rebuild_env: Install the recorded packages anew, apart from the user's, and use those.
+        keep_workspace: Leave the copy of the project where it is, and say where.
+        is_agreed: Run it although someone else recorded it.
+        made: The plan of this replay, where the caller has it already.
         on_progress: Told what happens next, in a few words.
 
     Raises:
+        NotAgreed: Someone else recorded it, and `is_agreed` is not set.
         NotReplayable: Something that is needed cannot be put back.
         KeyboardInterrupt: Someone stopped the program; there is no verdict then.
     """
     say = on_progress or (lambda what: None)
-    manifest = _read(original)
-    made = make_plan(manifest, in_place=in_place)
+    changes = replace(changes or Changes(), arguments=tuple(extra_args))
+    wish = Wish(in_place=in_place, is_rebuilt=rebuild_env, changes=changes)
+    recorded = _recorded(original)
+    consent.check(original, recorded, wish, is_agreed=is_agreed)
+    made = made or make_plan(recorded, original, wish)
     if made.blocking and not best_effort:
         raise NotReplayable([f"{item.what}: {item.why}" for item in made.blocking])
-    until = until if until is not None else _steps_of_a_crashed(manifest)
-    folder = Path(tempfile.mkdtemp(prefix="manifest-replay-"))
-    try:
-        say("laying out the workspace")
-        root = Path(manifest.sections["command"]["root"])
-        if not in_place:
-            root = workspace.build(_project(manifest), original, folder / root.name)
-        say("running the program again")
-        how = _start(original, manifest, root, extra_args=extra_args, until=until)
-        launched = launching.start(how, base=base)
-        if launched.was_interrupted:
-            raise KeyboardInterrupt
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    say("comparing")
-    verdict = judge(original, launched.run, until=until)
-    launched.run.put_verdict(verdict.model_dump(mode="json"))
+    if dense is not None and until is None:
+        until = dense.stop
+    until = until if until is not None else _steps_of_a_stopped(_read(original))
+    interpreter = None
+    if rebuild_env:
+        say("making the recorded environment")
+        interpreter = rebuilding.rebuild(recorded)
+
+    def again() -> tuple[RunDirectory, Verdict]:
+        with _folder(keep=keep_workspace) as folder:
+            place, laid = _laid_out(original, recorded, wish, folder, say)
+            place = replace(place, interpreter=interpreter)
+            if keep_workspace:
+                say(f"the workspace is {place.root}")
+            say("running the program again")
+            how = restarting.restart(recorded, original, wish, place, until=until, dense=dense)
+            launched = launching.start(how, base=base)
+            if launched.was_interrupted:
+                raise KeyboardInterrupt
+            if launched.told_to_stop is not None:
+                raise SystemExit(128 + launched.told_to_stop)
+            reasons = _of_workspace(laid)
+        say("comparing")
+        verdict = judge(original, launched.run, until=until, tolerance=tolerance)
+        said = {"changed": changes.described(), "reasons": (*reasons, *verdict.reasons)}
+        verdict = verdict.model_copy(update=said)
+        launched.run.put_verdict(verdict.model_dump(mode="json"))
+        return launched.run, verdict
+
+    run, verdict = again()
+    if dense is not None and verdict.outcome == "diverged" and not verdict.explanations:
+        say("nothing explains it: once more, to see whether the program is deterministic")
+        other, _ = again()
+        verdict = _with_determinism(verdict, run, other)
+        run.put_verdict(verdict.model_dump(mode="json"))
     return verdict
 
 
-def judge(original: RunDirectory, again: RunDirectory, *, until: int | None = None) -> Verdict:
-    """Compare two runs that should be equal."""
-    before, after = _read(original), _read(again)
-    trails = ranks.trails(original, before), ranks.trails(again, after)
-    comparison = compare_trails(*trails)
-    explanations = _explanations(original, before, again, after)
-
-    def verdict(outcome: Any, said: str, reasons: tuple[str, ...] = ()) -> Verdict:
-        return Verdict(
-            outcome=outcome,
-            original=original.id,
-            replay=again.id,
-            sentence=said,
-            comparison=comparison,
-            explanations=explanations if outcome == "diverged" else (),
-            reasons=reasons or (_unrepeated(before) if outcome == "diverged" else ()),
-        )
-
-    if comparison.divergence is not None:
-        return verdict("diverged", sentence(comparison))
-    problem = _unequal_ends(before, after, comparison, until) or _unequal_ranks(*trails, until)
-    if problem is not None and comparison.steps == 0 and after.status != "finished":
-        return verdict("not replayable", problem, (problem,))
-    if problem is not None:
-        return verdict("diverged", f"{sentence(comparison)}; {problem}")
-    if not comparison.streams:
-        nothing = "neither run drew a random number or made a training step: nothing to compare"
-        return verdict("not replayable", nothing, (nothing,))
-    return verdict("identical", sentence(comparison))
+def _laid_out(
+    original: RunDirectory, recorded: Recorded, wish: Wish, folder: Path, say: Progress
+) -> tuple[Place, Laid | None]:
+    if wish.in_place:
+        return Place(recorded.home, folder), None
+    say("laying out the workspace")
+    laid = restarting.lay_out(recorded, original, folder)
+    return Place(laid.workspace.root, folder), laid
 
 
-def _unequal_ends(
-    before: Manifest, after: Manifest, comparison: TrailComparison, until: int | None
-) -> str | None:
-    was_cut = until is not None or before.status == "crashed"
-    steps_before, steps_after = comparison.steps_before, comparison.steps_after
-    if steps_after < (min(steps_before, until) if until is not None else steps_before):
-        reason = after.error or f"exit code {after.exit_code}"
-        return f"the replay ended after {steps_after} of {steps_before} steps: {reason}"
-    if was_cut:
-        return None
-    if steps_after > steps_before:
-        return f"the replay went on to step {steps_after}, the recorded run ended at {steps_before}"
-    if before.exit_code is not None and before.exit_code != after.exit_code:
-        reason = f" ({after.error})" if after.error else ""
-        return (
-            f"the recorded run ended with exit code {before.exit_code}, "
-            f"the replay with {after.exit_code}{reason}"
-        )
+def _of_workspace(laid: Laid | None) -> list[str]:
+    """What is to be said of how the project was laid out, and of what came of it."""
+    if laid is None:
+        return []
+    complaint = laid.workspace.complaint()
+    return [*laid.reasons, *([complaint] if complaint is not None else [])]
+
+
+def dense_window(
+    original: RunDirectory, *, base: Path, start: int | None = None, until: int | None = None
+) -> range:
+    """The steps that a replay is to record densely: around where it is known to diverge.
+
+    Args:
+        original: The run to repeat.
+        base: The folder that keeps runs, among them earlier replays.
+        start: The first step, if it was chosen.
+        until: Where the replay ends, if that was chosen.
+    """
+    if start is None:
+        start = max(0, (_known_divergence(original, base) or 0) - 1)
+    stop = until if until is not None else start + _DENSE_STEPS
+    if stop <= start:
+        raise NotReplayable([f"it would end at step {stop}, before step {start} is recorded"])
+    return range(start, stop)
+
+
+def _known_divergence(original: RunDirectory, base: Path) -> int | None:
+    for run in run_directories(base):
+        try:
+            verdict = Verdict.model_validate(run.verdict())
+        except ValueError:
+            continue
+        divergence = verdict.comparison.divergence if verdict.comparison is not None else None
+        if verdict.original == original.id and divergence is not None:
+            return divergence.step
     return None
 
 
-def _unequal_ranks(
-    before: Mapping[str, Trail], after: Mapping[str, Trail], until: int | None
-) -> str | None:
-    for process, trail in before.items():
-        steps = trail.steps if until is None else min(trail.steps, until)
-        found = after[process].steps if process in after else 0
-        if found < steps:
-            return f"in the replay {process} ended after {found} of {steps} steps"
-    return None
-
-
-def _unrepeated(before: Manifest) -> tuple[str, ...]:
-    seeds = before.sections.get("seeds", {})
-    places = seeds.get("os_entropy_uses") or {}
-    if not places or seeds.get("pinned_os_entropy"):
-        return ()
-    shown = ", ".join(sorted(places)[:3])
-    reason = (
-        f"the program drew entropy from the operating system at {shown}, which is not repeated "
-        "unless it is recorded with --pin-entropy"
+def _with_determinism(verdict: Verdict, one: RunDirectory, other: RunDirectory) -> Verdict:
+    """What a second replay, which should equal the first, says of a divergence."""
+    trails = ranks.trails(one, _read(one)), ranks.trails(other, _read(other))
+    found = compare_trails(*trails)
+    operation = first_operation(*trails)
+    if found.divergence is None and operation is None:
+        reason = (
+            "two replays are equal to one another: the program is deterministic here and now, and "
+            "what was otherwise when it was recorded was not captured"
+        )
+        return verdict.model_copy(update={"reasons": (reason, *verdict.reasons)})
+    said = operation_sentence(operation) if operation is not None else sentence(found)
+    reason = f"the program itself is not deterministic, as two replays differ: {said}"
+    return verdict.model_copy(
+        update={"reasons": (reason, *verdict.reasons), "operation": operation}
     )
-    return (reason,)
+
+
+@contextmanager
+def _folder(*, keep: bool) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="manifest-replay-"))
+    try:
+        with _ended_by_signals():
+            yield folder
+    finally:
+        if not keep:
+            workspace.remove(folder)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """End as after an exception when told to end, so that nothing is left behind."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    with handled(dict.fromkeys(ENDING, end)):
+        yield
+
+
+def _recorded(original: RunDirectory) -> Recorded:
+    return recorded_run.read(_read(original), base=original.path.parent.parent)
 
 
 def _read(run: RunDirectory) -> Manifest:
     return Manifest.model_validate(run.document())
 
 
-def _steps_of_a_crashed(manifest: Manifest) -> int | None:
-    # The program was killed: what it would have done next was never recorded.
-    if manifest.status != "crashed":
+def _steps_of_a_stopped(manifest: Manifest) -> int | None:
+    # The program was killed, or told to stop: what it would have done next was never recorded.
+    if not was_stopped(manifest):
         return None
     steps = [p.trail.steps for p in manifest.processes.values() if p.trail is not None]
     return max(steps, default=0) or None
-
-
-def _project(manifest: Manifest) -> workspace.Project:
-    root = Path(manifest.sections["command"]["root"])
-    code, inputs = manifest.sections.get("code", {}), manifest.sections.get("inputs", {})
-    sources = {name: checked_digest(text) for name, text in (code.get("files") or {}).items()}
-    within = {
-        os.path.relpath(path, root): facts
-        for path, facts in inputs.items()
-        if Path(path).is_relative_to(root)
-    }
-    for name, facts in within.items():
-        if "blob" in facts:
-            sources.setdefault(name, checked_digest(facts["blob"]))
-    outputs = {os.path.relpath(path, root) for path in manifest.sections.get("outputs", {})}
-    return workspace.Project(
-        root=root,
-        sources=sources,
-        inputs=frozenset(within),
-        outputs=frozenset(outputs),
-        started_at_ns=int(datetime.fromisoformat(manifest.started_at).timestamp() * 1e9),
-    )
-
-
-def _start(
-    original: RunDirectory,
-    manifest: Manifest,
-    root: Path,
-    *,
-    extra_args: Sequence[str],
-    until: int | None,
-) -> launching.Start:
-    command = manifest.sections["command"]
-    seeds = manifest.sections["seeds"]
-    recorded_root = command["root"]
-    argv = [_moved(argument, recorded_root, root) for argument in command["argv"]]
-    executable = recorded_executable(manifest) or argv[0]
-    moved = _moved(executable, recorded_root, root)
-    if argv[0].endswith(".py") and not executable.endswith(".py"):
-        argv = [argv[0], *argv]  # a script alone, which an interpreter ran
-    argv[0] = moved if os.access(moved, os.X_OK) else executable
-    environ = _environ(manifest, recorded_root, root)
-    if manifest.mode == origin.RUN:
-        argv = rendezvous.with_free_ports(argv)
-    if until is not None:
-        environ["MANIFEST_UNTIL"] = str(until)
-    if manifest.mode == origin.RECORD:
-        environ["MANIFEST_REPLAY"] = str(original.path)
-    return launching.Start(
-        command=[*command["argv"], *extra_args],
-        arguments=[*argv, *extra_args],
-        folder=root / workspace.confined(command.get("cwd", ".")),
-        environ=environ,
-        entropy=bytes.fromhex(seeds["entropy"]),
-        entropy_from=original.id,
-        replay_of=original.id,
-        is_pinning_os=bool(seeds.get("pinned_os_entropy")),
-        mode=manifest.mode,
-        project=manifest.project,
-        name=manifest.name,
-    )
-
-
-def _environ(manifest: Manifest, recorded_root: str, root: Path) -> dict[str, str]:
-    environment = manifest.sections.get("environment", {})
-    given = launcher.as_given(environment) if manifest.mode == origin.RUN else environment
-    environ = variables.restore_variables(given, dict(os.environ))
-    environ = asked.restore_asked(environment, environ) | rendezvous.variables(environment)
-    # An editable install points into the user's tree: the workspace must come before it.
-    moved = [
-        _moved(path, recorded_root, root)
-        for path in environment.get("python.path", [])
-        if isinstance(path, str) and _is_below(path, recorded_root)
-    ]
-    inherited = environ.get("PYTHONPATH")
-    path = [item for item in moved if os.path.isdir(item)] + ([inherited] if inherited else [])
-    if path:
-        environ["PYTHONPATH"] = os.pathsep.join(path)
-    return environ
-
-
-def _moved(argument: str, recorded_root: str, root: Path) -> str:
-    if not _is_below(argument, recorded_root):
-        return argument
-    return str(root / os.path.relpath(argument, recorded_root))
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return os.path.isabs(path) and Path(path).is_relative_to(folder)
-
-
-def _explanations(
-    original: RunDirectory, before: Manifest, again: RunDirectory, after: Manifest
-) -> tuple[Difference, ...]:
-    found = diff(before, after, blobs=lambda digest: find_blob((original, again), digest))
-    return tuple(
-        item
-        for item in found.differences
-        if item.impact in ("certain", "possible") and item.key not in _OF_THE_REPLAY
-    )

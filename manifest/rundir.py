@@ -29,14 +29,30 @@ from manifest.canonical import (
     checked_digest,
     digest_bytes,
 )
-from manifest.errors import DamagedRun, DigestMismatch, NewerSchema, NotRecordable
-from manifest.folding import fold
+from manifest.errors import (
+    AmbiguousReference,
+    DamagedRun,
+    DigestMismatch,
+    NewerSchema,
+    NotRecordable,
+    RunNotFound,
+)
 from manifest.identity import is_run_id
-from manifest.journal import Entry, Journal, entries
+from manifest.journal import Entry, Journal, entries, read_regular
 from manifest.liveness import is_running
 from manifest.sealing import read_sealed, seal_document
 
 FOLDER = ".manifest"
+
+_MISFITS = (
+    AttributeError,
+    LookupError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What entries that nobody of this project wrote can cause."""
 
 _urandom = os.urandom  # bound now: a run may pin `os.urandom` for the program
 
@@ -96,6 +112,24 @@ class RunDirectory:
         except DamagedRun:
             return False
 
+    def has(self, process: str) -> bool:
+        """Whether a process of this name, or the run itself as ``run``, has a journal."""
+        return (self.path / "journal" / f"{process}.jsonl").exists()
+
+    def mark_as_pulled(self, url: str) -> None:
+        """Write down which service the run was fetched from."""
+        (self.path / "pulled.json").write_bytes(canonical_bytes({"url": url}) + b"\n")
+
+    def pulled_from(self) -> str | None:
+        """The service that the run was fetched from; None for one that was recorded here."""
+        try:
+            found = json.loads((self.path / "pulled.json").read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            return "a service"
+        return str(found.get("url")) if isinstance(found, dict) else "a service"
+
     def has_process(self) -> bool:
         """Whether any process of the program has said anything."""
         return any(path.stem != "run" for path in (self.path / "journal").glob("*.jsonl"))
@@ -106,13 +140,17 @@ class RunDirectory:
             path.stem: list(entries(path)) for path in sorted((self.path / "journal").glob("*"))
         }
 
+    def entries_of(self, process: str) -> list[Entry]:
+        """The entries of one process; none if it said nothing."""
+        return list(entries(self.path / "journal" / f"{process}.jsonl"))
+
     def origin(self) -> Entry:
         """The entry that made the run: its id, entropy and mode.
 
         Raises:
             DamagedRun: There is none.
         """
-        for entry in entries(self.path / "journal" / "run.jsonl"):
+        for entry in self.entries_of("run"):
             if entry["kind"] == "run":
                 return entry
         raise DamagedRun(str(self.path), "journal/run.jsonl does not begin with the run")
@@ -156,9 +194,12 @@ class RunDirectory:
     def write_manifest(self) -> dict[str, Any]:
         """Seal without asking who is alive: for the last process itself, at its end."""
         document = self._folded(is_over=True)
-        seal_document(document)
         try:
+            seal_document(document)
             data = canonical_bytes(document) + b"\n"
+        except _MISFITS as error:
+            raise DamagedRun(str(self.path), f"it cannot be sealed: {error!r}") from error
+        try:
             _write_once(self.path / "manifest.json", data, is_durable=True)
         except FileExistsError:
             return self._sealed()
@@ -174,6 +215,10 @@ class RunDirectory:
                 _write_once(path, data)
         return digest
 
+    def drop_blob(self, digest: Digest) -> None:
+        """Keep bytes no more."""
+        self._blob_path(digest).unlink(missing_ok=True)
+
     def get_blob(self, digest: Digest) -> bytes:
         """The bytes under a digest.
 
@@ -183,7 +228,7 @@ class RunDirectory:
         """
         path = self._blob_path(checked_digest(digest))
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
         except FileNotFoundError:
             raise KeyError(digest) from None
         if digest_bytes(data) != digest:
@@ -193,8 +238,8 @@ class RunDirectory:
     def verdict(self) -> dict[str, Any] | None:
         """What this replay showed, if it is one that ended."""
         try:
-            found = json.loads((self.path / "verdict.json").read_bytes())
-        except (FileNotFoundError, ValueError):
+            found = json.loads(read_regular(self.path / "verdict.json"))
+        except (OSError, ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
 
@@ -210,23 +255,26 @@ class RunDirectory:
 
     def trail_paths(self) -> dict[str, Path]:
         """Every trail of the run, by process."""
-        return {path.stem: path for path in sorted((self.path / "trail").glob("*.bin"))}
+        found = sorted((self.path / "trail").glob("*.bin"))
+        return {path.stem: path for path in found if _is_of_files(path)}
 
     def _sealed(self) -> dict[str, Any]:
         path = self.path / "manifest.json"
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
         except OSError as error:
             raise DamagedRun(str(path), str(error)) from error
         return read_sealed(data, str(path))
 
     def _folded(self, *, is_over: bool) -> dict[str, Any]:
         origin = self.origin()
-        if origin.get("schema", 0) > SCHEMA:
-            raise NewerSchema(origin["schema"], SCHEMA, str(self.path))
+        from manifest.folding import fold  # not needed by a process that only writes
+
         try:
+            if origin.get("schema", 0) > SCHEMA:
+                raise NewerSchema(origin["schema"], SCHEMA, str(self.path))
             return fold(self.journals(), self.trail_paths(), is_over=is_over)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except _MISFITS as error:
             raise DamagedRun(str(self.path), f"its journals do not fit: {error!r}") from error
 
     def _blob_path(self, digest: Digest) -> Path:
@@ -244,6 +292,22 @@ def find_base(start: Path | None = None) -> Path:
         if (folder / FOLDER).is_dir():
             return folder / FOLDER
     return here / FOLDER
+
+
+def find_run(base: Path, reference: str) -> RunDirectory:
+    """The run that is kept in `base` and has this id, or the only one whose id begins like this.
+
+    Raises:
+        RunNotFound: There is none.
+        AmbiguousReference: There are several.
+    """
+    digits = reference.replace("-", "").lower()
+    found = [run for run in run_directories(base) if run.id.replace("-", "").startswith(digits)]
+    if not found or not digits:
+        raise RunNotFound(reference, str(base))
+    if len(found) > 1:
+        raise AmbiguousReference(reference, [run.id for run in found])
+    return found[0]
 
 
 def run_directories(base: Path) -> list[RunDirectory]:
@@ -265,6 +329,12 @@ def find_blob(runs: Iterable[RunDirectory], digest: str) -> bytes | None:
         with suppress(KeyError, ValueError):
             return run.get_blob(checked_digest(digest))
     return None
+
+
+def _is_of_files(trail: Path) -> bool:
+    # A pipe or a device in a directory from elsewhere would hold a reader for ever.
+    beside = (trail.with_suffix(suffix) for suffix in (".final", ".tensors"))
+    return trail.is_file() and all(path.is_file() or not path.exists() for path in beside)
 
 
 def furnish(base: Path) -> None:

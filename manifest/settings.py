@@ -11,22 +11,13 @@ import gc
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final
 
 from manifest.canonical import ABSENT, Json, failed, plain
-
-RestoreOutcome = Literal["restored", "equal already", "skipped", "failed"]
-
-
-class RestoredItem(NamedTuple):
-    """What came of putting one setting back."""
-
-    key: str
-    outcome: RestoreOutcome
-    reason: str = ""
+from manifest.restoring import RestoredItem, RestoreOutcome
 
 
 def capture_settings(*, library: str | None = None) -> dict[str, Json]:
@@ -61,18 +52,39 @@ def restore_settings(
         recorded: Effective values by key, as captured.
         library: Only settings of this module and those inside it.
     """
-    names = _names()
-    entries = [entry for entry in _entries() if entry.key in recorded and entry.is_of(library)]
-    items = [
-        _restored(entry, recorded[entry.key], names)
-        if _is_there(entry.library, asked_for=library)
-        else RestoredItem(entry.key, "skipped", f"{entry.library} is not imported here")
-        for entry in entries
-    ]
-    if library is not None:
-        return items
-    unknown = sorted(recorded.keys() - {entry.key for entry in _entries()})
-    return items + [RestoredItem(key, "skipped", "not in the catalogue") for key in unknown]
+    return _for_each(recorded, library, _restored)
+
+
+def obstacles(recorded: Mapping[str, Json]) -> list[RestoredItem]:
+    """What `restore_settings` would not put back, without setting anything."""
+    return [item for item in _for_each(recorded, None, _untouched) if not item.is_settled]
+
+
+def libraries_of(keys: Iterable[str]) -> dict[str, list[str]]:
+    """The keys by the module that must be there to set them; unknown ones are left out."""
+    found: dict[str, list[str]] = {}
+    for entry in _entries():
+        if entry.key in keys:
+            found.setdefault(entry.library, []).append(entry.key)
+    return found
+
+
+def prepare() -> None:
+    """Do now what the first capture would do once."""
+    for entry in _entries():
+        if not entry.is_slow:
+            _ = entry.needs_code, entry.read_code
+
+
+def refusal(key: str, value: Json) -> str | None:
+    """Say why a setting cannot be set to a value; None where it can, as far as is known here."""
+    entry = next((entry for entry in _entries() if entry.key == key), None)
+    if entry is None or not entry.set:
+        return "nothing sets it in a running process"
+    present = value if isinstance(value, list) else []  # their number is known there alone
+    if not _is_allowed(entry, value, present):
+        return f"expected {_expectation(entry)}, found {_shown(value)}"
+    return None
 
 
 class _Entry:
@@ -103,6 +115,8 @@ class _Entry:
     def _compiled(self, expression: str) -> CodeType:
         return compile(expression, f"<catalogue: {self.key}>", "eval")
 
+
+_Restore = Callable[[_Entry, Json, dict[str, Any]], RestoredItem]
 
 _NOT_HERE: Final = ABSENT
 """The value of a setting that this build, version or state of the library does not have."""
@@ -167,31 +181,58 @@ def _value(entry: _Entry, names: dict[str, Any]) -> Json:
         return failed(error)
 
 
+def _for_each(
+    recorded: Mapping[str, Json], library: str | None, restore: _Restore
+) -> list[RestoredItem]:
+    names = _names()
+    entries = [entry for entry in _entries() if entry.key in recorded and entry.is_of(library)]
+    items = [
+        restore(entry, recorded[entry.key], names)
+        if _is_there(entry.library, asked_for=library)
+        else RestoredItem(entry.key, "skipped", f"{entry.library} is not imported here")
+        for entry in entries
+    ]
+    if library is not None:
+        return items
+    unknown = sorted(recorded.keys() - {entry.key for entry in _entries()})
+    return items + [RestoredItem(key, "skipped", "not in the catalogue") for key in unknown]
+
+
 def _restored(entry: _Entry, recorded: Json, names: dict[str, Any]) -> RestoredItem:
+    untouched = _untouched(entry, recorded, names)
+    if untouched.outcome != "restored":
+        return untouched
     try:
-        outcome, reason = _try_to_restore(entry, recorded, names)
+        # The statement is the catalogue's; of the recorded run it sees only this checked value.
+        exec(entry.set, names | {"v": recorded})  # noqa: S102
+        outcome, reason = _verified(entry, recorded, names)
     except Exception as error:
         outcome, reason = "failed", f"{type(error).__name__}: {error}"[:500]
     return RestoredItem(entry.key, outcome, reason)
 
 
-def _try_to_restore(
-    entry: _Entry, recorded: Json, names: dict[str, Any]
-) -> tuple[RestoreOutcome, str]:
-    if isinstance(recorded, dict):
-        return "skipped", "the recorded run has no value of it"
+def _untouched(entry: _Entry, recorded: Json, names: dict[str, Any]) -> RestoredItem:
+    """What comes of a setting as far as that is known before it is set."""
+    try:
+        outcome, reason = _foreseen(entry, recorded, names)
+    except Exception as error:
+        outcome, reason = "failed", f"{type(error).__name__}: {error}"[:500]
+    return RestoredItem(entry.key, outcome, reason)
+
+
+def _foreseen(entry: _Entry, recorded: Json, names: dict[str, Any]) -> tuple[RestoreOutcome, str]:
     present = _value(entry, names)
     if present is _NOT_HERE:
         return "skipped", f"this build or state of {entry.library} does not have it"
     if _is_same(present, recorded):
         return "equal already", ""
+    if isinstance(recorded, dict):
+        return "skipped", "the recorded run has no value of it"
     if not entry.set:
         return "skipped", "nothing sets it in a running process"
     if not _is_allowed(entry, recorded, present):
         return "failed", f"expected {_expectation(entry)}, found {_shown(recorded)}; not set"
-    # The statement is the catalogue's; of the recorded run it sees only this checked value.
-    exec(entry.set, names | {"v": recorded})  # noqa: S102
-    return _verified(entry, recorded, names)
+    return "restored", ""
 
 
 def _verified(entry: _Entry, recorded: Json, names: dict[str, Any]) -> tuple[RestoreOutcome, str]:

@@ -14,7 +14,6 @@ SFC64              four words, cached half word
 from __future__ import annotations
 
 import base64
-import ctypes
 import math
 import struct
 import sys
@@ -36,7 +35,10 @@ _BIT_GENERATORS = {
     "Philox": struct.Struct("<4Q2Q4QBBI"),
     "SFC64": struct.Struct("<4QBI"),
 }
-_CUDA_BYTES = 16
+_PHILOX = ("cuda", "xpu")  # devices whose state is a seed and an offset
+_PHILOX_BYTES = 16
+_MPS_BYTES = (36, 44)  # seven words and a seed; since a later version an offset too
+_MOST_BYTES = 65_536
 _TORCH_BYTES = 5056
 _TORCH_POSITION = struct.Struct("<8xi4xQ")  # words left before new ones are made, the next word
 
@@ -217,7 +219,11 @@ def _bit_generator_form(kind: str) -> struct.Struct:
 
 def torch_state(generator: Any) -> bytes:
     """The state of a `torch.Generator`, as PyTorch gives it."""
+    import ctypes
+
     state = generator.get_state()
+    if state.device.type != "cpu":  # of a backend that registered itself
+        state = state.cpu()
     return ctypes.string_at(state.data_ptr(), state.nbytes)
 
 
@@ -228,7 +234,8 @@ def torch_setter(name: str, generator: Any, data: bytes) -> Setter:
     if generator.device.type == "cpu":
         _check_torch(name, torch, state, data)
     else:
-        check_cuda(name, data)
+        check_device(name, generator.device.type, data)
+        check(name, len(data) == len(torch_state(generator)))
     return lambda: generator.set_state(state)
 
 
@@ -246,14 +253,19 @@ def _check_torch(name: str, torch: Any, state: Any, data: bytes) -> None:
         check(name, left >= 1 and position + left <= _WORDS + 1)
 
 
-def check_cuda(name: str, data: bytes) -> None:
-    """Refuse what is no seed and offset of Philox.
+def check_device(name: str, backend: str, data: bytes) -> None:
+    """Refuse what is no state of a generator on a device of this kind.
 
     Raises:
         StateNotRestorable: It is none.
     """
-    check(name, len(data) == _CUDA_BYTES)
-    check(name, int.from_bytes(data[8:], "little") % 4 == 0)
+    if backend in _PHILOX:
+        check(name, len(data) == _PHILOX_BYTES)
+        check(name, int.from_bytes(data[8:], "little") % 4 == 0)  # the offset
+    elif backend == "mps":
+        check(name, len(data) in _MPS_BYTES)
+    else:
+        check(name, 0 < len(data) <= _MOST_BYTES)
 
 
 def encoded(state: bytes) -> Json:

@@ -5,12 +5,12 @@ Runs in the launcher, or in a thread of a program that records itself.
 
 from __future__ import annotations
 
-import os
+import ctypes  # noqa: F401 -- for asking drivers: not imported there, amid a fork of the program
 from pathlib import Path
 from typing import Protocol
 
+from manifest import sources
 from manifest.canonical import Json
-from manifest.environment.confidential import is_confidential
 from manifest.environment.hardware import capture_accelerators
 from manifest.environment.redaction import redact_text
 from manifest.environment.source import capture_source
@@ -48,23 +48,4 @@ def _survey_repository(listener: Listener, run: RunDirectory, folder: Path) -> N
         listener.note("code.git", redact_text(str(gap)))
     if state.commit is None:
         return
-    values: dict[str, Json] = {
-        "git.commit": state.commit,
-        "git.branch": state.branch,
-        "git.remote": state.remote,
-        "git.dirty": state.is_dirty,
-        "git.tree": state.tree,
-    }
-    if state.patch:
-        values["git.patch"] = run.put_blob(state.patch)
-    if state.untracked:
-        values["git.untracked"] = {
-            name: run.put_blob(file.content)
-            for file in state.untracked
-            if _is_shown(name := os.fsdecode(file.path), file.content)
-        }
-    listener.section("code", values)
-
-
-def _is_shown(name: str, content: bytes) -> bool:
-    return redact_text(name) == name and not is_confidential(name, content)
+    listener.section("code", sources.as_facts(state, run))

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 from manifest.canonical import Json
-from manifest.findings import Blobs, Found, Pair
+from manifest.findings import Blobs, Found, Pair, is_tagged
 
 _MOST_BYTES = 2_000_000
 _MOST_STEPS = 10_000_000
@@ -38,16 +38,16 @@ class Texts:
         if isinstance(before, list) and isinstance(after, list):
             return self._changed_elements(before, after)
         if isinstance(before, str) and isinstance(after, str) and "\n" in before + after:
-            return self._unified(found.key, before.splitlines(), after.splitlines())
+            return self._unified((found.key, found.key), before.splitlines(), after.splitlines())
         digests = _digests_of_text(found, pair)
         if digests is None or self._steps_left <= 0:
             return ""
         one, other = map(pair.text, digests)
         if one is None or other is None:
             return ""
-        return self._changed_file(found.key.removeprefix("files."), one, other)
+        return self._changed_file(_names(found, pair), one, other)
 
-    def _changed_file(self, name: str, before: bytes, after: bytes) -> str:
+    def _changed_file(self, names: tuple[str, str], before: bytes, after: bytes) -> str:
         sizes = f"{len(before)} and {len(after)} bytes"
         if max(len(before), len(after)) > _MOST_BYTES:
             return sizes
@@ -55,16 +55,16 @@ class Texts:
             one, other = (data.decode("utf-8").splitlines() for data in (before, after))
         except UnicodeDecodeError:
             return f"binary, {sizes}"
-        return self._unified(name, one, other)
+        return self._unified(names, one, other)
 
-    def _unified(self, name: str, before: list[str], after: list[str]) -> str:
+    def _unified(self, names: tuple[str, str], before: list[str], after: list[str]) -> str:
         start, end = _common_ends(before, after)
         start, end = max(0, start - _CONTEXT_LINES), max(0, end - _CONTEXT_LINES)
         one, other = before[start : len(before) - end], after[start : len(after) - end]
         if not self._affords(_steps(one, other)):
             return f"{len(before)} and {len(after)} lines"
         lines = difflib.unified_diff(
-            one, other, f"before/{name}", f"after/{name}", n=_CONTEXT_LINES, lineterm=""
+            one, other, f"before/{names[0]}", f"after/{names[1]}", n=_CONTEXT_LINES, lineterm=""
         )
         visible = [_shifted(line, start) for line in itertools.islice(lines, _MOST_LINES)]
         left = sum(1 for _ in lines)
@@ -112,9 +112,32 @@ def _steps(before: Sequence[Hashable], after: Sequence[Hashable]) -> int:
     return len(before) + len(after) + pairs * min(len(before), len(after))
 
 
+def _names(found: Found, pair: Pair) -> tuple[str, str]:
+    name = found.key.removeprefix("files.")
+    if found.is_in_both:
+        return name, name
+    other_name = shown(pair.renamed[found.path[1]])
+    return (name, other_name) if _is_absent(found.after) else (other_name, name)
+
+
+def _is_absent(value: Json) -> bool:
+    return is_tagged(value, "$absent")
+
+
+def _digests_of_renamed(found: Found, pair: Pair) -> tuple[Json, Json] | None:
+    files = pair.maps("code", "files")
+    if found.section != "code" or len(found.path) != 2 or files is None:
+        return None
+    name, other_name = found.path[1], pair.renamed.get(found.path[1])
+    if other_name is None or name > other_name:
+        return None
+    is_before = _is_absent(found.after)
+    return files[0][name if is_before else other_name], files[1][other_name if is_before else name]
+
+
 def _digests_of_text(found: Found, pair: Pair) -> tuple[Json, Json] | None:
     if not found.is_in_both:
-        return None
+        return _digests_of_renamed(found, pair)
     if found.section == "inputs":
         before, after = (_facts(facts).get("blob") for facts in found.values)
         return before, after

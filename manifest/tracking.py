@@ -9,13 +9,14 @@ is recorded are only noticed; see `noticing`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from manifest import states
 from manifest.canonical import Json, plain
 from manifest.errors import StateNotRestorable
 from manifest.generators import is_shared
+from manifest.restoring import RestoredItem
 
 _MOST_GENERATORS = 256
 _MOST_SPAWNED = 100_000
@@ -33,14 +34,24 @@ class Listener(Protocol):
     def note(self, where: str, what: object) -> None:
         """Record that something could not be done."""
 
+    def restored(self, items: Iterable[RestoredItem]) -> None:
+        """Record what came of putting something back."""
+
 
 class Tracking:
     """The generators that the program has named to one run."""
 
-    def __init__(self, listener: Listener) -> None:
-        self.recorded: Mapping[str, Any] = {}
+    def __init__(
+        self,
+        listener: Listener,
+        recorded: Callable[[], Mapping[str, Any]] = dict,
+        *,
+        on_tracked: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.recorded = recorded
         """The generators of the run that is replayed; those that are named again are put back."""
         self._listener = listener
+        self._on_tracked = on_tracked
         self._tracked: dict[str, Any] = {}
 
     def track(self, name: str, generator: Any) -> None:
@@ -55,9 +66,23 @@ class Tracking:
             entry = capture_generator(generator)
             self._tracked[key] = generator
             self._listener.section("generators", {key: entry})
-            self._put_back(key, entry, generator)
+            self._put_back(key, generator)
+            self._on_tracked()
         except Exception as error:
             self._listener.note(f"generators.{str(name)[:_LONGEST_NAME]}", error)
+
+    def put_back(self, recorded: Mapping[str, Any]) -> list[RestoredItem]:
+        """Put back what is tracked already, and the rest when it is tracked."""
+        self.recorded = lambda: recorded
+        return [
+            self._restored(key, generator, recorded[key])
+            for key, generator in self._tracked.items()
+            if key in recorded
+        ]
+
+    def generators(self) -> dict[str, Any]:
+        """What is tracked, by name."""
+        return self._tracked
 
     def finish(self) -> None:
         """Record the states in which the generators were left, as digests, and let go of them."""
@@ -70,6 +95,10 @@ class Tracking:
             else:
                 self._listener.section("generators", {name: {"digest": digest}})
 
+    def items(self) -> list[tuple[str, Any]]:
+        """By name, what is tracked."""
+        return list(self._tracked.items())
+
     def ids(self) -> set[int]:
         """By `id`, what is tracked."""
         return {id(generator) for generator in self._tracked.values()}
@@ -81,14 +110,20 @@ class Tracking:
         numbered = (f"{name}#{ordinal}" for ordinal in itertools.count(1))
         return next(key for key in numbered if key not in self._tracked)
 
-    def _put_back(self, key: str, found: dict[str, Json], generator: Any) -> None:
-        if key not in self.recorded:
+    def _put_back(self, key: str, generator: Any) -> None:
+        recorded = self.recorded()
+        if key not in recorded:
             return
-        outcome = restore_generator(key, generator, self.recorded[key])
-        if outcome == "equal already":
-            return
-        self._listener.note("replay.generators", f"{key}: {outcome}, when it was tracked")
-        self._listener.section("generators", {key: capture_generator(generator)})
+        item = self._restored(key, generator, recorded[key])
+        self._listener.restored([item])
+        if item.outcome != "equal already":
+            self._listener.section("generators", {key: capture_generator(generator)})
+
+    def _restored(self, key: str, generator: Any, entry: Any) -> RestoredItem:
+        try:
+            return restore_generator(key, generator, entry)
+        except Exception as error:
+            return RestoredItem(key, "failed", str(error))
 
 
 def capture_generator(generator: Any) -> dict[str, Json]:
@@ -107,11 +142,11 @@ def capture_generator(generator: Any) -> dict[str, Json]:
     return entry
 
 
-def restore_generator(name: str, generator: Any, entry: Any) -> str:
+def restore_generator(name: str, generator: Any, entry: Any) -> RestoredItem:
     """Put a recorded state back.
 
     Returns:
-        ``restored`` or ``equal already``, and what could not be put back.
+        What came of its state, and whether it will spawn others than it did.
 
     Raises:
         StateNotRestorable: The entry is of another kind or does not have its form; nothing was
@@ -130,7 +165,9 @@ def restore_generator(name: str, generator: Any, entry: Any) -> str:
     if not is_equal:
         put_back()
     gap = _spawn_as_often(states.bits_of(generator), found, entry)
-    return ("equal already" if is_equal else "restored") + gap
+    if states.state_of(generator) != data:
+        return RestoredItem(name, "failed", "it was set, but reads otherwise")
+    return RestoredItem(name, "equal already" if is_equal else "restored", gap)
 
 
 def _seed_sequence(bits: Any) -> dict[str, Json]:
@@ -152,10 +189,10 @@ def _spawn_as_often(bits: Any, found: Mapping[str, Json], entry: Mapping[str, Js
     if bits is None or type(recorded) is not int or "seed.children" not in found:
         return ""
     if any(found[key] != entry.get(key) for key in found if key in _OF_SEED):
-        return "; what it spawns comes from another seed"  # which nothing can change
+        return "what it spawns comes from another seed"  # which nothing can change
     missing = recorded - found["seed.children"]
     if not 0 <= missing <= _MOST_SPAWNED:
-        return f"; it has spawned {found['seed.children']} generators instead of {recorded}"
+        return f"it has spawned {found['seed.children']} generators instead of {recorded}"
     if missing:
         bits.seed_seq.spawn(missing)
     return ""

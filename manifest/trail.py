@@ -1,18 +1,21 @@
 """The trail: what the bits of a training process were, step by step.
 
-A process has up to three files, all append-only, so that a kill at any instant leaves a prefix:
+A process has up to seven files, all append-only, so that a kill at any instant leaves a prefix:
 
 ``<process>.bin``
     One line of JSON, then 80 bytes a step: 16 for each of `STREAMS`, zero where nothing was
     observed. The number of a row is the number of its step.
 ``<process>.tensors``
-    Frames with the names of tensors, and the first 8 bytes of the fingerprint of each, at some
-    steps; with them the first *tensor* that differs is found.
+    The fingerprint of each tensor at some steps; with them the first *tensor* that differs is
+    found. See `leaves`.
+``<process>.segments``
+    Digests over many rows at once; see `segments`.
+``<process>.losses``, ``<process>.samples``
+    Numbers instead of digests, for those who allow a tolerance; see `numbers`.
+``<process>.ops``
+    Operations, in a replay that is told to keep them; see `operations`.
 ``<process>.final``
     What was left at the end of the process, in JSON.
-
-Which steps are digested depends on the step and the size of the parameters alone, so that two runs
-of one program keep the same ones.
 """
 
 from __future__ import annotations
@@ -20,64 +23,42 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
+from manifest import numbers
 from manifest.errors import DamagedRun, NewerSchema
+from manifest.leaves import LeafWriter, Leaves
+from manifest.numbers import LossWriter, Sample
+from manifest.operations import Operations, operations
+from manifest.segments import SEGMENT_STEPS, Segments, SegmentWriter, digests, segment_digests
+from manifest.streams import DIGEST_SIZE, ROW_SIZE, STREAMS, UNOBSERVED, words
 
 SCHEMA: Final = 1
 ALGORITHM: Final = "xxh3-128+ml32x2"
 """How fingerprints are made, in host memory and on an accelerator; only equal ones compare."""
 
-STREAMS: Final = ("rng", "batch", "loss", "grad", "param")
-DIGEST_SIZE: Final = 16
-ROW_SIZE: Final = DIGEST_SIZE * len(STREAMS)
-UNOBSERVED: Final = bytes(DIGEST_SIZE)
-LEAF_SIZE: Final = 8
-
-_DENSE_STEPS = 64
-_SAMPLES_PER_OCTAVE = 32
-_LARGE_BYTES = 64 * 2**20
-_BYTES_PER_STEP = 32 * 2**20
-_FIRST_STEPS_OF_LARGE = 16
-_MOST_TABLES = 256
-_ROW_WORDS = ROW_SIZE // 8
-
-# Kind, table, bytes of payload, step.
-_FRAME = struct.Struct("<cxHIQ")
-_NAMES, _LEAVES = b"N", b"L"
-
-Buffer: TypeAlias = bytes | mmap.mmap
+_GATHERED_STEPS = 64  # of which `SEGMENT_STEPS` are a multiple
+_HALVES = ["shared", "own"]
 
 
-def digest_period(parameter_bytes: int) -> int:
-    """Every how many steps parameters of this size are digested in full."""
-    if parameter_bytes <= _LARGE_BYTES:
-        return 1
-    return -(-parameter_bytes // _BYTES_PER_STEP)
+class Buffer(Protocol):
+    """Bytes, read as they are asked for."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitem__(self, part: slice, /) -> bytes:
+        """A part of them."""
+        ...
 
 
-def is_digested(step: int, period: int) -> bool:
-    """Whether gradients and parameters are digested at this step."""
-    return step % period == 0 or step < _FIRST_STEPS_OF_LARGE
-
-
-def keeps_leaves(step: int, period: int) -> bool:
-    """Whether the fingerprint of every tensor is kept at this step, which is digested."""
-    if period > 1:
-        return step < _FIRST_STEPS_OF_LARGE or _is_sampled(step // period)
-    return _is_sampled(step)
-
-
-def _is_sampled(count: int) -> bool:
-    return count < _DENSE_STEPS or count % (_octave_start(count) // _SAMPLES_PER_OCTAVE) == 0
-
-
-def _octave_start(count: int) -> int:
-    return 1 << (count.bit_length() - 1)
+ReadBeside: TypeAlias = Callable[[str], bytes]
+"""The content of the file with this suffix beside the rows; empty where there is none."""
 
 
 @dataclass(frozen=True)
@@ -97,28 +78,72 @@ class TrailWriter:
         self.path = str(path)
         self.steps = 0
         self.failure: OSError | None = None
-        self._tables: dict[tuple[str, tuple[str, ...]], int] = {}
-        self._tensors_fd = -1
+        self._leaves = LeafWriter()
+        self._segments = SegmentWriter()
+        self._losses = LossWriter()
+        self._rows: list[bytes] = []
+        self._numbers: list[float | None] = []
+        self._beside: dict[str, int] = {}
         self._fd = self._open(self.path)
-        header = {"schema": SCHEMA, "algorithm": ALGORITHM, "streams": STREAMS, "row": ROW_SIZE}
+        header = {
+            "schema": SCHEMA,
+            "algorithm": ALGORITHM,
+            "streams": STREAMS,
+            "row": ROW_SIZE,
+            "rng": _HALVES,
+        }
         self._write(self._fd, json.dumps(header).encode() + b"\n")
 
-    def append(self, rng: bytes, batch: bytes, loss: bytes, grad: bytes, param: bytes) -> None:
-        """Add the row of the next step, in one write."""
+    def append(
+        self,
+        rng: bytes,
+        batch: bytes,
+        loss: bytes,
+        grad: bytes,
+        param: bytes,
+        *,
+        number: float | None = None,
+    ) -> None:
+        """Add the row of the next step, in one write.
+
+        Args:
+            rng: Half a digest of the generators that the program shares, and half of its own.
+            batch: A digest, like the others.
+            loss: Of its bits.
+            grad: Of all gradients.
+            param: Of all parameters.
+            number: The loss itself.
+        """
+        row = b"".join((rng, batch, loss, grad, param))
+        self._write(self._fd, row)
+        self._rows.append(row)
+        self._numbers.append(number)
         self.steps += 1
-        self._write(self._fd, rng + batch + loss + grad + param)
+        if self.steps % _GATHERED_STEPS == 0 or self.steps < _GATHERED_STEPS:
+            self._write_gathered()
 
     def append_leaves(
         self, step: int, stream: str, names: tuple[str, ...], digests: Sequence[bytes]
-    ) -> None:
-        """Keep the fingerprint of every tensor of a stream at a step."""
-        table = self._table(stream, names)
-        if table is None:
-            return
-        payload = b"".join([digest[:LEAF_SIZE] for digest in digests])
-        self._write(self._tensors_fd, _FRAME.pack(_LEAVES, table, len(payload), step) + payload)
+    ) -> bool:
+        """Keep the fingerprint of every tensor of a stream at a step; whether it could be kept."""
+        frames = self._leaves.frames(step, stream, names, digests)
+        if frames:
+            self._write_beside(".tensors", frames)
+        return bool(frames)
 
-    def close(self, final: Ending | None = None) -> None:
+    def _write_gathered(self) -> None:
+        """Write what is made of several rows, which cannot be missed as a row would be."""
+        losses = self._losses.add(self.steps - len(self._numbers), self._numbers)
+        if losses:
+            self._write_beside(".losses", losses)
+        if nodes := self._segments.add(self._rows):
+            self._write_beside(".segments", nodes)
+        self._numbers.clear()
+        self._rows.clear()
+
+    def close(
+        self, final: Ending | None = None, samples: Mapping[str, Sample] | None = None
+    ) -> None:
         """End the trail, with what was left at the end of the process."""
         if final is not None:
             document = {
@@ -128,31 +153,26 @@ class TrailWriter:
                 "tensors": dict(final.tensors),
                 "left": dict(final.left),
             }
-            fd = self._open(_beside(self.path, ".final"))
-            self._write(fd, json.dumps(document).encode())
-            self._close(fd)
-        self._close(self._fd)
-        self._close(self._tensors_fd)
-        self._fd = self._tensors_fd = -1
+            self._write_beside(".final", json.dumps(document).encode())
+        if samples:
+            self._write_beside(".samples", numbers.encoded(samples))
+        self._write_gathered()
+        if self._fd >= 0 and (seal := self._segments.end(self._fd)):
+            self._write_beside(".segments", seal)
+        self.forget()
 
     def forget(self) -> None:
         """Let go of the files without writing, in a forked child to which they do not belong."""
-        self._close(self._fd)
-        self._close(self._tensors_fd)
-        self._fd = self._tensors_fd = -1
+        for fd in (self._fd, *self._beside.values()):
+            self._close(fd)
+        self._fd, self._beside = -1, {}
 
-    def _table(self, stream: str, names: tuple[str, ...]) -> int | None:
-        table = self._tables.get((stream, names))
-        if table is not None:
-            return table
-        if len(self._tables) >= _MOST_TABLES:
-            return None
-        if self._tensors_fd < 0:
-            self._tensors_fd = self._open(_beside(self.path, ".tensors"))
-        table = self._tables[stream, names] = len(self._tables)
-        payload = json.dumps({"stream": stream, "names": names}).encode() + b"\n"
-        self._write(self._tensors_fd, _FRAME.pack(_NAMES, table, len(payload), 0) + payload)
-        return table
+    def _write_beside(self, suffix: str, data: bytes) -> None:
+        if suffix not in self._beside:
+            if self._fd < 0:
+                return
+            self._beside[suffix] = self._open(beside(self.path, suffix))
+        self._write(self._beside[suffix], data)
 
     def _open(self, path: str) -> int:
         if self.failure is not None:
@@ -199,16 +219,44 @@ class Trail:
         algorithm: str,
         data: Buffer,
         offset: int,
-        frames: bytes = b"",
-        final: Ending | None = None,
+        beside: ReadBeside = lambda _: b"",
+        find_segments: Callable[[int], Segments | None] = lambda _: None,
+        has_own: bool = False,
     ) -> None:
         self.algorithm = algorithm
-        self.final = final
         self.steps = max(0, len(data) - offset) // ROW_SIZE
+        self.has_own = has_own
+        """Whether the second half of `rng` digests the program's own generators."""
         self._data = data
         self._offset = offset
-        self._frames = frames
-        self._leaves: dict[str, dict[int, tuple[tuple[str, ...], int]]] | None = None
+        self._beside = beside
+        self._find_segments = find_segments
+
+    @classmethod
+    def of_parts(
+        cls, header: bytes, rows: Buffer, beside: ReadBeside, segments: Segments | None
+    ) -> Trail:
+        """A trail that is not kept in files.
+
+        Args:
+            header: The first line of its file of rows.
+            rows: All rows, which are read as they are asked for.
+            beside: What lies beside them.
+            segments: The digests of its whole segments.
+
+        Raises:
+            NewerSchema: A newer Manifest wrote it.
+            DamagedRun: The line is not that of a trail.
+        """
+        document = _header(header, "the header")
+        return cls(
+            algorithm=str(document["algorithm"]),
+            data=rows,
+            offset=0,
+            beside=beside,
+            find_segments=lambda _: segments,
+            has_own=document.get("rng") == _HALVES,
+        )
 
     @classmethod
     def open(cls, path: Path | str) -> Trail:
@@ -218,14 +266,54 @@ class Trail:
             NewerSchema: A newer Manifest wrote it.
             DamagedRun: Its first line is not that of a trail.
         """
-        data = _mapped(path)
+        data, status = _mapped(path)
         end = data.find(b"\n")
         if end < 0:
             return cls(algorithm=ALGORITHM, data=b"", offset=0)
-        algorithm = _algorithm(bytes(data[:end]), str(path))
-        frames = _contents(_beside(str(path), ".tensors"))
-        final = _final(_contents(_beside(str(path), ".final")))
-        return cls(algorithm=algorithm, data=data, offset=end + 1, frames=frames, final=final)
+        header = _header(bytes(data[:end]), str(path))
+
+        def read(suffix: str) -> bytes:
+            return _contents(beside(str(path), suffix))
+
+        return cls(
+            algorithm=str(header["algorithm"]),
+            data=data,
+            offset=end + 1,
+            beside=read,
+            find_segments=lambda steps: Segments.of_rows(status, read(".segments"), steps),
+            has_own=header.get("rng") == _HALVES,
+        )
+
+    @cached_property
+    def final(self) -> Ending | None:
+        """What was left at the end of the process, if it came to that."""
+        return _final(self._beside(".final"))
+
+    @cached_property
+    def segments(self) -> Segments | None:
+        """Digests over many rows at once; None where they may not be those of the rows."""
+        found = self._find_segments(self.steps)
+        return found if found is not None and self.agrees(found, found.count - 1) else None
+
+    def agrees(self, segments: Segments, segment: int) -> bool:
+        """Whether the rows of a segment are those that were digested."""
+        start = segment * SEGMENT_STEPS
+        return segment_digests(self.rows(start, start + SEGMENT_STEPS)) == segments.node(segment, 0)
+
+    @cached_property
+    def operations(self) -> Operations:
+        """The operations of steps that were recorded densely; see `operations`."""
+        return operations(self._beside(".ops"))
+
+    @cached_property
+    def losses(self) -> Sequence[float]:
+        """The loss of each step, as far as it was kept; see `numbers`."""
+        return numbers.losses(self._beside(".losses"))
+
+    @cached_property
+    def samples(self) -> dict[str, Sample]:
+        """Some elements of each parameter at the end of the process; see `numbers`."""
+        return numbers.decoded(self._beside(".samples"))
 
     def rows(self, start: int, stop: int) -> bytes:
         """The bytes of the rows from `start` to before `stop`."""
@@ -242,34 +330,24 @@ class Trail:
 
     def streams(self) -> tuple[str, ...]:
         """The streams with at least one fingerprint."""
-        missing = set(STREAMS)
-        for start in range(0, self.steps, 4096):
-            rows = self.rows(start, start + 4096)
-            missing = {stream for stream in missing if not column(rows, stream).strip(b"\0")}
+        segments, start = self.segments, 0
+        found: set[str] = set()
+        if segments is not None:
+            start = segments.count * SEGMENT_STEPS
+            for node in segments.whole():
+                found.update(digests(node))
+        for begin in range(start, self.steps, 4096):
+            missing = [stream for stream in STREAMS if stream not in found]
             if not missing:
                 break
-        return tuple(stream for stream in STREAMS if stream not in missing)
+            rows = self.rows(begin, begin + 4096)
+            found.update(s for s in missing if any(half.strip(b"\0") for half in words(rows, s)))
+        return tuple(stream for stream in STREAMS if stream in found)
 
-    def leaves(self, step: int, stream: str) -> dict[str, bytes] | None:
-        """The fingerprint of each tensor by name, or None where they were not kept."""
-        found = self._index().get(stream, {}).get(step)
-        if found is None:
-            return None
-        names, offset = found
-        starts = range(offset, offset + len(names) * LEAF_SIZE, LEAF_SIZE)
-        return {
-            name: self._frames[start : start + LEAF_SIZE]
-            for name, start in zip(names, starts, strict=True)
-        }
-
-    def leaf_steps(self, stream: str) -> list[int]:
-        """The steps at which the fingerprint of each tensor was kept, in order."""
-        return sorted(self._index().get(stream, {}))
-
-    def _index(self) -> dict[str, dict[int, tuple[tuple[str, ...], int]]]:
-        if self._leaves is None:
-            self._leaves = _leaf_index(self._frames)
-        return self._leaves
+    @cached_property
+    def leaves(self) -> Leaves:
+        """The fingerprint of each tensor, at some steps."""
+        return Leaves(self._beside(".tensors"))
 
 
 def summarize(path: Path | str) -> dict[str, Any] | None:
@@ -282,36 +360,10 @@ def summarize(path: Path | str) -> dict[str, Any] | None:
     return {"steps": trail.steps, "streams": streams, "algorithm": trail.algorithm}
 
 
-def column(rows: bytes, stream: str) -> bytes:
-    """The digests of one stream out of whole rows: all first halves, then all second halves."""
-    words = memoryview(rows).cast("Q")
-    first = STREAMS.index(stream) * 2
-    return words[first::_ROW_WORDS].tobytes() + words[first + 1 :: _ROW_WORDS].tobytes()
-
-
-def _leaf_index(frames: bytes) -> dict[str, dict[int, tuple[tuple[str, ...], int]]]:
-    tables: dict[int, tuple[str, tuple[str, ...]]] = {}
-    index: dict[str, dict[int, tuple[tuple[str, ...], int]]] = {}
-    offset = 0
-    while offset + _FRAME.size <= len(frames):
-        kind, table, size, step = _FRAME.unpack_from(frames, offset)
-        begin, offset = offset + _FRAME.size, offset + _FRAME.size + size
-        if offset > len(frames):
-            break
-        if kind == _NAMES:
-            content = json.loads(frames[begin:offset])
-            tables[table] = (content["stream"], tuple(content["names"]))
-        elif kind == _LEAVES and table in tables:
-            stream, names = tables[table]
-            if len(names) * LEAF_SIZE == size:
-                index.setdefault(stream, {})[step] = (names, begin)
-    return index
-
-
-def _algorithm(line: bytes, where: str) -> str:
+def _header(line: bytes, where: str) -> dict[str, Any]:
     try:
         header: dict[str, Any] = json.loads(line)
-        schema, algorithm = int(header["schema"]), str(header["algorithm"])
+        schema, _ = int(header["schema"]), str(header["algorithm"])
     except (ValueError, KeyError, TypeError) as error:
         reason = f"expected the first line of a trail, found {line[:40]!r}"
         raise DamagedRun(where, reason) from error
@@ -319,7 +371,7 @@ def _algorithm(line: bytes, where: str) -> str:
         raise NewerSchema(schema, SCHEMA, where)
     if header.get("row") != ROW_SIZE or tuple(header.get("streams", ())) != STREAMS:
         raise DamagedRun(where, f"expected rows of {ROW_SIZE} bytes with {STREAMS}, found {line!r}")
-    return algorithm
+    return header
 
 
 def _final(content: bytes) -> Ending | None:
@@ -330,11 +382,12 @@ def _final(content: bytes) -> Ending | None:
         return None
 
 
-def _mapped(path: Path | str) -> Buffer:
+def _mapped(path: Path | str) -> tuple[bytes | mmap.mmap, os.stat_result]:
     with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return b""
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        status = os.fstat(file.fileno())
+        if status.st_size == 0:
+            return b"", status
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), status
 
 
 def _contents(path: str) -> bytes:
@@ -344,5 +397,6 @@ def _contents(path: str) -> bytes:
         return b""
 
 
-def _beside(path: str, suffix: str) -> str:
+def beside(path: str, suffix: str) -> str:
+    """Another file of the same process."""
     return path.removesuffix(".bin") + suffix

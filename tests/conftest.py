@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,11 +56,43 @@ def checkout() -> Path:
     return Path(__file__).parents[1]
 
 
+@pytest.fixture(scope="session")
+def build_driver() -> Callable[..., str]:
+    """Build NVIDIA's driver into a folder, for a machine with two devices; it answers as told."""
+    answers_of_h100 = {"NAME": '"NVIDIA H100 80GB HBM3"', "MAJOR": 9, "CORES": 16896}
+
+    def build(folder: Path, **answers: object) -> str:
+        if shutil.which("gcc") is None:
+            pytest.skip("needs gcc")
+        library = folder / "libnvidia-ml.so.1"
+        good = dict.fromkeys(("INIT", "HANDLE", "ECC", "MIG", "SLICES"), 0)
+        given: dict[str, object] = {**good, **answers_of_h100, **answers}
+        options = [f"-D{name}={value}" for name, value in given.items()]
+        source = Path(__file__).with_name("driver.c")
+        subprocess.run(["gcc", "-shared", "-fPIC", *options, "-o", library, source], check=True)
+        return str(library)
+
+    return build
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs an accelerator where there is none."""
-    if item.get_closest_marker("gpu") is None:
-        return
+    """Skip what needs an accelerator, or a package index, where there is none."""
+    if item.get_closest_marker("gpu") is not None and not _has_accelerator():
+        pytest.skip("no accelerator")
+    if item.get_closest_marker("network") is not None and not _has_package_index():
+        pytest.skip("no package index")
+
+
+def _has_accelerator() -> bool:
     import torch
 
-    if not torch.cuda.is_available():
-        pytest.skip("no accelerator")
+    return torch.cuda.is_available()
+
+
+@functools.cache
+def _has_package_index() -> bool:
+    if os.environ.get("CI"):
+        return True
+    command = [sys.executable, "-m", "uv", "pip", "install", "--dry-run", "--no-deps", "--target"]
+    asked = [*command, os.devnull + "-none", "--reinstall", "six==1.15.0"]
+    return subprocess.run(asked, capture_output=True, check=False).returncode == 0

@@ -20,13 +20,13 @@ from manifest.delivered import acknowledge, contents, is_delivered
 from manifest.errors import DamagedRun, SectionsLacking, SegmentsLacking
 from manifest.models import KeptTrail, Manifest, Verdict
 from manifest.rundir import RunDirectory
-from manifest.trail import ROW_SIZE
+from manifest.segments import SEGMENT_STEPS
+from manifest.streams import ROW_SIZE
 from manifest_client.connection import API, Client, pieces
 from manifest_client.httpstore import manifest_bytes
 from manifest_client.problems import AnswerUnusable
 from manifest_client.reading import read_run
 
-SEGMENT_STEPS: Final = 1024
 """Rows are named, shared and sent by so many."""
 _BYTES: Final = {"Content-Type": "application/octet-stream"}
 _BESIDE: Final = re.compile(r"(?!bin$)[a-z]{1,20}")

@@ -6,7 +6,6 @@ fetched, so that nobody runs it in the belief that it is their own.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -29,8 +28,6 @@ from manifest.trail import Trail
 from manifest_client.connection import API, Client
 from manifest_client.httpstore import HttpStore
 from manifest_client.problems import AnswerUnusable
-
-MARK: Final = "pulled.json"
 
 _KEPT_TRAILS = TypeAdapter(list[KeptTrail])
 _PROCESS: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,127}")
@@ -67,7 +64,7 @@ def pull(run_id: str, client: Client, base: Path) -> RunDirectory:
             _write_trail(draft, trail, client)
         if verdict is not None:
             draft.put_verdict(verdict.model_dump(mode="json"))
-        (draft.path / MARK).write_bytes(canonical_bytes({"url": client.url}) + b"\n")
+        draft.mark_as_pulled(client.url)
         if (what := contents(draft)) is not None:
             acknowledge(draft, client.url, what)
         try:
@@ -76,17 +73,6 @@ def pull(run_id: str, client: Client, base: Path) -> RunDirectory:
             if not run.path.is_dir():  # else another process was quicker
                 raise
     return run
-
-
-def pulled_from(run: RunDirectory) -> str | None:
-    """The service that a run was fetched from; None for one that was recorded here."""
-    try:
-        found = json.loads((run.path / MARK).read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):
-        return "a service"
-    return str(found.get("url")) if isinstance(found, dict) else "a service"
 
 
 @contextmanager

@@ -7,6 +7,11 @@ trace on `sys.path` and hands over to the `sitecustomize` that it hides, if ther
 import os
 import sys
 
+TYPE_CHECKING = False  # typing costs milliseconds, and this runs at every start
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -14,15 +19,18 @@ def _begin() -> None:
     if sys.version_info < (3, 11) or "MANIFEST_RUN_DIR" not in os.environ:
         return
     try:
-        _load_manifest()
-        from manifest.bootstrapping import begin
+        execute_face = _load_manifest()
+        try:
+            from manifest.bootstrapping import begin
 
-        begin()
+            begin()
+        finally:
+            _offer_face(execute_face)
     except Exception as error:
         os.write(2, f"manifest: this process is not recorded: {error}\n".encode())
 
 
-def _load_manifest() -> None:
+def _load_manifest() -> "Callable[[ModuleType], None]":
     # The Manifest that started the program, not one that its environment may have, and nothing
     # else of the environment that this one lies in.
     import importlib.util
@@ -37,9 +45,22 @@ def _load_manifest() -> None:
     )
     if spec is None or spec.loader is None:
         raise ImportError(_PACKAGE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["manifest"] = module
-    spec.loader.exec_module(module)
+    sys.modules["manifest"] = importlib.util.module_from_spec(spec)
+    return spec.loader.exec_module
+
+
+def _offer_face(execute: "Callable[[ModuleType], None]") -> None:
+    # What the package offers is made when the program first asks for it: few processes ever do.
+    module = sys.modules["manifest"]
+
+    def __getattr__(name: str) -> object:  # noqa: N807 -- its name
+        if name.startswith("__") and name not in ("__all__", "__doc__", "__version__"):
+            raise AttributeError(f"module 'manifest' has no attribute {name!r}")
+        vars(module).pop("__getattr__", None)
+        execute(module)
+        return getattr(module, name)
+
+    module.__getattr__ = __getattr__  # type: ignore[method-assign]
 
 
 def _module_of_program() -> "str | None":

@@ -15,6 +15,7 @@ from typing import Final
 
 TIMEOUT_SECONDS: Final = 60
 _KEPT_VARIABLES: Final = ("GIT_CEILING_DIRECTORIES", "GIT_CONFIG", "GIT_DISCOVERY")
+_LEFT_OUT: Final = ("GIT_", "MANIFEST_")  # git is none of the processes of a run
 _VARIABLES: Final = {
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_NO_LAZY_FETCH": "1",
@@ -50,31 +51,35 @@ class Git:
         self.timeout_seconds = timeout_seconds
         self.variables = variables
 
-    def __call__(self, *arguments: str, stdin: bytes = b"") -> bytes:
+    def __call__(self, *arguments: str, stdin: bytes = b"", most_bytes: int | None = None) -> bytes:
         """Ask git, and give what it wrote.
+
+        Args:
+            arguments: What to ask.
+            stdin: What git reads; it is given only once the limit holds.
+            most_bytes: The most memory that git may take, and the largest file it may write.
 
         Raises:
             GitFailed: It is not there, said no, or took too long.
         """
         options = [item for pair in _CONFIG.items() for item in ("-c", "=".join(pair))]
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 ["git", "-C", str(self.folder), *options, *arguments],
-                input=stdin,
-                capture_output=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 env=self._environ(),
-                timeout=self.timeout_seconds,
                 start_new_session=True,  # Ctrl-C is for the program
-                check=False,
             )
         except FileNotFoundError:
             raise GitFailed("git is not installed") from None
-        except subprocess.TimeoutExpired:
-            raise GitFailed(f"git {arguments[0]} took over {self.timeout_seconds} s") from None
-        if done.returncode:
-            told = done.stderr.decode("utf-8", "replace").strip() or f"exit {done.returncode}"
+        with process:
+            out, said = self._communicate(process, stdin, most_bytes, arguments[0])
+        if process.returncode:
+            told = said.decode("utf-8", "replace").strip() or f"exit {process.returncode}"
             raise GitFailed(f"git {arguments[0]}: {told[:500]}")
-        return done.stdout
+        return out
 
     def line(self, *arguments: str) -> str:
         """The one line that git answers."""
@@ -91,11 +96,24 @@ class Git:
         """The same, with more variables in git's environment."""
         return Git(self.folder, self.timeout_seconds, **{**self.variables, **variables})
 
+    def _communicate(
+        self, process: subprocess.Popen[bytes], stdin: bytes, most_bytes: int | None, what: str
+    ) -> tuple[bytes, bytes]:
+        try:
+            if most_bytes is not None:
+                _limit(process.pid, most_bytes)
+            return process.communicate(stdin, timeout=self.timeout_seconds)
+        except subprocess.TimeoutExpired:
+            raise GitFailed(f"git {what} took over {self.timeout_seconds} s") from None
+        finally:
+            if process.poll() is None:
+                process.kill()
+
     def _environ(self) -> dict[str, str]:
         inherited = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("GIT_") or name.startswith(_KEPT_VARIABLES)
+            if not name.startswith(_LEFT_OUT) or name.startswith(_KEPT_VARIABLES)
         }
         return inherited | _VARIABLES | self.variables
 
@@ -108,6 +126,8 @@ class Change:
     status: str
     old_mode: str
     old_name: str
+    new_name: str
+    """All zeros where the file is removed, or not looked at."""
 
     @property
     def as_before(self) -> bytes:
@@ -124,8 +144,18 @@ def read_changes(raw: bytes) -> Iterator[Change]:
     """Read what ``git diff-index --raw -z`` wrote."""
     fields = entries(raw)
     for told, path in zip(fields[::2], fields[1::2], strict=True):
-        old_mode, _, old_name, _, status = told.decode("ascii").lstrip(":").split(" ")
-        yield Change(path, status[0], old_mode, old_name)
+        old_mode, _, old_name, new_name, status = told.decode("ascii").lstrip(":").split(" ")
+        yield Change(path, status[0], old_mode, old_name, new_name)
+
+
+def _limit(pid: int, most_bytes: int) -> None:
+    import resource
+
+    for what in (resource.RLIMIT_DATA, resource.RLIMIT_FSIZE):
+        try:
+            resource.prlimit(pid, what, (most_bytes, most_bytes))
+        except ProcessLookupError:  # it has said no already
+            return
 
 
 def object_sizes(git: Git, names: list[str]) -> dict[str, int]:

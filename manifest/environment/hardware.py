@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from typing import Any
 
-from manifest.canonical import ABSENT, Json, failed, plain
+from manifest.canonical import ABSENT, Json, attempted, plain
+from manifest.environment import kernel, nvidia
 
 _CPUINFO = "/proc/cpuinfo"
 _FIRST_PROCESSOR = 16_384  # bytes; the rest repeats it for every processor
-_NVIDIA_MODULE = "/proc/driver/nvidia/version"
+_MOST_OF_MOUNTS = 2**20
+_PERIOD_US = 100_000
 
 # Instruction sets that choose kernels in numeric libraries.
 _X86 = re.compile(r"avx.*|amx.*|fma4?|f16c|sse4_[12]")
@@ -21,37 +22,21 @@ _ARM = re.compile(r"asimd.*|sve.*|sme.*|fphp|fcma|bf16|i8mm")
 def capture_hardware() -> dict[str, Json]:
     """Read the processor, memory and system; cheap, and touches no accelerator."""
     processor = _first_processor()
-    captured = {key: _read(probe) for key, probe in _PROBES.items()}
+    captured = {key: attempted(probe) for key, probe in _PROBES.items()}
     captured |= {f"cpu.{key}": plain(value) for key, value in _describe(processor).items()}
     return captured
 
 
-def capture_accelerators(library: str = "libnvidia-ml.so.1") -> dict[str, Json]:
-    """Ask the driver for its accelerators, without making a context on any.
+def capture_accelerators(library: str = "libnvidia-ml.so.1", root: str = "/") -> dict[str, Json]:
+    """Ask the drivers for their accelerators, without making a context on any.
 
     Takes milliseconds, or longer where a driver sleeps: for a background thread or a launcher.
 
     Args:
-        library: The driver's management library, by name or path.
+        library: The management library of NVIDIA's driver, by name or path.
+        root: Where ``sys``, in which other drivers say what there is, is found.
     """
-    captured = {"gpu.module": _read(_nvidia_module)}
-    try:
-        driver = _Driver(library)
-    except OSError:
-        return captured | {"gpu.driver": ABSENT}
-    except Exception as error:
-        return captured | {"gpu.driver": failed(error)}
-    try:
-        return captured | _ask(driver)
-    finally:
-        driver.close()
-
-
-def _read(probe: Callable[[], object]) -> Json:
-    try:
-        return plain(probe())
-    except Exception as error:
-        return failed(error)
+    return nvidia.capture_nvidia(library) | kernel.capture_devices(root)
 
 
 def _first_processor() -> dict[str, str]:
@@ -120,12 +105,41 @@ def _container() -> object:
     return "docker" if os.path.exists("/.dockerenv") else ABSENT
 
 
-def _nvidia_module() -> object:
+def _image(told: str = "/run/.containerenv") -> object:
+    # Podman alone tells its containers which image they are of.
     try:
-        with open(_NVIDIA_MODULE, encoding="utf-8", errors="replace") as file:
-            return file.readline().strip()
+        with open(told, encoding="utf-8", errors="replace") as file:
+            pairs = dict(line.strip().partition("=")[::2] for line in file)
     except FileNotFoundError:
         return ABSENT
+    return pairs.get("imageid", "").strip('"') or ABSENT
+
+
+def _container_id(process: str = "/proc/self") -> object:
+    # By the files that the container's engine lends it, or by its control group.
+    for path, form in (
+        (f"{process}/mountinfo", r"containers/([0-9a-f]{64})/"),
+        (f"{process}/cgroup", r"[/-]([0-9a-f]{64})(?:\.scope)?$"),
+    ):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            found = re.search(form, file.read(_MOST_OF_MOUNTS), re.MULTILINE)
+        if found is not None:
+            return found[1]
+    return ABSENT
+
+
+def _quota(groups: str = "/sys/fs/cgroup") -> object:
+    # Processors that the control group may keep busy; not how many there are.
+    for path in (f"{groups}/cpu.max", f"{groups}/cpu/cpu.cfs_quota_us"):
+        try:
+            with open(path, encoding="ascii") as file:
+                quota, *period = file.read().split()
+        except FileNotFoundError:
+            continue
+        if quota in ("max", "-1"):
+            return ABSENT
+        return int(quota) / int(period[0] if period else _PERIOD_US)
+    return ABSENT
 
 
 _PROBES: dict[str, Callable[[], object]] = {
@@ -138,120 +152,7 @@ _PROBES: dict[str, Callable[[], object]] = {
     "os.libc": _libc,
     "os.distribution": _distribution,
     "os.container": _container,
+    "os.container_id": _container_id,
+    "os.container_image": _image,
+    "cpu.quota": _quota,
 }
-
-
-class _DriverError(Exception):
-    """What the driver answered instead of a value."""
-
-
-_NOT_SUPPORTED = 3
-_ANSWERS = {4: "no permission", 9: "the driver is not loaded", 15: "the device is lost"}
-
-
-class _Driver:
-    """The few functions of the NVIDIA Management Library that are asked here.
-
-    Source:
-        NVML API Reference Guide; an answer of 0 is success, 3 "not supported".
-    """
-
-    def __init__(self, library: str) -> None:
-        import ctypes
-
-        self._c = ctypes
-        self._library = ctypes.CDLL(library)
-        self._call("nvmlInit_v2")
-
-    def close(self) -> None:
-        # Counted by the library: the program's own use of it goes on.
-        self._library.nvmlShutdown()
-
-    def device(self, index: int) -> Any:
-        handle = self._c.c_void_p()
-        self._call("nvmlDeviceGetHandleByIndex_v2", self._c.c_uint(index), self._c.byref(handle))
-        return handle
-
-    def text(self, function: str, *device: Any) -> object:
-        text = self._c.create_string_buffer(256)
-        if not self._call(function, *device, text, self._c.c_uint(len(text))):
-            return ABSENT
-        return text.value.decode("utf-8", "replace")
-
-    def numbers(self, function: str, *device: Any, count: int = 1) -> list[int] | None:
-        values = [self._c.c_int() for _ in range(count)]
-        if not self._call(function, *device, *map(self._c.byref, values)):
-            return None
-        return [value.value for value in values]
-
-    def memory_bytes(self, device: Any) -> object:
-        total_free_used = (self._c.c_ulonglong * 3)()
-        if not self._call("nvmlDeviceGetMemoryInfo", device, total_free_used):
-            return ABSENT
-        return int(total_free_used[0])
-
-    def _call(self, function: str, *arguments: Any) -> bool:
-        try:
-            answer = self._library[function](*arguments)
-        except AttributeError:  # an older driver
-            return False
-        if answer not in (0, _NOT_SUPPORTED):
-            told = _ANSWERS.get(answer, f"answer {answer}")
-            raise _DriverError(f"{function}: {told}")
-        return bool(answer == 0)
-
-
-def _ask(driver: _Driver) -> dict[str, Json]:
-    def count() -> int:
-        numbers = driver.numbers("nvmlDeviceGetCount_v2")
-        return numbers[0] if numbers else 0
-
-    captured = {
-        "gpu.driver": _read(lambda: driver.text("nvmlSystemGetDriverVersion")),
-        "gpu.driver_cuda": _read(lambda: _cuda_version(driver)),
-        "gpu.count": _read(count),
-    }
-    number = captured["gpu.count"] if isinstance(captured["gpu.count"], int) else 0
-    for index in range(number):
-        captured |= _ask_device(driver, index)
-    return captured
-
-
-def _ask_device(driver: _Driver, index: int) -> dict[str, Json]:
-    try:
-        device = driver.device(index)
-    except Exception as error:
-        return {f"gpu.{index}.name": failed(error)}
-    probes: dict[str, Callable[[], object]] = {
-        "name": lambda: driver.text("nvmlDeviceGetName", device),
-        "uuid": lambda: driver.text("nvmlDeviceGetUUID", device),
-        "vbios": lambda: driver.text("nvmlDeviceGetVbiosVersion", device),
-        "capability": lambda: _capability(driver, device),
-        "cores": lambda: _first(driver.numbers("nvmlDeviceGetNumGpuCores", device)),
-        "memory_bytes": lambda: driver.memory_bytes(device),
-        "ecc": lambda: _is_on(driver.numbers("nvmlDeviceGetEccMode", device, count=2)),
-        "mig": lambda: _is_on(driver.numbers("nvmlDeviceGetMigMode", device, count=2)),
-        "power_limit_mw": lambda: _first(
-            driver.numbers("nvmlDeviceGetPowerManagementLimit", device)
-        ),
-    }
-    return {f"gpu.{index}.{key}": _read(probe) for key, probe in probes.items()}
-
-
-def _cuda_version(driver: _Driver) -> object:
-    # What the driver can serve, not what any library was built with.
-    number = driver.numbers("nvmlSystemGetCudaDriverVersion_v2")
-    return f"{number[0] // 1000}.{number[0] % 1000 // 10}" if number else ABSENT
-
-
-def _capability(driver: _Driver, device: Any) -> object:
-    pair = driver.numbers("nvmlDeviceGetCudaComputeCapability", device, count=2)
-    return f"{pair[0]}.{pair[1]}" if pair else ABSENT
-
-
-def _first(numbers: list[int] | None) -> object:
-    return numbers[0] if numbers else ABSENT
-
-
-def _is_on(current_and_pending: list[int] | None) -> object:
-    return bool(current_and_pending[0]) if current_and_pending else ABSENT

@@ -6,21 +6,15 @@ import _locale
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from manifest.canonical import ABSENT, Json, failed, plain
+from manifest.canonical import Json, attempted
+from manifest.environment import given
 
 
 def capture_interpreter() -> dict[str, Json]:
     """Read the interpreter as it runs; each value on its own, a failure in its place."""
-    return {key: _read(probe) for key, probe in _PROBES.items()}
-
-
-def _read(probe: Callable[[], object]) -> Json:
-    try:
-        return plain(probe())
-    except Exception as error:
-        return failed(error)
+    return {key: attempted(probe) for key, probe in _PROBES.items()}
 
 
 def _flags() -> dict[str, object]:
@@ -37,34 +31,9 @@ def _locale_in_effect() -> str:
     return _locale.setlocale(_locale.LC_ALL, None)
 
 
-def _umask() -> object:
-    # os.umask() can only be read by setting it, for all threads.
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        for line in file:
-            if line.startswith("Umask:"):
-                return line.split()[1]
-    return ABSENT
-
-
 def _affinity() -> str:
     # By pid, since 0 would be the calling thread.
-    return _ranges(os.sched_getaffinity(os.getpid()))
-
-
-def _open_files() -> int:
-    import resource
-
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    spans: list[list[int]] = []
-    for number in sorted(numbers):
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
+    return given.ranges(os.sched_getaffinity(os.getpid()))
 
 
 _PROBES: dict[str, Callable[[], object]] = {
@@ -85,7 +54,7 @@ _PROBES: dict[str, Callable[[], object]] = {
     "python.filesystem_encoding": sys.getfilesystemencoding,
     "process.locale": _locale_in_effect,
     "process.time_zone": lambda: list(time.tzname),
-    "process.umask": _umask,
+    "process.umask": given.umask,
     "process.affinity": _affinity,
-    "process.open_files": _open_files,
+    "process.open_files": given.open_files,
 }

@@ -35,13 +35,13 @@ def capture_launcher(environ: Mapping[str, str]) -> dict[str, Json]:
         far as they are told; nothing in a process that is no rank.
     """
     for name, rank, size, nodes in _TOLD:
-        if _number(environ, rank) is None or _number(environ, size) is None:
+        if told_number(environ, rank) is None or told_number(environ, size) is None:
             continue
         told = {
             "launcher.name": _launcher(environ) if rank == "RANK" else name,
-            "launcher.world_size": _number(environ, size),
-            "launcher.nodes": _number(environ, nodes),
-            "launcher.restarts": _number(environ, "TORCHELASTIC_RESTART_COUNT"),
+            "launcher.world_size": told_number(environ, size),
+            "launcher.nodes": told_number(environ, nodes),
+            "launcher.restarts": told_number(environ, "TORCHELASTIC_RESTART_COUNT"),
         }
         return {key: value for key, value in told.items() if value is not None}
     return {}
@@ -76,7 +76,9 @@ def as_given(recorded: Mapping[str, Json]) -> dict[str, Json]:
 def told_rank(environ: Mapping[str, str]) -> int | None:
     """The rank that this process was told; the helpers of a rank inherit it."""
     ranks = (
-        _number(environ, rank) for _, rank, size, _ in _TOLD if _number(environ, size) is not None
+        told_number(environ, rank)
+        for _, rank, size, _ in _TOLD
+        if told_number(environ, size) is not None
     )
     return next((rank for rank in ranks if rank is not None), None)
 
@@ -95,6 +97,7 @@ def _launcher(environ: Mapping[str, str]) -> str:
     return "torchrun" if "TORCHELASTIC_RUN_ID" in environ else "other"
 
 
-def _number(environ: Mapping[str, str], name: str) -> int | None:
+def told_number(environ: Mapping[str, str], name: str) -> int | None:
+    """A small number that a variable was set to, if it was."""
     text = environ.get(name, "")
     return int(text) if text.isdecimal() and text.isascii() and len(text) < 10 else None

@@ -11,10 +11,11 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-from manifest.canonical import Json, plain
+from manifest.canonical import Json, digest_bytes, plain
 from manifest.environment.redaction import redact_url
 
 _SUFFIXES = (".dist-info", ".egg-info", ".egg")
+_MOST_BYTES = 8 * 2**20
 _SEPARATORS = re.compile(r"[-_.]+")
 _EGG_PYTHON = re.compile(r"-py\d.*$")
 
@@ -31,7 +32,7 @@ def capture_packages(paths: Sequence[str]) -> dict[str, str]:
         PyPA specification "Recording installed projects"; PEP 503 for the names.
     """
     found: dict[str, str] = {}
-    for name, version, _ in _distributions(paths):
+    for name, version, _ in distributions(paths):
         found.setdefault(name, version)
     return found
 
@@ -43,18 +44,20 @@ def capture_package_origins(paths: Sequence[str]) -> dict[str, Json]:
 
     Returns:
         By normalized name: ``url`` without credentials, ``editable``, ``commit`` and ``digest``
-        where they are known.
+        where they are known; the digest is that of the archive, or of all files that were copied
+        from a folder.
     """
     origins: dict[str, Json] = {}
     seen: set[str] = set()
-    for name, _, folder in _distributions(paths):
+    for name, _, folder in distributions(paths):
         if name not in seen and (origin := _origin(folder)):
             origins[name] = origin
         seen.add(name)
     return origins
 
 
-def _distributions(paths: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+def distributions(paths: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Find name, version and folder of what is installed along a search path, in its order."""
     for path in dict.fromkeys(paths):
         try:
             names = sorted(os.listdir(path or "."))
@@ -102,6 +105,20 @@ def _origin(folder: str) -> dict[str, Json]:
         origin["commit"] = parts["vcs_info"].get("commit_id")
         hashes = parts["archive_info"].get("hashes") or {}
         origin["digest"] = f"sha256:{hashes['sha256']}" if "sha256" in hashes else None
+        if "dir_info" in told and not origin["editable"]:
+            origin["digest"] = _digest_of_files(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
     return {key: plain(value) for key, value in origin.items() if value}
+
+
+def _digest_of_files(folder: str) -> str | None:
+    """What was copied from a folder, whatever has become of that: the digests of all its files."""
+    try:
+        with open(os.path.join(folder, "RECORD"), "rb") as file:
+            lines = file.read(_MOST_BYTES).splitlines()
+    except OSError:
+        return None
+    of_installer = (b"../", os.fsencode(os.path.basename(folder)))
+    kept = [line for line in lines if b"=" in line and not line.startswith(of_installer)]
+    return digest_bytes(b"\n".join(sorted(kept)))

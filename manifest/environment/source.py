@@ -31,6 +31,7 @@ from manifest.identity import new_run_id
 _MOST_BYTES_A_FILE: Final = 8 * 2**20
 _MOST_BYTES: Final = 64 * 2**20
 _MOST_FILES: Final = 5_000
+_MOST_SUBMODULES: Final = 100
 _GITLINK: Final = "160000"
 LINK: Final = "120000"
 """The mode of a symbolic link."""
@@ -64,16 +65,6 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Submodule:
-    """Another repository inside this one."""
-
-    path: bytes
-    commit: str | None
-    """The commit checked out there; None where nothing is."""
-    is_dirty: bool
-
-
-@dataclass(frozen=True, slots=True)
 class SourceState:
     """The source at one moment; with `problem` set, only what was learned before it is filled."""
 
@@ -100,8 +91,35 @@ class SourceState:
         if self.problem:
             return (self.problem,)
         files = (f"{_shown(item.path)}: {item.reason}" for item in self.left_out)
-        dirty = (_shown(item.path) for item in self.submodules if item.is_dirty)
-        return (*files, *(f"{path}: a submodule with uncommitted changes" for path in dirty))
+        return (*files, *(gap for item in self.submodules for gap in item.gaps))
+
+
+@dataclass(frozen=True, slots=True)
+class Submodule:
+    """Another repository inside this one."""
+
+    path: bytes
+    state: SourceState | None
+    """Its own source, as whole as that around it; None where nothing is checked out."""
+    is_published: bool = True
+    """Whether its commit was fetched from somewhere, and so may be fetched again."""
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether it differs from the commit that is checked out there."""
+        return self.state is not None and self.state.is_dirty
+
+    @property
+    def gaps(self) -> tuple[str, ...]:
+        """Why a restored copy would not be all of it; see `SourceState.gaps`."""
+        if self.state is None:
+            return ()
+        path = _shown(self.path)
+        gaps = tuple(f"{path}: {gap}" for gap in self.state.gaps)
+        if self.is_published:
+            return gaps
+        name = (self.state.commit or "")[:12]
+        return (*gaps, f"{path}: the commit {name} of a submodule, which may exist only here")
 
 
 def capture_source(
@@ -119,12 +137,14 @@ def capture_source(
         most_bytes: The same for all files together, the smaller ones first.
         timeout_seconds: For each question to git.
     """
-    git = Git(start, timeout_seconds)
+    return _captured(Git(start, timeout_seconds), _Limits(most_bytes_a_file, most_bytes))
+
+
+def _captured(git: Git, limits: _Limits) -> SourceState:
     try:
         repository = _Repository.around(git)
     except (GitFailed, OSError) as error:
         return SourceState(problem=str(error))
-    limits = _Limits(most_bytes_a_file, most_bytes)
     known = SourceState()
     try:
         known = repository.describe()
@@ -140,6 +160,7 @@ class _Limits:
         self.most_bytes_a_file = most_bytes_a_file
         self.bytes_left = most_bytes
         self.files_left = _MOST_FILES
+        self.submodules_left = _MOST_SUBMODULES
 
     def refuse(self, size: int) -> str | None:
         if size > self.most_bytes_a_file:
@@ -197,7 +218,7 @@ class _Repository:
             _verify(check, known.commit, patch, tracked)
             untracked, more = self._untracked(limits)
             tree = add_untracked(work, untracked)
-        submodules = tuple(self._submodule(path) for path in links)
+        submodules = tuple(self._submodule(path, limits) for path in links)
         return replace(
             known,
             is_dirty=bool(patch or untracked or left_out or more)
@@ -284,22 +305,37 @@ class _Repository:
                 left_out.append(LeftOut(path, 0, "a repository of its own"))
             elif reason := limits.refuse(size):
                 left_out.append(LeftOut(path, size, reason))
-            elif (read := read_file(self._within(path), path)) is not None:
+            elif (read := _read_file(self._within(path), path)) is not None:
                 kept.append(read)
             else:
                 left_out.append(LeftOut(path, size, "not a file that can be read"))
         return sorted(kept, key=lambda item: item.path), left_out
 
-    def _submodule(self, path: bytes) -> Submodule:
+    def _submodule(self, path: bytes, limits: _Limits) -> Submodule:
         folder = Path(os.fsdecode(self._within(path)))
         if not (folder / ".git").exists():
-            return Submodule(path, commit=None, is_dirty=False)
+            return Submodule(path, state=None)
+        if not limits.submodules_left:
+            problem = f"not captured, as one of more than {_MOST_SUBMODULES} submodules"
+            return Submodule(path, SourceState(problem=problem))
+        limits.submodules_left -= 1
         git = Git(folder, self.git.timeout_seconds)
-        commit = git.line_or_none("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-        return Submodule(path, commit, is_dirty=bool(git("status", "--porcelain")))
+        state = _captured(git, limits)
+        return Submodule(path, state, is_published=state.commit is None or _was_fetched(git))
 
     def _within(self, path: bytes) -> bytes:
         return os.path.join(os.fsencode(self.root), path)
+
+
+def _was_fetched(git: Git) -> bool:
+    try:
+        if not git("rev-list", "--max-count=1", "HEAD", "--not", "--remotes"):
+            return True
+        # Fetched by its name alone, as submodules are where the clone is shallow.
+        shallow = git.folder / git.line("rev-parse", "--git-path", "shallow")
+        return git.line("rev-parse", "HEAD") in shallow.read_text(encoding="ascii").split()
+    except (GitFailed, OSError):
+        return False
 
 
 class _Scratch:
@@ -357,7 +393,7 @@ def _size(path: bytes) -> int:
     return 0 if stat.S_ISDIR(found.st_mode) else found.st_size
 
 
-def read_file(path: bytes, name: bytes) -> UntrackedFile | None:
+def _read_file(path: bytes, name: bytes) -> UntrackedFile | None:
     """Read a file or link as git would take it; None where there is nothing to read."""
     try:
         if stat.S_ISLNK(os.lstat(path).st_mode):

@@ -50,7 +50,7 @@ _ONLY_RECORDED: Final = _set(
 )
 _PREFIX: Final = re.compile(
     r"(?:TORCH|PYTORCH|ATEN|CUDA|CUDNN|CUBLAS|NCCL|NVIDIA|NVTE|OMP|GOMP|KMP|MKL|ONEDNN|DNNL"
-    r"|OPENBLAS|NPY|TRITON|HIP|ROC|MIOPEN|XLA|PYTHON|SLURM)[A-Z0-9_]*"
+    r"|OPENBLAS|NPY|TRITON|HIP|HSA|ROC|MIOPEN|XLA|PYTHON|SLURM)[A-Z0-9_]*"
 )
 # Kept only as a stand-in where the prefix alone, not the list, admits the name.
 _SECRET: Final = re.compile(r"TOKEN|KEY|SECRET|PASS|CRED|AUTH|JWT")

@@ -14,10 +14,11 @@ from torch import Tensor
 from xxhash import xxh3_128, xxh3_128_digest
 
 from manifest.pytorch.lanes import device_fingerprint
-from manifest.pytorch.tensors import Reading, fingerprint, is_on_host
-from manifest.trail import UNOBSERVED
+from manifest.pytorch.tensors import Number, Reading, fingerprint, is_on_host
+from manifest.streams import UNOBSERVED
 
 _DEEPEST = 32
+_REAL = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
 # Any odd constant keeps the fold one-to-one; this is 2**64 divided by the golden ratio.
 _FOLD = 0x9E3779B97F4A7C15 - 2**64
 
@@ -25,25 +26,37 @@ _FOLD = 0x9E3779B97F4A7C15 - 2**64
 class Gathering:
     """One digest over everything given since the last `take`, in constant memory."""
 
-    __slots__ = ("_digest", "_folds", "_is_empty")
+    __slots__ = ("_digest", "_first", "_folds", "_is_empty")
 
     def __init__(self) -> None:
         self._is_empty = True
+        self._first: bytes | None = None
         self._digest = xxh3_128()
         self._folds: dict[torch.device, Tensor] = {}
 
     def add(self, value: object) -> None:
         """Add a tensor, or any nest of containers, numbers, texts and tensors.
 
-        Of an object of any other kind only the name of its type counts.
+        Of an object of any other kind only the name of its type counts; where there is nothing
+        else, nothing was seen.
         """
-        self._is_empty = False
+        if self._is_empty and type(value) is Tensor and value.is_cpu:
+            self._first = fingerprint(value)
+            self._is_empty = False
+            return
+        if self._first is not None:
+            self._digest.update(self._first)
+            self._first = None
         self._absorb(value, _DEEPEST)
 
     def take(self) -> list[bytes] | Reading | None:
         """The digest of what was added, on its way if part of it is; None if nothing was."""
         if self._is_empty:
+            self._digest.reset()
             return None
+        if self._first is not None:
+            first, self._first, self._is_empty = self._first, None, True
+            return [xxh3_128_digest(first)]
         digest, folds = self._digest.digest(), list(self._folds.values())
         self._is_empty = True
         self._digest.reset()
@@ -56,23 +69,33 @@ class Gathering:
         if isinstance(value, Tensor):
             self._absorb_tensor(value)
         elif isinstance(value, (list, tuple)) and depth:
+            self._is_empty = self._is_empty and bool(value)
             self._digest.update(b"[%d" % len(value))
             for item in value:
                 self._absorb(item, depth - 1)
         elif isinstance(value, Mapping) and depth:
+            self._is_empty = self._is_empty and bool(value)
             self._digest.update(b"{%d" % len(value))
             for key, item in value.items():
-                self._absorb(key, depth - 1)
+                self._absorb_name(key, depth)
                 self._absorb(item, depth - 1)
         elif depth and hasattr(type(value), "__dataclass_fields__"):
             self._digest.update(b"{%d" % len(value.__dataclass_fields__))
             for name in value.__dataclass_fields__:
-                self._absorb(name, 0)
+                self._absorb_name(name, depth)
                 self._absorb(getattr(value, name, None), depth - 1)
         else:
-            self._digest.update(_leaf(value))
+            leaf = _leaf(value)
+            self._is_empty = self._is_empty and leaf[:1] == b"o"
+            self._digest.update(leaf)
+
+    def _absorb_name(self, name: object, depth: int) -> None:
+        was_empty = self._is_empty
+        self._absorb(name, depth - 1)
+        self._is_empty = was_empty
 
     def _absorb_tensor(self, tensor: Tensor) -> None:
+        self._is_empty = False
         if is_on_host(tensor):
             self._digest.update(fingerprint(tensor))
             return
@@ -83,11 +106,72 @@ class Gathering:
             self._folds[lanes.device] = lanes if fold is None else fold * _FOLD + lanes
 
 
-def combined(digests: list[bytes]) -> bytes:
-    """One digest for several, in order."""
-    if len(digests) == 1:
-        return digests[0]
-    return xxh3_128_digest(b"".join(digests)) if digests else UNOBSERVED
+class Losses(Gathering):
+    """Losses, which are numbers as well."""
+
+    __slots__ = ("_are_numbers", "_sum", "_sums")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._are_numbers = True
+        self._sum: float | None = None
+        self._sums: dict[torch.device, Tensor] = {}
+
+    def add(self, value: object) -> None:
+        """Add a loss, as the program gives it to a backward pass."""
+        super().add(value)
+        if isinstance(value, (list, tuple)) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, Tensor):
+            self._add_tensor(value)
+        elif isinstance(value, (int, float)):
+            self._sum = (self._sum or 0.0) + value
+        else:
+            self._are_numbers = False
+
+    def take_number(self) -> float | Number | None:
+        """The sum of what was added since the last time; None if not all of it were numbers."""
+        found: float | Number | None = self._sum
+        if self._sums:
+            (total, *others) = self._sums.values()
+            found = Number(total) if found is None and not others else None
+        if not self._are_numbers:
+            found = None
+        self.forget_number()
+        return found
+
+    def forget_number(self) -> None:
+        """Begin the sum anew."""
+        self._are_numbers, self._sum = True, None
+        if self._sums:
+            self._sums = {}
+
+    def _add_tensor(self, tensor: Tensor) -> None:
+        if tensor.ndim or tensor.dtype not in _REAL or tensor.is_meta:
+            self._are_numbers = False
+        elif tensor.is_cpu:
+            self._sum = (self._sum or 0.0) + tensor.item()
+        else:
+            known = self._sums.get(tensor.device)
+            # A copy: the program may go on to change the loss.
+            wide = torch.float32 if tensor.device.type == "mps" else torch.float64
+            lone = tensor.detach().to(wide, copy=True)
+            self._sums[tensor.device] = lone if known is None else known + lone
+
+
+def arrived(observed: list[bytes] | Reading | None) -> list[bytes]:
+    """The digests, waited for where need be."""
+    if isinstance(observed, Reading):
+        return observed.wait()
+    return observed or []
+
+
+def combined(observed: list[bytes] | Reading | None) -> bytes:
+    """One digest for several, in order, waited for where need be."""
+    digests = observed.wait() if isinstance(observed, Reading) else observed
+    if not digests:
+        return UNOBSERVED
+    return digests[0] if len(digests) == 1 else xxh3_128_digest(b"".join(digests))
 
 
 def _leaf(value: object) -> bytes:

@@ -6,52 +6,37 @@ begins in one constructor. There the loader is described; it is never iterated n
 
 from __future__ import annotations
 
-import array
 import functools
 import os
 import sys
+import threading
 import weakref
-from collections.abc import Callable, Sequence
-from types import BuiltinFunctionType, FrameType, FunctionType, MethodType
+from collections.abc import Callable
+from types import FrameType, ModuleType
 from typing import Any
 
-import torch
-from torch.utils.data import IterableDataset, dataloader, get_worker_info
-from xxhash import xxh3_128_hexdigest
+from torch.utils.data import dataloader, get_worker_info
 
-from manifest import states
-from manifest.canonical import Json, failed, plain
+from manifest.canonical import Json
+from manifest.importing import when_imported
 from manifest.places import first_outside, first_within, shown_place
+from manifest.pytorch.byidentity import ByIdentity
+from manifest.pytorch.describing import Facts, described, epoch_of, generators_of
 from manifest.pytorch.hooks import keep_from_compiler
-from manifest.pytorch.tensors import fingerprint
+from manifest.pytorch.moments import Named
+from manifest.pytorch.positions import Positions
 
 _MOST_LOADERS = 64
 _MOST_SEEDS = 16
-_MOST_INDICES = 1_000_000
-_LONGEST_TEXT = 200
-
-_OF_LOADER = (
-    "batch_size",
-    "drop_last",
-    "num_workers",
-    "prefetch_factor",
-    "persistent_workers",
-    "pin_memory",
+_LIBRARIES = ("manifest", "torch", "torchdata")
+_OF_POSITIONS = (
+    Positions.made,
+    Positions.before,
+    Positions.after,
+    Positions.first_asked,
+    Positions.exhausted,
 )
-_OF_SAMPLER = (
-    "batch_size",
-    "drop_last",
-    "epoch",
-    "initial_seed",
-    "num_replicas",
-    "num_samples",
-    "rank",
-    "replacement",
-    "seed",
-    "shuffle",
-)
-
-Facts = dict[str, Json]
+STATEFUL = "torchdata.stateful_dataloader.stateful_dataloader"
 
 _watching: Loaders | None = None
 _is_installed = False
@@ -65,6 +50,7 @@ class Loaders:
         on_facts: Told what is learnt of a loader, by its name, when it is first iterated and when
             watching ends.
         on_note: Told, by place and error, of what could not be learnt.
+        tracked: Asked for the generators that the program has named so far.
     """
 
     def __init__(
@@ -73,12 +59,13 @@ class Loaders:
         *,
         on_facts: Callable[[Facts], None],
         on_note: Callable[[str, object], None],
+        tracked: Callable[[], Named] = dict,
     ) -> None:
         self._root = root
         self._on_facts = on_facts
         self._on_note = on_note
-        self._loaders: list[_Iterated] = []
-        self._by_id: dict[int, _Iterated] = {}
+        self._tracked = tracked
+        self.forget()
 
     def watch(self) -> None:
         """Describe loaders from now on, in the place of any earlier watcher."""
@@ -98,33 +85,49 @@ class Loaders:
 
     def forget(self) -> None:
         """Begin anew: the loaders of a forked child have names of their own."""
-        self._loaders, self._by_id = [], {}
+        self._loaders: list[_Iterated] = []
+        self._known: ByIdentity[_Iterated] = ByIdentity()
+        self.positions = Positions(self._tracked, self.place, self._on_note)
+
+    def place(self, frame: FrameType | None) -> Json:
+        """Where in the program a frame is."""
+        found = first_within(frame, self._root) or first_outside(frame, _LIBRARIES)
+        return found and shown_place(found.f_code.co_filename, found.f_lineno, self._root)
+
+    def generators(self) -> list[tuple[str, Any, bool]]:
+        """Those of the living loaders, by name, and whether this thread draws from them."""
+        found = []
+        for each in self._loaders:
+            is_mine = each.thread == threading.get_ident()
+            found += [
+                (f"{each.name}.{part}", g, is_mine) for part, g in generators_of(each.loader())
+            ]
+        return found
 
     def before(self, loader: Any, frame: FrameType | None) -> _Iterated | None:
         """Describe a loader that is about to be iterated for the first time; never raises."""
-        known = self._by_id.get(id(loader))
-        if known is not None and known.loader() is loader:
+        known = self._known.of(loader)
+        if known is not None:
             return known
         if len(self._loaders) >= _MOST_LOADERS or get_worker_info() is not None:
             return None
         try:
-            facts = {"place": _place(frame, self._root), **_described(loader)}
+            made = self.positions.place_of(loader)
+            facts = {"place": self.place(frame), "made": made, **described(loader)}
             return _Iterated(loader, facts)
         except Exception as error:
             self._on_note("loaders", error)
             return None
 
-    def after(self, iterated: _Iterated, iterator: Any) -> None:
+    def after(self, iterated: _Iterated, loader: Any, iterator: Any) -> None:
         """Take note of an iterator; never raises."""
-        iterated.iterators += 1
-        if len(iterated.base_seeds) < _MOST_SEEDS:
-            iterated.base_seeds.append(getattr(iterator, "_base_seed", None))
-        if iterated.name:
-            return
         try:
+            iterated.add(iterator, epoch_of(loader))
+            if iterated.name:
+                return
             iterated.name = f"loader.{len(self._loaders)}"
             self._loaders.append(iterated)
-            self._by_id[iterated.id] = iterated
+            self._known.add(loader, iterated)
             self._on_facts({iterated.name: {**iterated.facts, **iterated.counts()}})
         except Exception as error:
             self._on_note("loaders", error)
@@ -136,13 +139,27 @@ class _Iterated:
     def __init__(self, loader: object, facts: Facts) -> None:
         self.name = ""
         self.loader = weakref.ref(loader)
-        self.id = id(loader)
+        self.thread = threading.get_ident()
         self.facts = facts
         self.iterators = 0
         self.base_seeds: list[Json] = []
+        self.epochs: list[Json] = []
+
+    def add(self, iterator: Any, epoch: int | None) -> None:
+        self.iterators += 1
+        if len(self.base_seeds) < _MOST_SEEDS:
+            self.base_seeds.append(getattr(iterator, "_base_seed", None))
+            if epoch is not None:
+                self.epochs.append(epoch)
 
     def counts(self) -> Facts:
-        return {"iterators": self.iterators, "base_seed": list(self.base_seeds)}
+        counts: Facts = {"iterators": self.iterators, "base_seed": list(self.base_seeds)}
+        return {**counts, "epochs": list(self.epochs)} if self.epochs else counts
+
+
+def watching() -> Loaders | None:
+    """Who describes loaders now."""
+    return _watching
 
 
 def _install() -> None:
@@ -150,11 +167,21 @@ def _install() -> None:
     if _is_installed:
         return
     _is_installed = True
-    for function in (Loaders.before, Loaders.after):
+    for function in (Loaders.before, Loaders.after, *_OF_POSITIONS):
         keep_from_compiler(function, with_callees=True)
-    iterator = dataloader._BaseDataLoaderIter
+    iterator, loader = dataloader._BaseDataLoaderIter, dataloader.DataLoader
     iterator.__init__ = _watched(iterator.__init__)  # type: ignore[method-assign]
+    iterator.__next__ = _followed(iterator.__next__)  # type: ignore[assignment,method-assign]
+    loader.__init__ = _noticed(loader.__init__)  # type: ignore[method-assign]
+    when_imported(STATEFUL, _stateful_imported)
     os.register_at_fork(after_in_child=_forked)
+
+
+def _stateful_imported(module: ModuleType) -> None:
+    # Derived from `DataLoader`, but its constructor calls no other.
+    loader = getattr(module, "StatefulDataLoader", None)
+    if loader is not None:
+        loader.__init__ = _noticed(loader.__init__)
 
 
 def _watched(original: Callable[..., None]) -> Callable[..., None]:
@@ -164,10 +191,41 @@ def _watched(original: Callable[..., None]) -> Callable[..., None]:
         if watching is None:
             original(self, loader, *args, **kwargs)
             return
-        iterated = watching.before(loader, sys._getframe(1))
+        frame = sys._getframe(1)
+        iterated = watching.before(loader, frame)
+        begun = watching.positions.before(loader, frame)
         original(self, loader, *args, **kwargs)
         if iterated is not None:
-            watching.after(iterated, self)
+            watching.after(iterated, loader, self)
+        if begun is not None:
+            watching.positions.after(begun, loader, self)
+
+    keep_from_compiler(__init__, with_callees=False)
+    return __init__
+
+
+def _followed(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @functools.wraps(original)
+    def __next__(self: Any) -> Any:  # noqa: N807 -- the name it replaces
+        if not self._num_yielded and _watching is not None:
+            _watching.positions.first_asked(self)
+        try:
+            return original(self)
+        except StopIteration:
+            if _watching is not None:
+                _watching.positions.exhausted(self)
+            raise
+
+    keep_from_compiler(__next__, with_callees=False)
+    return __next__
+
+
+def _noticed(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 -- the name it replaces
+        original(self, *args, **kwargs)
+        if _watching is not None:
+            _watching.positions.made(self, sys._getframe(1))
 
     keep_from_compiler(__init__, with_callees=False)
     return __init__
@@ -176,102 +234,3 @@ def _watched(original: Callable[..., None]) -> Callable[..., None]:
 def _forked() -> None:
     if _watching is not None:
         _watching.forget()
-
-
-def _place(frame: FrameType | None, root: str) -> Json:
-    found = first_within(frame, root) or first_outside(frame, ("manifest", "torch"))
-    return found and shown_place(found.f_code.co_filename, found.f_lineno, root)
-
-
-def _described(loader: Any) -> Facts:
-    batches, sampler = loader.batch_sampler, loader.sampler
-    if loader.batch_size is None and batches is not None:
-        sampler = _attributes(batches).get("sampler")  # its own; the loader's is not used then
-    facts = {name: _attempt(functools.partial(getattr, loader, name)) for name in _OF_LOADER}
-    return {
-        "loader": _named(type(loader)),
-        "dataset": _named(type(loader.dataset)),
-        "dataset_length": _attempt(lambda: _length(loader.dataset)),
-        "dataset_has_rng": _attempt(lambda: _has_generator(loader.dataset)),
-        **facts,
-        "in_order": getattr(loader, "in_order", True),
-        "multiprocessing_context": _attempt(lambda: _start_method(loader)),
-        "worker_init_fn": _attempt(lambda: _identity(loader.worker_init_fn)),
-        "collate_fn": _attempt(lambda: _identity(loader.collate_fn)),
-        "has_generator": loader.generator is not None,
-        "generator_state": _attempt(
-            lambda: states.digest_of(
-                torch.default_generator if loader.generator is None else loader.generator
-            )
-        ),
-        **_sampler_facts("batch_sampler", batches),
-        **_sampler_facts("sampler", sampler),
-    }
-
-
-def _sampler_facts(prefix: str, sampler: object) -> Facts:
-    attributes = _attributes(sampler)
-    facts: Facts = {prefix: None if sampler is None else _named(type(sampler))}
-    for name in _OF_SAMPLER:
-        value = attributes.get(name)
-        if isinstance(value, (bool, int, float, str)):
-            facts[f"{prefix}.{name}"] = plain(value)
-    for name, form in (("weights", "d"), ("indices", "q")):
-        if attributes.get(name) is not None:
-            facts[f"{prefix}.{name}"] = _attempt(functools.partial(_digest, attributes[name], form))
-    if attributes.get("generator") is not None:
-        generator = attributes["generator"]
-        facts[f"{prefix}.generator_state"] = _attempt(lambda: states.digest_of(generator))
-    return facts
-
-
-def _attributes(value: object) -> dict[str, Any]:
-    # Not getattr(), which would run properties of the program's.
-    return getattr(value, "__dict__", {})
-
-
-def _digest(values: Any, form: str) -> Json:
-    if isinstance(values, torch.Tensor):
-        return f"xxh3:{fingerprint(values).hex()}"
-    if not isinstance(values, Sequence) or len(values) > _MOST_INDICES:
-        return None
-    return f"xxh3:{xxh3_128_hexdigest(array.array(form, values))}"
-
-
-def _length(dataset: Any) -> int | None:
-    # Samplers ask for it too; of a stream it is a guess, and may take reading all of it.
-    if isinstance(dataset, IterableDataset) or not hasattr(type(dataset), "__len__"):
-        return None
-    return len(dataset)
-
-
-def _has_generator(dataset: object) -> bool:
-    return any(states.kind_of(value) is not None for value in list(_attributes(dataset).values()))
-
-
-def _start_method(loader: Any) -> str | None:
-    if loader.num_workers == 0:
-        return None
-    context = loader.multiprocessing_context or torch.multiprocessing
-    method: str | None = context.get_start_method(allow_none=True)
-    return method or torch.multiprocessing.get_all_start_methods()[0]
-
-
-def _identity(function: Any) -> str | None:
-    if function is None:
-        return None
-    if isinstance(function, functools.partial):
-        return f"functools.partial({_identity(function.func)})"
-    is_named = isinstance(function, (FunctionType, BuiltinFunctionType, MethodType, type))
-    return _named(function if is_named else type(function))
-
-
-def _named(function: Any) -> str:
-    return f"{function.__module__}.{function.__qualname__}"[:_LONGEST_TEXT]
-
-
-def _attempt(read: Callable[[], Json]) -> Json:
-    try:
-        return read()
-    except Exception as error:
-        return failed(error)

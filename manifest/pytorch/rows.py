@@ -5,31 +5,47 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
-from manifest.pytorch.batches import combined
-from manifest.pytorch.tensors import Reading
-from manifest.trail import TrailWriter, keeps_leaves
+from manifest.leaves import OWN, SHARED
+from manifest.pytorch.batches import arrived, combined
+from manifest.pytorch.states import Drawn
+from manifest.pytorch.tensors import Number, Reading, Watchpoints
+from manifest.schedule import keeps_leaves
+from manifest.streams import UNOBSERVED
+from manifest.trail import TrailWriter
 
 _MOST_WAITING = 256
+
+_HERE = (list, float)
 
 Observed = list[bytes] | Reading | None
 
 
 class Rows:
-    """Writes rows in their order, each once all of it has arrived."""
+    """Writes rows in their order, each once all of it has arrived.
 
-    def __init__(self) -> None:
+    Args:
+        always: The steps at which the fingerprint of every tensor is kept, whatever the schedule.
+    """
+
+    def __init__(self, always: range = range(0)) -> None:
         self.count = 0
+        self.always = always
         self._waiting: deque[Row] = deque()
+        self._known: dict[str, tuple[str, ...]] = {}
 
-    def add(self, row: Row) -> None:
-        """Take the row of the next step."""
+    def add(self, row: Row, trail: TrailWriter | None, *, is_last: bool = False) -> None:
+        """Take the row of the next step, and write what has arrived."""
         self.count += 1
+        if trail is not None and not self._waiting and row.is_ready():
+            row.write(trail, self._known, is_dense=trail.steps in self.always)
+            return
         self._waiting.append(row)
+        self.write(trail, is_last=is_last)
 
     def write(self, trail: TrailWriter | None, *, is_last: bool = False) -> None:
         """Write what has arrived; wait for all of it if there is nothing to come."""
@@ -38,7 +54,7 @@ class Rows:
         while waiting and (len(waiting) > at_most or waiting[0].is_ready()):
             row = waiting.popleft()
             if trail is not None:
-                row.write(trail)
+                row.write(trail, self._known, is_dense=trail.steps in self.always)
 
 
 @dataclass(slots=True)
@@ -48,6 +64,8 @@ class Watched:
     optimizer: weakref.ref[Optimizer] | None
     names: tuple[str, ...]
     period: int
+    grads: Watchpoints = field(default_factory=Watchpoints)
+    params: Watchpoints = field(default_factory=Watchpoints)
 
     def is_of(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> bool:
         """Whether this still describes the optimizer."""
@@ -61,39 +79,62 @@ class Row:
     """What was observed in one step."""
 
     watched: Watched
-    rng: dict[str, bytes]
+    rng: Drawn
     batch: Observed
     loss: Observed
     grads: Observed
     params: Observed
+    number: float | Number | None = None
 
     def is_ready(self) -> bool:
         """Whether nothing of it is still on its way."""
-        for observed in (self.batch, self.loss, self.grads, self.params):
-            if isinstance(observed, Reading) and not observed.is_ready():
+        for observed in (self.batch, self.loss, self.grads, self.params, self.number):
+            if observed is None or type(observed) in _HERE:
+                continue
+            if isinstance(observed, (Reading, Number)) and not observed.is_ready():
                 return False
         return True
 
-    def write(self, trail: TrailWriter) -> None:
-        """Append it to the trail, names of tensors first."""
-        rng = list(self.rng.values())
-        grads, params = arrived(self.grads), arrived(self.params)
-        if keeps_leaves(trail.steps, self.watched.period):
-            names = self.watched.names
-            parts = (
-                ("rng", tuple(self.rng), rng),
-                ("grad", names, grads),
-                ("param", names, params),
-            )
-            for stream, known, digests in parts:
-                if digests:
-                    trail.append_leaves(trail.steps, stream, known, digests)
-        batch, loss = combined(arrived(self.batch)), combined(arrived(self.loss))
-        trail.append(combined(rng), batch, loss, combined(grads), combined(params))
+    def write(
+        self, trail: TrailWriter, known: dict[str, tuple[str, ...]], *, is_dense: bool = False
+    ) -> None:
+        """Append it to the trail, names first.
 
+        Args:
+            trail: Where to.
+            known: By stream, the generators that the trail last named.
+            is_dense: Whether to keep the fingerprint of every tensor, whatever the schedule.
+        """
+        step = trail.steps
+        keeps = is_dense or keeps_leaves(step, self.watched.period)
+        if keeps:
+            for stream, observed in (("grad", self.grads), ("param", self.params)):
+                if digests := arrived(observed):
+                    trail.append_leaves(step, stream, self.watched.names, digests)
+        number = self.number
+        trail.append(
+            self._generators(trail, known, keeps=keeps),
+            combined(self.batch),
+            combined(self.loss),
+            combined(self.grads),
+            combined(self.params),
+            number=number.wait() if isinstance(number, Number) else number,
+        )
 
-def arrived(observed: Observed) -> list[bytes]:
-    """The digests, waited for where need be."""
-    if observed is None:
-        return []
-    return observed.wait() if isinstance(observed, Reading) else observed
+    def _generators(
+        self, trail: TrailWriter, known: dict[str, tuple[str, ...]], *, keeps: bool
+    ) -> bytes:
+        # A reader has to know which generators a row stands for.
+        rng = self.rng
+        if not keeps and not rng.own_names and known.get(SHARED) == rng.names:
+            return rng.cell()
+        for stream, names, digests in (
+            (SHARED, rng.names, rng.digests),
+            (OWN, rng.own_names, rng.own_digests),
+        ):
+            if not digests or not (keeps or known.get(stream) != names):
+                continue
+            if not trail.append_leaves(trail.steps, stream, names, digests):
+                return UNOBSERVED
+            known[stream] = names
+        return rng.cell()

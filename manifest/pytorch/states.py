@@ -1,4 +1,4 @@
-"""Fingerprints of the generators that the whole program shares.
+"""States and fingerprints of generators: those that the whole program shares, and those of its own.
 
 States are read where they lie in memory, as reading them through their own functions costs more
 than all the rest of a step. Whether a state lies where it is expected is checked once against the
@@ -10,48 +10,181 @@ from __future__ import annotations
 import ctypes
 import struct
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from xxhash import xxh3_128_digest
 
+from manifest import accelerators, states
+from manifest.streams import UNOBSERVED, WORD_SIZE
+
 _WORDS = 624
 _MT19937 = struct.Struct(f"<{_WORDS}Ii")
 _PYTHON = struct.Struct(f"<i{_WORDS}I")
+_POSITION = 4  # bytes, before the words of Python's generator and behind those of NumPy's
 _END = 20  # bytes: some words, at one end with the position
 
 # In the 5056 bytes of the CPU generator, padding lies between these two parts.
 _TORCH_SIZE = 5056
+_TORCH_WHOLE = ctypes.c_char * _TORCH_SIZE
 _TORCH_STATE = ctypes.c_char * 5044
-_TORCH_FLOAT_OFFSET, _TORCH_FLOAT_SIZE = 5048, 5
-_NO_FLOAT = bytes(_TORCH_FLOAT_SIZE)
+_TORCH_FLOAT = slice(5048, 5053)
+_TORCH_HEAD, _TORCH_TAIL = slice(0, 24), slice(4996, 5044)  # the position; a second normal
+_NO_FLOAT = bytes(5)
+
+_KEPT = struct.Struct("<i4xd")
+_NO_KEPT = bytes(_KEPT.size)
+
+_MOST_OWN = 32
+_NO_NAMES: tuple[str, ...] = ()
+
+Named = Iterable[tuple[str, object]]
+
+
+@dataclass(slots=True)
+class Drawn:
+    """The digests of generators at one moment, each by name."""
+
+    names: tuple[str, ...]
+    digests: list[bytes]
+    own_names: tuple[str, ...] = _NO_NAMES
+    own_digests: list[bytes] | tuple[()] = ()
+
+    def cell(self) -> bytes:
+        """Half a digest of those that are shared, and half of the program's own."""
+        return _half(self.digests) + _half(self.own_digests)
+
+    def by_name(self) -> dict[str, bytes]:
+        """The digest of each."""
+        shared = zip(self.names, self.digests, strict=True)
+        return {**dict(shared), **dict(zip(self.own_names, self.own_digests, strict=True))}
 
 
 class Generators:
-    """Reads the states of all shared generators that exist by now."""
+    """Reads the states of all generators that are known by now.
 
-    def __init__(self) -> None:
+    Args:
+        own: Gives those of the program's own that are to be read, by name.
+    """
+
+    def __init__(self, own: Callable[[], Named] | None = None) -> None:
+        self._torch = _Torch()
         self._python: _Python | None = None
         self._numpy: _NumPy | None = None
+        self._names: tuple[str, ...] = ()
+        self._own_given = own
+        self._own: list[tuple[str, Callable[[], bytes | None]]] = []
+        self._own_names = _NO_NAMES
+        self._is_stale = own is not None
 
-    def digests(self) -> dict[str, bytes]:
-        """The digest of each state, by the name of the generator."""
-        digests = {"torch.cpu": _torch_digest()}
-        if (module := sys.modules.get("random")) is not None:
-            if self._python is None or self._python.generator is not module._inst:
-                self._python = _Python(module._inst)
-            digests["python"] = self._python.digest()
-        if (module := sys.modules.get("numpy.random.mtrand")) is not None:
-            bits = module._rand._bit_generator
-            if self._numpy is None or self._numpy.bits is not bits:
-                self._numpy = _NumPy(module, bits)
-            digests["numpy.legacy"] = self._numpy.digest()
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            # Seed and offset, which the host holds.
-            for index, generator in enumerate(torch.cuda.default_generators):
-                digests[f"cuda:{index}"] = xxh3_128_digest(_content(generator.get_state()))
-        return digests
+    def look_again(self) -> None:
+        """Ask for the program's own once more, at the next reading."""
+        self._is_stale = self._own_given is not None
+
+    def let_go(self) -> None:
+        """Read none of the program's own any more, and keep none alive."""
+        self._own, self._own_given, self._is_stale = [], None, False
+
+    def read(self) -> Drawn:
+        """The digest of each state."""
+        digests = [self._torch.digest(torch.default_generator)]
+        if (python := self._pythons()) is not None:
+            digests.append(python.digest())
+        if (numpy := self._numpys()) is not None:
+            digests.append(numpy.digest())
+        devices = [*accelerators.started()]
+        # Of most kinds a seed and an offset, which the host holds.
+        digests += [xxh3_128_digest(states.torch_state(each.generator)) for each in devices]
+        if len(self._names) != len(digests):
+            self._names = _shared_names(python, numpy, devices)
+        drawn = Drawn(self._names, digests)
+        if self._own or self._is_stale:
+            self._read_own(drawn)
+        return drawn
+
+    def states(self) -> dict[str, bytes]:
+        """Each state that is shared, under the names and in the forms of `manifest.generators`."""
+        found = {"torch.cpu": _torch_state()}
+        if (python := self._pythons()) is not None:
+            found["python"] = python.state()
+        if (numpy := self._numpys()) is not None and (state := numpy.state()) is not None:
+            found["numpy.legacy"] = state
+        for backend, device, generator in accelerators.started():
+            found[f"torch.{backend}.{device}"] = states.torch_state(generator)
+        return found
+
+    def _pythons(self) -> _Python | None:
+        module = sys.modules.get("random")
+        if module is None:
+            return None
+        if self._python is None or self._python.generator is not module._inst:
+            self._python = _Python(module._inst)
+        return self._python
+
+    def _numpys(self) -> _NumPy | None:
+        module = sys.modules.get("numpy.random.mtrand")
+        if module is None:
+            return None
+        bits = module._rand._bit_generator
+        if self._numpy is None or self._numpy.bits is not bits:
+            self._numpy = _NumPy(module.get_state, bits)
+        return self._numpy
+
+    def _read_own(self, drawn: Drawn) -> None:
+        if self._is_stale and self._own_given is not None:
+            self._is_stale = False
+            given = list(self._own_given())[:_MOST_OWN]
+            self._own = [(name, _own_reader(generator)) for name, generator in given]
+            self._own_names = tuple(name for name, _ in self._own)
+        digests = [read() for _, read in self._own]
+        if None in digests:  # some have ended
+            self._own = [each for each, d in zip(self._own, digests, strict=True) if d is not None]
+            self._own_names = tuple(name for name, _ in self._own)
+        drawn.own_names = self._own_names
+        drawn.own_digests = [digest for digest in digests if digest is not None]
+
+
+def _shared_names(
+    python: object, numpy: object, devices: Iterable[accelerators.Started]
+) -> tuple[str, ...]:
+    names = ["torch.cpu"]
+    names += ["python"] if python is not None else []
+    names += ["numpy.legacy"] if numpy is not None else []
+    return (*names, *(f"{each.backend}:{each.device}" for each in devices))
+
+
+def _half(digests: list[bytes] | tuple[()]) -> bytes:
+    if len(digests) == 1:
+        return digests[0][:WORD_SIZE]
+    return (xxh3_128_digest(b"".join(digests)) if digests else UNOBSERVED)[:WORD_SIZE]
+
+
+def _own_reader(generator: Any) -> Callable[[], bytes | None]:
+    """What reads the state of one generator; gives None once a `torch.Generator` has ended.
+
+    Those of other kinds are only given by whoever keeps them alive.
+    """
+    match states.kind_of(generator):
+        case "torch.Generator":
+            reference, reader = weakref.ref(generator), _Torch()
+
+            def read() -> bytes | None:
+                living = reference()
+                return None if living is None else reader.digest(living)
+
+            return read
+        case "random.Random" if type(generator).getstate is _random().getstate:
+            return _Python(generator).digest
+        case "numpy.RandomState":
+            return _NumPy(generator.get_state, generator._bit_generator).digest
+    return lambda: xxh3_128_digest(states.state_of(generator))
+
+
+def _random() -> Any:
+    return sys.modules["random"].Random
 
 
 class _Python:
@@ -60,13 +193,24 @@ class _Python:
     def __init__(self, generator: Any) -> None:
         self.generator = generator
         self._words = self._slow_words
+        self._memory: Any = None
         if type(generator).__basicsize__ >= object.__basicsize__ + _PYTHON.size:
             address = id(generator) + object.__basicsize__
             self._words = _digesting(address, _PYTHON, self._slow_words)
+            if self._words != self._slow_words:  # it lies where it is expected
+                self._memory = (ctypes.c_char * _PYTHON.size).from_address(address)
 
     def digest(self) -> bytes:
         words, gauss = self._words(), self.generator.gauss_next
         return words if gauss is None else xxh3_128_digest(words + struct.pack("<d", gauss))
+
+    def state(self) -> bytes:
+        if self._memory is None:
+            return states.python_state(self.generator)
+        memory: bytes = self._memory.raw
+        gauss = self.generator.gauss_next
+        end = struct.pack("<?d", gauss is not None, gauss or 0.0)
+        return memory[_POSITION:] + memory[:_POSITION] + end
 
     def _slow_words(self) -> bytes:
         words = self.generator.getstate()[1]
@@ -74,15 +218,37 @@ class _Python:
 
 
 class _NumPy:
-    """NumPy's global generator; the second value that `normal` keeps back is left out."""
+    """A legacy generator of NumPy, with the second value that `normal` keeps back."""
 
-    def __init__(self, module: Any, bits: Any) -> None:
+    def __init__(self, get_state: Callable[..., Any], bits: Any) -> None:
         self.bits = bits
-        self._get_state = module.get_state
-        self.digest = self._slow_text
+        self._get_state = get_state
+        self._words = self._slow_text
+        self._end: Any = None
+        self._last: tuple[tuple[bytes, bytes], bytes | None] = ((b"", b""), None)
         if type(bits).__name__ == "MT19937":
             address = int(bits.ctypes.state_address)
-            self.digest = _digesting(address, _MT19937, self._slow_words)
+            self._words = _digesting(address, _MT19937, self._slow_words)
+            if self._words != self._slow_words:  # it lies where it is expected
+                self._end = (ctypes.c_char * _END).from_address(address + _MT19937.size - _END)
+        self._kept = _reading_kept(getattr(get_state, "__self__", None)) or self._slow_kept
+
+    def digest(self) -> bytes:
+        words, kept = self._words(), self._kept()
+        return words if kept == _NO_KEPT else xxh3_128_digest(words + kept)
+
+    def state(self) -> bytes | None:
+        holder: Any = getattr(self._get_state, "__self__", None)
+        if self._end is None:
+            return states.legacy_state(holder)
+        seen = (self._end.raw, self._kept())
+        if seen != self._last[0]:
+            self._last = (seen, states.legacy_state(holder))
+        return self._last[1]
+
+    def _slow_kept(self) -> bytes:
+        state = self._get_state(legacy=False)
+        return _KEPT.pack(state.get("has_gauss", 0), state.get("gauss", 0.0))
 
     def _slow_words(self) -> bytes:
         state = self._get_state(legacy=False)["state"]
@@ -115,14 +281,49 @@ def _digesting(address: int, form: struct.Struct, slow: Callable[[], bytes]) -> 
     return digest if digest() == slow() else slow
 
 
-def _torch_digest() -> bytes:
+def _reading_kept(generator: Any) -> Callable[[], bytes] | None:
+    # Where in a RandomState the value lies is looked up in one of our own that keeps one.
+    if sys.implementation.name != "cpython" or sys.byteorder != "little":
+        return None
+    kind = sys.modules["numpy.random.mtrand"].RandomState
+    other = kind(sys.modules["numpy.random._mt19937"].MT19937(0))
+    other.standard_normal()
+    kept = _KEPT.pack(1, other.get_state(legacy=False)["gauss"])
+    offset = ctypes.string_at(id(other), kind.__basicsize__).find(kept)
+    if offset < 0 or type(generator) is not kind:
+        return None
+    return lambda: ctypes.string_at(id(generator) + offset, _KEPT.size)
+
+
+def _torch_state() -> bytes:
     state = torch.default_generator.get_state()
     if state.nbytes != _TORCH_SIZE:
-        return xxh3_128_digest(_content(state))
-    address = state.data_ptr()
-    digest = xxh3_128_digest(_TORCH_STATE.from_address(address))
-    kept = ctypes.string_at(address + _TORCH_FLOAT_OFFSET, _TORCH_FLOAT_SIZE)
-    return digest if kept == _NO_FLOAT else xxh3_128_digest(digest + kept)
+        return _content(state)
+    content: bytes = _TORCH_WHOLE.from_address(state.data_ptr()).raw
+    return content
+
+
+class _Torch:
+    """A generator of PyTorch, on whatever device."""
+
+    def __init__(self) -> None:
+        self._ends = (b"", b"", b"")
+        self._digest = b""
+
+    def digest(self, generator: torch.Generator) -> bytes:
+        state = generator.get_state()
+        if state.nbytes != _TORCH_SIZE:
+            return xxh3_128_digest(_content(state))
+        address = state.data_ptr()
+        view: Any = _TORCH_WHOLE.from_address(address)  # whose slices are bytes
+        ends = view[_TORCH_HEAD], view[_TORCH_TAIL], view[_TORCH_FLOAT]
+        # As with the others, the words between need not be read where both ends are as they were.
+        if ends != self._ends:
+            digest = xxh3_128_digest(_TORCH_STATE.from_address(address))
+            kept = ends[2]
+            self._digest = digest if kept == _NO_FLOAT else xxh3_128_digest(digest + kept)
+            self._ends = ends
+        return self._digest
 
 
 def _content(state: torch.Tensor) -> bytes:

@@ -17,13 +17,20 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from manifest.canonical import Json
+from manifest.numbers import Sample
 from manifest.pytorch import hooks
-from manifest.pytorch.batches import Gathering, combined
+from manifest.pytorch.batches import Gathering, Losses, arrived, combined
 from manifest.pytorch.names import ModuleNames, parameter_names, unique
-from manifest.pytorch.rows import Observed, Row, Rows, Watched, arrived
-from manifest.pytorch.states import Generators
-from manifest.pytorch.tensors import fingerprint_many, start_reading
-from manifest.trail import Ending, TrailWriter, digest_period, is_digested
+from manifest.pytorch.optimizers import described
+from manifest.pytorch.rows import Observed, Row, Rows, Watched
+from manifest.pytorch.samples import sample
+from manifest.pytorch.states import Drawn, Generators, Named
+from manifest.pytorch.tensors import fingerprint_many
+from manifest.schedule import digest_period, is_digested
+from manifest.trail import Ending, TrailWriter
+
+_MOST_OPTIMIZERS = 16  # are told of
 
 # Models outlive the run in which they were built: a sweep, a notebook.
 _names = ModuleNames()
@@ -36,7 +43,11 @@ class Watcher:
         trail_path: Where the trail of this process is to lie, asked at its first step; None for
             no trail.
         on_note: Told once, by place and error, of each stream that could not be read.
+        on_optimizer: Told what each optimizer is, by its name, before its first step.
         on_first_step: Called when the first step is over, before its row is written.
+        own_generators: Gives generators of the program's own, by name, whose states belong to each
+            step; asked at the first step, and after each `look_for_generators`.
+        always: Steps at which everything is digested and kept, whatever the schedule.
     """
 
     def __init__(
@@ -44,14 +55,19 @@ class Watcher:
         trail_path: Callable[[], Path | None],
         *,
         on_note: Callable[[str, object], None],
+        on_optimizer: Callable[[str, dict[str, Json]], None] | None = None,
         on_first_step: Callable[[], None] | None = None,
+        own_generators: Callable[[], Named] | None = None,
+        always: range = range(0),
     ) -> None:
         self._trail_path = trail_path
         self._on_note = on_note
+        self._on_optimizer = on_optimizer
         self._on_first_step = on_first_step
         self._until: int | None = None
         self._on_until: Callable[[], None] | None = None
-        self._generators = Generators()
+        self._generators = Generators(own_generators)
+        self._always = always
         self._is_child = False
         self._blind: set[str] = set()
         self._has_new_rows = False
@@ -74,6 +90,11 @@ class Watcher:
         _names.install()
         hooks.listen(self)
 
+    @property
+    def steps(self) -> int:
+        """How many steps are over."""
+        return self._rows.count
+
     def step(self, loss: object = None, model: Any = None) -> None:
         """End a step by hand, where no optimizer of PyTorch does.
 
@@ -89,6 +110,7 @@ class Watcher:
             return
         try:
             if loss is not None:
+                self._local.loss.forget_number()
                 self.gather("loss", loss)
             named = dict(model.named_parameters()) if model is not None else {}
             parameters = list(named.values())
@@ -112,13 +134,17 @@ class Watcher:
                 return
             trail = self._opened()
             if trail is not None:
-                trail.close(self._ending())
-                if trail.failure is not None:
-                    self._on_note("trail", trail.failure)
+                trail.close(self._ending(), self._samples())
+                self._note_failure()
         except Exception as error:
             self._on_note("trail", error)
         finally:
             self._is_over = True
+            self._generators.let_go()
+
+    def look_for_generators(self) -> None:
+        """Ask for the program's own generators once more, at the next step."""
+        self._generators.look_again()
 
     def before_step(self, optimizer: Optimizer, *, has_closure: bool) -> None:
         """Read gradients before an optimizer changes them; a closure only makes them later."""
@@ -169,22 +195,28 @@ class Watcher:
         self._local = _PerThread()
         self._trail: TrailWriter | None = None
         self._optimizers: dict[int, Watched] = {}
-        self._rows = Rows()
+        self._optimizer_count = 0
+        self._rows = Rows(self._always)
         self._has_new_rows = False
+        self._has_failed = False
         self._is_over = False
+        self._generators.look_again()
 
     def _digested(
         self, stream: str, watched: Watched, tensors: Sequence[Tensor | None]
     ) -> Observed:
-        if stream in self._blind or not is_digested(self._rows.count, watched.period):
+        step = self._rows.count
+        is_due = is_digested(step, watched.period) or step in self._always
+        if stream in self._blind or not is_due:
             return None
         try:
-            return start_reading(tensors)
+            points = watched.grads if stream == "grad" else watched.params
+            return points.start_reading(tensors)
         except Exception as error:
             self._go_blind(stream, error)
             return None
 
-    def _add_row(self, watched: Watched, parameters: Sequence[Tensor], grads: Observed) -> bool:
+    def _add_row(self, watched: Watched, parameters: list[Tensor], grads: Observed) -> bool:
         with self._lock:
             rows = self._rows
             if rows.count == 0:
@@ -192,26 +224,30 @@ class Watcher:
                 if self._on_first_step is not None:
                     self._on_first_step()
             params = self._digested("param", watched, parameters)
-            batch, loss = self._gathered("batch"), self._gathered("loss")
-            rows.add(Row(watched, self._rng(), batch, loss, grads, params))
-            is_last = rows.count == self._until
-            rows.write(self._trail, is_last=is_last)
+            local = self._local
+            batch, loss = local.batch.take(), local.loss.take()
+            number = local.loss.take_number()
+            is_last = rows.count + 1 == self._until
+            row = Row(watched, self._drawn(), batch, loss, grads, params, number)
+            rows.add(row, self._trail, is_last=is_last)
+            self._note_failure()
             return is_last
 
-    def _gathered(self, stream: str) -> Observed:
-        if stream in self._blind:
-            return None
-        gathering: Gathering = getattr(self._local, stream)
-        return gathering.take()
-
-    def _rng(self) -> dict[str, bytes]:
+    def _drawn(self) -> Drawn:
         if "rng" in self._blind:
-            return {}
+            return Drawn((), [])
         try:
-            return self._generators.digests()
+            return self._generators.read()
         except Exception as error:
             self._go_blind("rng", error)
-            return {}
+            return Drawn((), [])
+
+    def _note_failure(self) -> None:
+        # At once: a program may end without a word.
+        trail = self._trail
+        if trail is not None and trail.failure is not None and not self._has_failed:
+            self._has_failed = True
+            self._on_note("trail", trail.failure)
 
     def _opened(self) -> TrailWriter | None:
         if self._trail is None and (path := self._trail_path()) is not None:
@@ -226,21 +262,44 @@ class Watcher:
         watched = self._optimizers.get(id(optimizer))
         if watched is not None and watched.is_of(optimizer, parameters):
             return watched
+        if watched is None or watched.optimizer is None or watched.optimizer() is not optimizer:
+            self._tell_of(optimizer)
         names = parameter_names(optimizer.param_groups, _names.by_parameter())
         period = digest_period(_bytes(parameters))
         watched = Watched(weakref.ref(optimizer), tuple(names), period)
         self._optimizers[id(optimizer)] = watched
         return watched
 
+    def _tell_of(self, optimizer: Optimizer) -> None:
+        if self._on_optimizer is None or self._optimizer_count >= _MOST_OPTIMIZERS:
+            return
+        name = f"optimizer.{self._optimizer_count}"
+        self._optimizer_count += 1
+        try:
+            self._on_optimizer(name, described(optimizer))
+        except Exception as error:
+            self._on_note("training", error)
+
     def _ending(self) -> Ending:
-        left = {stream: arrived(self._gathered(stream)) for stream in ("batch", "loss")}
+        gathered = {"batch": self._local.batch.take(), "loss": self._local.loss.take()}
+        left = {stream: arrived(observed) for stream, observed in gathered.items()}
+        living = {} if "param" in self._blind else self._living_parameters()
+        digests = dict(zip(living, fingerprint_many(living.values()), strict=True))
         return Ending(
-            rng=_texts(self._rng()),
-            tensors={} if "param" in self._blind else _texts(self._living_parameters()),
+            rng=_texts(self._drawn().by_name()),
+            tensors=_texts(digests),
             left=_texts({stream: combined(found) for stream, found in left.items() if found}),
         )
 
-    def _living_parameters(self) -> dict[str, bytes]:
+    def _samples(self) -> dict[str, Sample]:
+        try:
+            found = {name: sample(each) for name, each in self._living_parameters().items()}
+        except Exception as error:
+            self._on_note("trail.samples", error)
+            return {}
+        return {name: each for name, each in found.items() if each is not None}
+
+    def _living_parameters(self) -> dict[str, Tensor]:
         names: list[str] = []
         parameters: list[Tensor] = []
         for watched in self._optimizers.values():
@@ -248,10 +307,11 @@ class Watcher:
             if optimizer is not None:
                 names += watched.names
                 parameters += _parameters(optimizer)
-        return dict(zip(unique(names), fingerprint_many(parameters), strict=True))
+        return dict(zip(unique(names), parameters, strict=True))
 
     def _go_blind(self, stream: str, error: Exception) -> None:
         self._blind.add(stream)
+        self._local.forget(stream)
         self._on_note(f"trail.{stream}", error)
 
     def _give_up(self, error: Exception) -> None:
@@ -274,8 +334,15 @@ class _PerThread(threading.local):
 
     def __init__(self) -> None:
         self.batch = Gathering()
-        self.loss = Gathering()
+        self.loss = Losses()
         self.seen: _Seen | None = None
+
+    def forget(self, stream: str) -> None:
+        """Drop what was gathered of a stream in which something could not be read."""
+        if stream == "batch":
+            self.batch = Gathering()
+        if stream == "loss":
+            self.loss = Losses()
 
 
 def _texts(digests: Mapping[str, bytes]) -> dict[str, str]:

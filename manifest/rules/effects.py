@@ -55,9 +55,15 @@ def cause(found: Found, pair: Pair) -> Judgement | None:
 
 def hash_probe(found: Found, pair: Pair) -> Judgement | None:
     """The hash of a string shows the hash seed; alone it tells only of seeds nobody knows."""
-    if found.key != "python.hash_probe" or not pair.differs("seeds", "hash_seed"):
+    if found.key != "python.hash_probe":
         return None
-    return Judgement("informational", "follows from hash_seed, which differs too")
+    if pair.differs("seeds", "hash_seed"):
+        return Judgement("informational", "follows from hash_seed, which differs too")
+    known = catalogued(found, pair)
+    if known is None or pair.values("seeds", "hash_seed") != ("random", "random"):
+        return None
+    unpinned = "Neither run pinned PYTHONHASHSEED; `manifest run` does."
+    return known._replace(reason=f"{known.reason} {unpinned}")
 
 
 def processors(found: Found, pair: Pair) -> Judgement | None:
@@ -104,6 +110,8 @@ def restated(found: Found, pair: Pair) -> Judgement | None:
         causes = _causes_of_lines(found, pair)
     elif found.key == "blas.threadpools":
         causes = _causes_of_pools(found, pair)
+    elif found.key in ("inductor.nondefault", "dynamo.nondefault"):
+        causes = _causes_of_options(found, pair)
     else:
         return None
     if causes is None:
@@ -137,6 +145,15 @@ def _causes_of_pools(found: Found, pair: Pair) -> set[_Source] | None:
             return None
         causes |= sources
     return causes
+
+
+def _causes_of_options(found: Found, pair: Pair) -> set[_Source] | None:
+    if not all(isinstance(value, list) for value in found.values):
+        return None
+    before, after = ({str(item) for item in value} for value in found.values)
+    names = {line.partition(" = ")[0] for line in before ^ after}
+    causes = {("settings", name) for name in names}
+    return causes if causes and all(pair.differs(*cause) for cause in causes) else None
 
 
 def _changed_elements(found: Found) -> list[tuple[Json, Json]]:

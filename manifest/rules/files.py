@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import tokenize
+from collections.abc import Iterator
 from typing import Final
+from urllib.parse import unquote
 
 from manifest.canonical import Json
 from manifest.findings import DROPPED, Found, Judgement, Pair, is_tagged, written
 
 _LARGEST_PROGRAM_BYTES = 500_000
 _REVISION: Final = ("git.tree", "git.commit", "git.patch", "git.untracked", "git.dirty")
+_SUBMODULES: Final = "git.submodules"
 
 
 def source_file(found: Found, pair: Pair) -> Judgement | None:
@@ -28,6 +31,9 @@ def _source_of_one(found: Found, pair: Pair) -> Judgement:
     files = pair.maps("code", "files")
     if files is not None and all(_only_value(found) in each.values() for each in files):
         return Judgement("informational", "the other run executed the same text under another name")
+    other_name = pair.renamed.get(found.path[1])
+    if other_name is not None:
+        return _source_renamed(found.path[1], other_name)
     contents = [_content(facts) for facts in pair.values("inputs", found.path[1])]
     if None not in contents and _is_comparable(*contents):
         # Both runs read it, which is judged there.
@@ -37,6 +43,12 @@ def _source_of_one(found: Found, pair: Pair) -> Judgement:
             else DROPPED
         )
     return Judgement("possible", "only one of the runs executed this file")
+
+
+def _source_renamed(name: str, other_name: str) -> Judgement:
+    if name > other_name:
+        return Judgement("informational", f"renamed; what changed in it is told of {other_name}")
+    return Judgement("certain", f"in the other run a text much like it was {other_name}")
 
 
 def _only_value(found: Found) -> Json:
@@ -68,9 +80,9 @@ def _tokens(text: bytes) -> list[tuple[int, str]]:
 
 def revision(found: Found, pair: Pair) -> Judgement | None:
     """Where the files that ran are known, the revision that they came from adds nothing."""
-    if found.path[0] not in _REVISION:
+    if found.path[0] not in (*_REVISION, _SUBMODULES):
         return None
-    if pair.agrees("code", "git.tree"):
+    if pair.agrees("code", "git.tree") and not pair.differs("code", _SUBMODULES):
         return Judgement("informational", "every file that git knows is the same")
     files = pair.maps("code", "files")
     if files and all(files):
@@ -85,7 +97,7 @@ def revision(found: Found, pair: Pair) -> Judgement | None:
 
 def input_file(found: Found, pair: Pair) -> Judgement | None:
     """A file is its content: place and time decide nothing where the content is known."""
-    if _is_told_as_source(found, pair):
+    if _is_told_as_source(found, pair) or _is_told_as_installed(found.path[0], pair):
         return DROPPED
     if not found.is_in_both:
         return _input_of_one(found, pair)
@@ -108,6 +120,23 @@ def _is_told_as_source(found: Found, pair: Pair) -> bool:
     if files is None or not pair.differs("code", f"files.{found.path[0]}"):
         return False
     return not found.is_in_both or all(found.path[0] in each for each in files)
+
+
+def _is_told_as_installed(path: str, pair: Pair) -> bool:
+    # Python reads the source of a package only where it has not compiled it before.
+    installed = pair.maps("code", "installed")
+    origins = pair.maps("environment", "packages.origins")
+    if installed is None or origins is None:
+        return False
+    return all(path in _sources(*each) for each in zip(installed, origins, strict=True))
+
+
+def _sources(installed: dict[str, Json], origins: dict[str, Json]) -> Iterator[str]:
+    for name, files in installed.items():
+        origin = origins.get(name)
+        if isinstance(files, dict) and isinstance(origin, dict):
+            folder = unquote(str(origin.get("url")).removeprefix("file://")).rstrip("/")
+            yield from (f"{folder}/{relative}" for relative in files)
 
 
 def _content(facts: Json) -> str | None:

@@ -32,9 +32,7 @@ def _without(text: str, root: str) -> str:
 
 
 def command(found: Found, pair: Pair) -> Judgement | None:
-    """The interpreter's command line repeats the arguments, its path what is installed there."""
-    if found.key == "orig_argv" and pair.differs("command", "argv"):
-        return Judgement("informational", "repeats argv, which differs and is judged by itself")
+    """The kind repeats the arguments, and the interpreter's path what is installed there."""
     if found.key == "kind":
         return Judgement("informational", "follows from argv")
     return _interpreter_path(pair) if found.key == "executable" else None

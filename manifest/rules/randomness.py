@@ -1,4 +1,4 @@
-"""Differences of randomness: entropy, seeds, states of generators, what a step sums over."""
+"""Differences of randomness: entropy, seeds, states of generators."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def entropy(found: Found, pair: Pair) -> Judgement | None:
         return DROPPED
     if found.key != "entropy":
         return None
-    cure = f"`manifest run --like {short_id(pair.before_id) or '<id>'}` repeats it"
+    cure = _cure(pair)
     draws, calls = pair.maps("seeds", "draws"), pair.maps("seeds", "calls")
     if draws is None:
         return Judgement("possible", f"what the runs drew from it was not recorded; {cure}")
@@ -31,6 +31,18 @@ def entropy(found: Found, pair: Pair) -> Judgement | None:
         return Judgement("certain", f"{unseeded}; {cure}", _RANDOMNESS)
     start = "generators started from it; matters unless the program seeds them all"
     return Judgement("possible", f"{start}; {cure}", _RANDOMNESS)
+
+
+def hash_seed(found: Found, pair: Pair) -> Judgement | None:
+    """Where nobody set PYTHONHASHSEED, `manifest run` takes one from the entropy of the run."""
+    known = catalogued(found, pair)
+    if found.key != "hash_seed" or known is None or not pair.differs("seeds", "entropy"):
+        return None
+    return known._replace(reason=f"{known.reason} Where PYTHONHASHSEED is not set, {_cure(pair)}.")
+
+
+def _cure(pair: Pair) -> str:
+    return f"`manifest run --like {short_id(pair.before_id) or '<id>'}` repeats it"
 
 
 def _drawn(counts: Mapping[str, Json]) -> bool:
@@ -76,20 +88,7 @@ def _has_same_state(before: Json, after: Json) -> bool:
         return False
     if "state" not in before or "state" not in after:
         return False
-    # The digest repeats the state, perhaps by another algorithm.
-    texts = [written({**entry, "digest": None}) for entry in (before, after)]
+    # The digest, and what people can read, repeat the state, perhaps as another version does.
+    repeated = dict.fromkeys(("digest", "seed", "offset", "torch"))
+    texts = [written({**entry, **repeated}) for entry in (before, after)]
     return None not in texts and texts[0] == texts[1]
-
-
-def batch(found: Found, pair: Pair) -> Judgement | None:
-    """The batch of all ranks together is what a step sums over."""
-    worlds = pair.values("settings", "torch.distributed.world_size")
-    counts = (*found.values, *worlds)
-    if found.path[-1] != "batch_size" or not all(type(count) is int for count in counts):
-        return None
-    known = catalogued(found, pair) or Judgement("certain", "", _RANDOMNESS)
-    if worlds[0] == worlds[1]:
-        return known
-    is_same = found.before * worlds[0] == found.after * worlds[1]
-    joint = "the same, but summed in another order" if is_same else "another too"
-    return known._replace(reason=f"{known.reason} Over all ranks the batch is {joint}.".strip())

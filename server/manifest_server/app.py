@@ -75,9 +75,9 @@ def _middleware(settings: ServerSettings, metrics: Metrics) -> list[Middleware]:
     """What requests pass, from the outside in."""
 
     def most_bytes(path: str) -> int:
-        if path.startswith("/api/v1/blobs/"):
+        if path.startswith("/api/v1/blobs/") or "/files/" in path:
             return settings.most_blob_bytes
-        return max(settings.most_manifest_bytes, settings.most_row_bytes)
+        return settings.most_row_bytes if "/trails/" in path else settings.most_manifest_bytes
 
     return [
         Middleware(RequestIds),

@@ -89,31 +89,15 @@ class Received:
 
 
 async def received_blob(request: Request) -> AsyncIterator[Received]:
-    """A blob as it was sent; refused while it comes, if it is too large."""
-    limit = settings_of(request).most_blob_bytes
+    """A blob as it was sent, with what is large on disk."""
     digest, size = hashlib.sha256(), 0
     with tempfile.SpooledTemporaryFile(max_size=_BYTES_IN_MEMORY) as file:
-        async for chunk in _limited(request, limit):
+        async for chunk in request.stream():
             digest.update(chunk)
             size += len(chunk)
             file.write(chunk)
         file.seek(0)
         yield Received(cast("BinaryIO", file), f"sha256:{digest.hexdigest()}", size)
-
-
-async def rows_of(request: Request) -> bytes:
-    """Rows of a trail as they were sent; refused while they come, if they are too many."""
-    limit = settings_of(request).most_row_bytes
-    return b"".join([chunk async for chunk in _limited(request, limit)])
-
-
-async def _limited(request: Request, limit: int) -> AsyncIterator[bytes]:
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise Problem(413, "content-too-large", f"expected at most {limit} bytes")
-        yield chunk
 
 
 def caller_with(scope: Scope) -> Callable[[Request], Caller]:
@@ -171,7 +155,6 @@ Store = Annotated[SqlStore, Depends(store_of)]
 Metrics = Annotated[Counters, Depends(metrics_of)]
 Body = Annotated[bytes, Depends(body_of)]
 ReceivedBlob = Annotated[Received, Depends(received_blob)]
-Rows = Annotated[bytes, Depends(rows_of)]
 Anyone = Annotated[Caller, Depends(caller_of)]
 Reader = Annotated[Caller, Depends(caller_with("read"))]
 Writer = Annotated[Caller, Depends(caller_with("write"))]

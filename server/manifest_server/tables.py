@@ -17,7 +17,6 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    SmallInteger,
     Table,
     Text,
     TypeDecorator,
@@ -338,8 +337,7 @@ segments = Table(
     "segments",
     metadata,
     Column("key", SectionKey, primary_key=True),
-    # A bit for each stream that was observed somewhere in it.
-    Column("streams", SmallInteger, nullable=False),
+    Column("node", LargeBinary, nullable=False),  # of `manifest.segments`
     Column("body", LargeBinary, nullable=False),
 )
 """Rows of trails in pieces of equal length, each kept once."""

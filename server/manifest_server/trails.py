@@ -12,13 +12,13 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, func, select, up
 
 from manifest.errors import SegmentsLacking, TrailDiffers, TrailGap, TrailInvalid, TrailNotFound
 from manifest.models import KeptTrail
-from manifest.trail import DIGEST_SIZE, ROW_SIZE, STREAMS
+from manifest.segments import SEGMENT_STEPS, segment_digests
+from manifest.streams import ROW_SIZE
 from manifest_server.rows import insert, insert_missing, locked_keys, portions
 from manifest_server.runs import check_run
 from manifest_server.tables import runs, segments, trail_files, trail_segments, trails
 
-SEGMENT_STEPS: Final = 1024
-_SEGMENT_BYTES: Final = SEGMENT_STEPS * ROW_SIZE
+SEGMENT_BYTES: Final = SEGMENT_STEPS * ROW_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,14 @@ class Segment:
     """The rows of up to `SEGMENT_STEPS` steps."""
 
     key: str
-    streams: int
+    node: bytes
+    """As `manifest.segments.Segments` has it; of a segment that is short, of no use yet."""
     body: bytes
 
     @classmethod
     def of(cls, body: bytes) -> Segment:
         """Name rows by the first half of their SHA-256."""
-        return cls(hashlib.sha256(body).hexdigest()[:32], _observed(body), body)
+        return cls(hashlib.sha256(body).hexdigest()[:32], segment_digests(body), body)
 
 
 def cut(rows: bytes) -> list[Segment]:
@@ -40,8 +41,8 @@ def cut(rows: bytes) -> list[Segment]:
     if len(rows) % ROW_SIZE:
         raise TrailInvalid(f"expected rows of {ROW_SIZE} bytes each, found {len(rows)} bytes")
     return [
-        Segment.of(rows[start : start + _SEGMENT_BYTES])
-        for start in range(0, len(rows), _SEGMENT_BYTES)
+        Segment.of(rows[start : start + SEGMENT_BYTES])
+        for start in range(0, len(rows), SEGMENT_BYTES)
     ]
 
 
@@ -83,7 +84,7 @@ def put_segments(
     """
     by_key = {segment.key: segment for segment in found}
     new = sorted(by_key.keys() - locked_keys(connection, segments.c.key, by_key))
-    rows = [{"key": key, "streams": by_key[key].streams, "body": by_key[key].body} for key in new]
+    rows = [{"key": key, "node": by_key[key].node, "body": by_key[key].body} for key in new]
     insert_missing(connection, segments, rows)
     sizes = {key: len(segment.body) for key, segment in by_key.items()}
     return _place(connection, run_id, process, [s.key for s in found], sizes, start=start)
@@ -173,13 +174,11 @@ def list_trails(connection: Connection, run_id: str) -> list[KeptTrail]:
     ]
 
 
-def list_segments(connection: Connection, run_id: str, process: str) -> dict[int, tuple[str, int]]:
-    """The key of each segment of a trail and the streams observed in it, by ordinal."""
-    statement = select(trail_segments.c.ordinal, segments.c.key, segments.c.streams)
-    statement = statement.join_from(trail_segments, segments)
+def list_nodes(connection: Connection, run_id: str, process: str) -> list[bytes]:
+    """The digests over each segment of a trail, in order."""
+    statement = select(segments.c.node).join_from(trail_segments, segments)
     statement = statement.where(_is_segment_of(run_id, process))
-    found = connection.execute(statement.order_by(trail_segments.c.ordinal))
-    return {ordinal: (key, streams) for ordinal, key, streams in found}
+    return [bytes(n) for n in connection.scalars(statement.order_by(trail_segments.c.ordinal))]
 
 
 def get_segments(
@@ -211,7 +210,7 @@ def _place(
     whole = kept - kept % SEGMENT_STEPS
     if start > whole:
         raise TrailGap(process, start, whole)
-    if any(sizes[key] != _SEGMENT_BYTES for key in keys[:-1]):
+    if any(sizes[key] != SEGMENT_BYTES for key in keys[:-1]):
         raise TrailInvalid("only the last segment of a trail may be short")
     first = start // SEGMENT_STEPS
     new = dict(zip(count(first), keys, strict=False))
@@ -259,18 +258,6 @@ def _is_longer(
     if not (new.startswith(kept) or kept.startswith(new)):
         raise TrailDiffers(process, ordinal * SEGMENT_STEPS)
     return len(new) > len(kept)
-
-
-def _observed(body: bytes) -> int:
-    return sum(1 << place for place in range(len(STREAMS)) if _is_observed(body, place))
-
-
-def _is_observed(body: bytes, place: int) -> bool:
-    offset = place * DIGEST_SIZE
-    return any(
-        body[start : start + DIGEST_SIZE].strip(b"\0")
-        for start in range(offset, len(body), ROW_SIZE)
-    )
 
 
 def _is_trail(run_id: str, process: str) -> ColumnElement[bool]:

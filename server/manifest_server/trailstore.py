@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 from sqlalchemy import Engine
@@ -14,17 +11,26 @@ from sqlalchemy import Engine
 from manifest.comparing import compare_trails
 from manifest.errors import BlobNotFound, DamagedRun, TrailInvalid, TrailNotFound
 from manifest.models import KeptTrail, TrailComparison
-from manifest.trail import ROW_SIZE, Trail
+from manifest.segments import SEGMENT_STEPS, Segments
+from manifest.streams import ROW_SIZE
+from manifest.trail import Trail
 from manifest_server import trails as queries
 from manifest_server.blobstore import Blobs
 from manifest_server.database import reading, transaction
-from manifest_server.trails import SEGMENT_STEPS
+from manifest_server.trails import SEGMENT_BYTES
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,127}")
 _SUFFIX: Final = re.compile(r"(?!bin$)[a-z]{1,20}")
 _LONGEST_HEADER: Final = 4096
-_AT_ONCE: Final = 16  # segments that are held in memory
-_UNREAD: Final = frozenset({"segments"})  # it vouches for one file of rows, and a copy is another
+_PIECE_BYTES: Final = 16 * SEGMENT_BYTES  # that are held in memory
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    RecursionError,
+)
 
 
 class Trails:
@@ -126,126 +132,71 @@ class Trails:
 
     def rows(self, run_id: str, trail: KeptTrail) -> Iterator[bytes]:
         """The rows of a trail, as many as it had when it was looked up."""
-        left = trail.steps * ROW_SIZE
-        for _, body in self._segments(run_id, trail, range(-(-trail.steps // SEGMENT_STEPS))):
-            yield body[:left]
-            left -= len(body)
+        rows = self._rows(run_id, trail)
+        for start in range(0, len(rows), _PIECE_BYTES):
+            yield rows[start : start + _PIECE_BYTES]
 
-    @contextmanager
-    def opened(self, run_id: str) -> Iterator[Mapping[str, Trail]]:
-        """The trails of a run, by process, as those of a run directory are read."""
-        with TemporaryDirectory(prefix="manifest-") as folder:
-            laid_out = _LaidOut(Path(folder))
-            for trail in self.list(run_id):
-                self._lay_out(laid_out, run_id, trail)
-                segments = range(-(-trail.steps // SEGMENT_STEPS))
-                self._fill(laid_out, run_id, trail, segments)
-            yield laid_out.opened()
+    def opened(self, run_id: str) -> dict[str, Trail]:
+        """The trails of a run, by process; what they hold is read as it is asked for."""
+        return {trail.process: self._opened(run_id, trail) for trail in self.list(run_id)}
 
     def compare(self, before: str, after: str) -> TrailComparison:
         """Where two runs went apart.
 
-        Segments that both share are not read: their rows are the same, so they are left empty on
-        both sides, as if nothing had been observed there.
-
         Raises:
             TrailInvalid: What lies beside the rows cannot be read.
         """
-        with TemporaryDirectory(prefix="manifest-") as folder:
-            sides = {
-                run_id: _LaidOut(Path(folder, str(number)))
-                for number, run_id in enumerate((before, after))
-            }
-            trails = {
-                run_id: {trail.process: trail for trail in self.list(run_id)} for run_id in sides
-            }
-            unlike: dict[str, list[int]] = {}
-            for process in trails[before].keys() & trails[after].keys():
-                keys = {
-                    run_id: self._begin(laid_out, run_id, trails[run_id][process])
-                    for run_id, laid_out in sides.items()
-                }
-                unlike[process] = _unlike(keys[before], keys[after])
-            count = 1
-            while True:
-                for process, ordinals in unlike.items():
-                    for run_id, laid_out in sides.items():
-                        self._fill(laid_out, run_id, trails[run_id][process], ordinals[:count])
-                    del ordinals[:count]
-                found = _compared(sides[before], sides[after])
-                if not _may_be_earlier(found, unlike):
-                    break
-                count *= 4
-            steps = [max((t.steps for t in trails[r].values()), default=0) for r in (before, after)]
-            return found.model_copy(update={"steps_before": steps[0], "steps_after": steps[-1]})
+        try:
+            return compare_trails(self.opened(before), self.opened(after))
+        except _UNREADABLE as error:
+            # What lies beside the rows is as its sender made it.
+            reason = f"{type(error).__name__}: {error}"[:300]
+            raise TrailInvalid(f"these trails cannot be compared: {reason}") from error
 
-    def _begin(
-        self, laid_out: _LaidOut, run_id: str, trail: KeptTrail
-    ) -> Mapping[int, tuple[str, int]]:
-        """Lay out a trail with no more rows than show which streams were observed."""
+    def _opened(self, run_id: str, trail: KeptTrail) -> Trail:
         with reading(self._engine) as connection:
-            found = queries.list_segments(connection, run_id, trail.process)
-        self._lay_out(laid_out, run_id, trail)
-        self._fill(laid_out, run_id, trail, _showing(found))
-        return found
+            header = queries.get_header(connection, run_id, trail.process)
+            nodes = queries.list_nodes(connection, run_id, trail.process)
+        segments = Segments.over(nodes[: trail.steps // SEGMENT_STEPS])
 
-    def _lay_out(self, laid_out: _LaidOut, run_id: str, trail: KeptTrail) -> None:
-        header = self.header(run_id, trail.process)
-        laid_out.begin(trail.process, header, trail.steps)
-        for suffix, digest in trail.files.items():
-            if suffix not in _UNREAD:
-                try:
-                    laid_out.add(trail.process, suffix, self._blobs.read(self._blobs.find(digest)))
-                except BlobNotFound:
-                    continue
+        def beside(suffix: str) -> bytes:
+            digest = trail.files.get(suffix.removeprefix("."))
+            if digest is None:
+                return b""
+            try:
+                return self._blobs.get(digest)
+            except BlobNotFound:  # deleted
+                return b""
 
-    def _fill(
-        self, laid_out: _LaidOut, run_id: str, trail: KeptTrail, ordinals: Iterable[int]
-    ) -> None:
-        for ordinal, body in self._segments(run_id, trail, list(ordinals)):
-            laid_out.fill(trail.process, ordinal, body)
+        return Trail.of_parts(header, self._rows(run_id, trail), beside, segments)
 
-    def _segments(
-        self, run_id: str, trail: KeptTrail, ordinals: Sequence[int]
-    ) -> Iterator[tuple[int, bytes]]:
-        for start in range(0, len(ordinals), _AT_ONCE):
-            some = ordinals[start : start + _AT_ONCE]
+    def _rows(self, run_id: str, trail: KeptTrail) -> _Rows:
+        def read(ordinals: Sequence[int]) -> dict[int, bytes]:
             with reading(self._engine) as connection:
-                found = list(queries.get_segments(connection, run_id, trail.process, some))
-            yield from found
+                return dict(queries.get_segments(connection, run_id, trail.process, ordinals))
+
+        return _Rows(read, trail.steps * ROW_SIZE)
 
 
-class _LaidOut:
-    """The trails of a run as files, whose rows may be holes."""
+class _Rows:
+    """The rows of a trail, read as they are asked for; the last that were read are held."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(exist_ok=True)
-        self._folder = folder
-        self._starts: dict[str, int] = {}
-        self._sizes: dict[str, int] = {}
+    def __init__(self, read: Callable[[Sequence[int]], dict[int, bytes]], size: int) -> None:
+        self._read = read
+        self._size = size
+        self._held: dict[int, bytes] = {}
 
-    def begin(self, process: str, header: bytes, steps: int) -> None:
-        self._starts[process] = len(header)
-        self._sizes[process] = len(header) + steps * ROW_SIZE
-        with self._path(process, "bin").open("wb") as file:
-            file.write(header)
-            file.truncate(self._sizes[process])
+    def __len__(self) -> int:
+        return self._size
 
-    def fill(self, process: str, ordinal: int, body: bytes) -> None:
-        start = self._starts[process] + ordinal * SEGMENT_STEPS * ROW_SIZE
-        with self._path(process, "bin").open("r+b") as file:
-            file.seek(start)
-            file.write(body[: self._sizes[process] - start])
-
-    def add(self, process: str, suffix: str, content: Iterable[bytes]) -> None:
-        with self._path(process, suffix).open("wb") as file:
-            file.writelines(content)
-
-    def opened(self) -> dict[str, Trail]:
-        return {process: Trail.open(self._path(process, "bin")) for process in self._starts}
-
-    def _path(self, process: str, suffix: str) -> Path:
-        return self._folder / f"{process}.{suffix}"
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        wanted = range(start // SEGMENT_BYTES, -(-stop // SEGMENT_BYTES))
+        if not self._held.keys() >= {*wanted}:
+            self._held = self._read(wanted)
+        content = b"".join(self._held[ordinal] for ordinal in wanted)
+        base = wanted.start * SEGMENT_BYTES
+        return content[start - base : stop - base]
 
 
 def _header(process: str, body: bytes) -> bytes:
@@ -256,44 +207,8 @@ def _header(process: str, body: bytes) -> bytes:
             "there is none"
         )
     header = body[: end + 1]
-    with TemporaryDirectory(prefix="manifest-") as folder:
-        path = Path(folder, "header.bin")
-        path.write_bytes(header)
-        try:
-            Trail.open(path)
-        except DamagedRun as error:
-            raise TrailInvalid(f"the trail of '{process}': {error.reason}") from error
-    return header
-
-
-def _showing(segments: Mapping[int, tuple[str, int]]) -> list[int]:
-    """A few segments in which every stream was observed that was at all."""
-    seen, found = 0, []
-    for ordinal, (_, streams) in segments.items():
-        if streams & ~seen:
-            seen |= streams
-            found.append(ordinal)
-    return found
-
-
-def _unlike(
-    before: Mapping[int, tuple[str, int]], after: Mapping[int, tuple[str, int]]
-) -> list[int]:
-    both = sorted(before.keys() & after.keys())
-    return [ordinal for ordinal in both if before[ordinal][0] != after[ordinal][0]]
-
-
-def _compared(before: _LaidOut, after: _LaidOut) -> TrailComparison:
     try:
-        return compare_trails(before.opened(), after.opened())
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        # What lies beside the rows is as its sender made it.
-        reason = f"{type(error).__name__}: {error}"[:300]
-        raise TrailInvalid(f"these trails cannot be compared: {reason}") from error
-
-
-def _may_be_earlier(found: TrailComparison, unread: Mapping[str, Sequence[int]]) -> bool:
-    firsts = [ordinals[0] * SEGMENT_STEPS for ordinals in unread.values() if ordinals]
-    if found.divergence is None:
-        return bool(firsts)
-    return any(first <= found.divergence.step for first in firsts)
+        Trail.of_parts(header, b"", lambda _: b"", None)
+    except DamagedRun as error:
+        raise TrailInvalid(f"the trail of '{process}': {error.reason}") from error
+    return header

@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
 Call = Callable[..., Answer]
 
-COMMANDS = ["run", "ls", "show", "diff", "verify", "replay"]
+COMMANDS = ["run", "ls", "show", "diff", "verify", "replay", "check"]
 HOSTILE = "\x1b[31m[red]\u202eevil\n\x9b0m\r"
 MANIFEST = str(Path(sys.executable).with_name("manifest"))
 
@@ -137,7 +137,18 @@ def test_diff_can_be_narrowed(call: Call, record: Record) -> None:
     out = call("diff", "@prev", "@latest", "--section", "config").out
     assert "0.1 → 0.2" in out
     assert "num_threads  2 → 1" not in out
+    assert out.endswith("Only section config is shown; the first line is about all.\n")
     assert call("diff", "@prev", "@latest", "--impact", "grave").code == 2
+
+
+def test_where_a_dense_recording_begins_is_asked_only_of_one(call: Call, record: Record) -> None:
+    run = record()
+    answer = call("replay", run.id, "--from", "3")
+    assert answer.code == 2
+    assert "add --dense" in answer.err
+    answer = call("replay", run.id, "--dense", "--from", "3", "--until", "3")
+    assert answer.code == 3
+    assert "it would end at step 3, before step 3 is recorded" in answer.err
 
 
 def test_verify_without_anything_to_compare_is_not_a_success(call: Call, record: Record) -> None:
@@ -204,6 +215,7 @@ def test_hostile_text_in_a_run_is_shown_harmlessly(call: Call, record: Record) -
         ["show", "@latest"],
         ["show", "@latest", "--section", "nothing"],
         ["diff", "@prev", "@latest", "--all"],
+        ["diff", "@latest~2", "@prev", "@latest", "--all"],
         ["verify", "@prev", "@latest"],
         ["replay", "@latest", "--plan"],
     ):
@@ -215,7 +227,14 @@ def test_hostile_text_in_a_run_is_shown_harmlessly(call: Call, record: Record) -
 
 @pytest.mark.parametrize(
     "arguments",
-    [["ls"], ["show", "@latest"], ["show", "@latest", "--all"], ["diff", "@prev", "@latest"]],
+    [
+        ["ls"],
+        ["show", "@latest"],
+        ["show", "@latest", "--all"],
+        ["diff", "@prev", "@latest"],
+        ["diff", "@latest", *["@prev"] * 12],
+        ["diff", "@latest", *["@prev"] * 12, "--all"],
+    ],
 )
 def test_everything_fits_80_columns_without_colours(
     call: Call, record: Record, monkeypatch: pytest.MonkeyPatch, arguments: list[str]

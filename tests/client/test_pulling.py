@@ -17,7 +17,7 @@ from manifest.rundir import RunDirectory
 from manifest.sealing import seal_document
 from manifest_client.connection import API, Client
 from manifest_client.problems import AnswerUnusable
-from manifest_client.pulling import pull, pulled_from
+from manifest_client.pulling import pull
 
 ID = "01990000-0000-7000-8000-000000000001"
 URL = "http://service"
@@ -77,8 +77,8 @@ def resealed(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
 def test_an_honest_answer_becomes_a_run(client: Client, base: Path, golden: RunDirectory) -> None:
     run = pull(ID, client, base)
     assert run.document() == golden.document()
-    assert pulled_from(run) == URL
-    assert pulled_from(golden) is None
+    assert run.pulled_from() == URL
+    assert golden.pulled_from() is None
     assert {path.name for path in base.iterdir()} == {".gitignore", "salt", "runs"}
 
 

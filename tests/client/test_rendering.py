@@ -10,9 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifest.canonical import ABSENT, Json, failed, plain, redacted
+from manifest.identity import new_run_id
+from manifest.models import Restore, Verdict
 from manifest_client.rendering.moments import age, duration
 from manifest_client.rendering.terminal import folded, shown, styled
+from manifest_client.rendering.terminal import out as console
 from manifest_client.rendering.values import describe
+from manifest_client.rendering.verdicts import verdict_page
 
 
 @given(st.text())
@@ -96,3 +100,32 @@ def test_durations_are_said_in_two_units_at_most() -> None:
     assert duration(start, "2026-01-01T00:00:12Z") == "12 s"
     assert duration(start, "2026-01-01T00:03:05Z") == "3 min 5 s"
     assert duration(start, "2026-01-01T02:04:05Z") == "2 h 4 min"
+
+
+def test_a_verdict_counts_what_was_put_back_and_tells_what_was_not_equal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seed = "train.py:9 torch.manual_seed"
+    again = "was given 8, the recorded 7 was given again"
+    restores = (
+        Restore(what="settings", outcome="equal already", number=68),
+        Restore(what=seed, outcome="restored", reason=again, number=3),
+        Restore(what="torch.cpu", outcome="failed", reason="\x1b[2J"),
+        *(Restore(what=f"own#{n}", outcome="skipped", reason="no") for n in range(20)),
+    )
+    verdict = Verdict(
+        outcome="identical",
+        original=new_run_id(),
+        replay=new_run_id(),
+        sentence="equal",
+        restores=restores,
+    )
+    console().print(verdict_page(verdict, roles=("recorded", "replay"), width=100), soft_wrap=True)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "put back 3 restored, 68 equal already, 20 skipped, 1 failed" in printed
+    assert f"restored {seed} {again} (and 2 more)" in printed
+    assert r"failed torch.cpu \x1b[2J" in printed
+    assert "settings" not in printed
+    assert "own#9" in printed
+    assert "own#10" not in printed
+    assert "and 10 more" in printed

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,6 +128,12 @@ def both(
     return run
 
 
+@pytest.fixture(name="standard_input")
+def given_standard_input() -> Callable[[bytes], AbstractContextManager[None]]:
+    """Let programs that are started meanwhile read what is given."""
+    return standard_input
+
+
 @contextmanager
 def standard_input(content: bytes) -> Iterator[None]:
     """Let programs that are started now read `content`."""
@@ -142,3 +148,10 @@ def standard_input(content: bytes) -> Iterator[None]:
         os.dup2(kept, 0)
         os.close(kept)
         os.close(reading)
+
+
+@pytest.fixture
+def given() -> Iterator[Callable[[bytes], None]]:
+    """Let programs that are started next read these bytes, and then the end."""
+    with ExitStack() as stack:
+        yield lambda content: stack.enter_context(standard_input(content))

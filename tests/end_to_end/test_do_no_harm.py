@@ -157,6 +157,23 @@ PROGRAMS = {
         "print(os.environ.get('NEW'), os.environb.get(b'NEW'), os.popen('echo $NEW').read())\n"
         "try: os.environ[1]\nexcept TypeError as error: print(error)"
     ),
+    "a number of threads that is decided after torch was imported": (
+        "import ctypes, os, torch\n"
+        "maps = [line.split()[-1] for line in open('/proc/self/maps')]\n"
+        "omp = ctypes.CDLL(next(path for path in maps if 'omp' in path.rpartition('/')[2]))\n"
+        "for change in (\n"
+        "    lambda: None,\n"
+        "    lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),\n"
+        "    lambda: os.environ.update(MKL_NUM_THREADS='1', OMP_NUM_THREADS='1'),\n"
+        "    lambda: omp.omp_set_num_threads(1),\n"
+        "):\n"
+        "    if os.fork() == 0:\n"
+        "        change()\n"
+        "        torch.ones(10).sum()\n"
+        "        print(torch.get_num_threads(), flush=True)\n"
+        "        os._exit(0)\n"
+        "    os.wait()"
+    ),
     "a time that jumps back": (
         "import time\n"
         "now = time.time()\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from manifest.errors import NotRecordable
+from manifest.errors import NotRecordable, NotReplayable
 from manifest.launching import launch
+from manifest.replaying import plan, replay
 
 Script = Callable[[str, str], Path]
 
@@ -90,3 +93,28 @@ def test_a_python_file_alone_is_run_by_this_interpreter(
     script("program.py", "import sys\nprint(sys.executable, sys.argv)\n")
     launch(["program.py", "--lr", "1"], base=base)
     assert capfd.readouterr().out.strip() == f"{sys.executable} ['program.py', '--lr', '1']"
+
+
+def test_source_of_a_package_for_editing_that_changed_stops_a_replay(
+    script: Script, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, site = tmp_path / "library", tmp_path / "site"
+    (library / "tiny_lib").mkdir(parents=True)
+    (library / "tiny_lib" / "__init__.py").write_text("scale = 2\n")
+    facts = site / "tiny_lib-1.0.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-lib\nVersion: 1.0\n")
+    origin = {"url": library.as_uri(), "dir_info": {"editable": True}}
+    (facts / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.setenv("PYTHONPATH", f"{site}{os.pathsep}{library}")
+    script("program.py", "import tiny_lib\n")
+    run = launch([sys.executable, "program.py"], base=base).run
+    assert not [item for item in plan(run).items if item.what == "source of tiny-lib"]
+
+    (library / "tiny_lib" / "__init__.py").write_text("scale = 9\n")
+    (found,) = (item for item in plan(run).items if item.what == "source of tiny-lib")
+    assert found.state == "impossible"
+    assert "__init__.py is another than the run imported" in found.why
+    with pytest.raises(NotReplayable, match="tiny-lib"):
+        replay(run, base=base)
+    assert replay(run, base=base, best_effort=True).original == run.id

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from manifest.launching import launch
+from manifest.rundir import run_directories
 
 Script = Callable[[str, str], Path]
 Both = Callable[..., Any]
@@ -79,6 +80,37 @@ def test_a_probe_that_raises_costs_a_note_and_nothing_else(
     noted = any("ZeroDivisionError" in note["what"] for note in document["notes"])
     assert noted or probe in ("look-ups", "places"), document["notes"]
     assert document["sections"]["seeds"], "what does not fail is recorded"
+
+
+def test_where_every_probe_raises_a_run_of_notes_is_left(
+    script: Script, plainly: Callable[..., subprocess.CompletedProcess[str]], project: Path
+) -> None:
+    probes = [path for name, path in PROBES.items() if name != "source"]  # without it is no run
+    breaking = [f"sabotage({path!r}, lambda *_, **__: 1 / 0)\n" for path in probes]
+    recording = "import manifest, runpy; manifest.record(); runpy.run_path('program.py')\n"
+    script("recorded.py", "".join([SABOTAGE, *breaking, recording]))
+    script("config.json", '{"lr": 0.1}')
+    script("program.py", ORDINARY)
+    alone, recorded = plainly("program.py"), plainly("recorded.py")
+    assert (recorded.stdout, recorded.returncode) == (alone.stdout, alone.returncode)
+    assert recorded.stderr.splitlines()[-1] == "ValueError: the data ran out"
+    assert "manifest: " not in recorded.stderr
+    (run,) = run_directories(project / ".manifest")
+    document = run.document()
+    assert document["error"] == "ValueError: the data ran out"
+    assert {"environment", "hardware", "packages", "settings"} <= {
+        note["where"] for note in document["notes"]
+    }
+
+
+def test_a_fault_of_our_own_costs_a_sentence_not_the_program(
+    script: Script, plainly: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    breaking = f"{SABOTAGE}sabotage({PROBES['source']!r}, lambda *_, **__: 1 / 0)\n"
+    script("program.py", f"{breaking}import manifest\nprint(manifest.record())\n")
+    done = plainly("program.py")
+    assert (done.stdout, done.returncode) == ("<Run not recorded>\n", 0)
+    assert done.stderr.count("manifest: this run is not recorded: ZeroDivisionError") == 1
 
 
 @pytest.mark.parametrize("probe", ["packages", "hardware", "inputs"])
@@ -240,19 +272,3 @@ def test_a_real_time_signal_that_ends_the_program_is_told(both: Both, script: Sc
     pair = both("program.py")
     assert pair.recorded == pair.alone
     assert pair.run.document()["exit_signal"] == "SIG40"
-
-
-def test_a_clock_that_runs_backwards_costs_nothing(
-    both: Both, sabotaged: Callable[[str, str], None]
-) -> None:
-    sabotaged("manifest.journal._time_ns", "lambda start=time.time_ns(): start - 10**12")
-    pair = both("program.py")
-    assert pair.recorded == pair.alone
-    document = pair.run.document()
-    assert document["processes"]["main"]["ended_at"] < document["started_at"]
-    call = "from manifest_client.cli.main import main; main()"
-    for arguments in (["show", "@latest"], ["ls"]):
-        shown = subprocess.run(
-            [sys.executable, "-c", call, *arguments], capture_output=True, text=True, check=False
-        )
-        assert (shown.returncode, shown.stderr) == (0, "")

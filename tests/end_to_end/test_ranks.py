@@ -14,7 +14,7 @@ import pytest
 from manifest.launching import launch
 from manifest.models import Manifest
 from manifest.replaying import replay
-from manifest.rundir import RunDirectory
+from manifest.rundir import RunDirectory, run_directories
 
 SCRIPT = Path(__file__).parent / "scripts" / "ranks.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
@@ -83,6 +83,58 @@ def test_a_replay_names_the_rank_that_parted_first(
     (folder.parent / "spoiler").unlink()
     assert verdict.outcome == "diverged"
     assert verdict.sentence.startswith("on rank 1, equal to step 2; at step 3 ")
+
+
+@pytest.fixture(scope="module")
+def self_recorded(folder: Path) -> dict[str, RunDirectory]:
+    """Two launches at the same time, whose ranks call `record()`; of one, rank 1 is killed."""
+    base = folder / ".manifest"
+    before = {run.id for run in run_directories(base)}
+    environ = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
+    command = [*TORCHRUN, "--standalone", "train.py", str(folder.parent / "spoiler"), "record"]
+    launches = [
+        subprocess.Popen([*command, *more], cwd=folder, env=environ, stderr=subprocess.PIPE)
+        for more in ([], ["kill"])
+    ]
+    for launch_ in launches:
+        launch_.communicate()
+    assert [launch_.returncode for launch_ in launches] == [0, 1]
+    runs = [run for run in run_directories(base) if run.id not in before]
+    return {str(run.document()["status"]): run for run in runs}
+
+
+def test_ranks_that_record_themselves_are_one_run_for_each_launch(
+    self_recorded: dict[str, RunDirectory], folder: Path
+) -> None:
+    assert self_recorded.keys() == {"finished", "crashed"}
+    run = self_recorded["finished"]
+    manifest = Manifest.model_validate(run.document())
+    ranks = {process.rank: process for process in manifest.processes.values()}
+    assert [ranks[rank].trail.steps for rank in (0, 1)] == [6, 6]  # type: ignore[union-attr]
+    assert run.is_sealed(), "by the last rank"
+    command = manifest.sections["command"]
+    assert command["argv"][1:3] == ["-m", "torch.distributed.run"], "what started all of them"
+    assert command["ranks"] == 2
+    assert "rank 1" in said("diff", run.id, "--ranks", folder=folder)
+
+
+def test_a_rank_that_is_killed_leaves_the_record_of_both(
+    self_recorded: dict[str, RunDirectory],
+) -> None:
+    processes = self_recorded["crashed"].document()["processes"]
+    # The other may have been stopped amid the step that needs both.
+    assert processes["rank0"]["trail"]["steps"] == processes["rank1"]["trail"]["steps"] == 3
+    assert processes["rank1"]["ended_at"] is None
+
+
+def test_a_replay_starts_the_launcher_of_ranks_that_recorded_themselves(
+    self_recorded: dict[str, RunDirectory], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    verdict = replay(self_recorded["finished"], base=folder / ".manifest")
+    assert verdict.outcome == "identical", verdict.sentence
+    assert verdict.comparison is not None
+    assert verdict.comparison.steps == 6
 
 
 def said(*arguments: str, folder: Path) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from manifest.launching import Launched
-from manifest.replaying import judge, replay
+from manifest.replaying import replay
+from manifest.verdicts import judge
 
 KINDS = [
     "random",

@@ -78,8 +78,6 @@ def test_process_settings_can_be_read_and_say_how_they_are_checked(setting: Sett
     ("section", "key", "impact"),
     [
         ("settings", "torch.num_threads", "certain"),
-        ("settings", "optimizer.fused", "certain"),
-        ("settings", "optimizer.0.fused", "certain"),
         ("environment", "env.OMP_NUM_THREADS", "certain"),
         ("environment", "env.NCCL_ALGO", "certain"),
         ("environment", "env.NCCL_SOMETHING_NEW", "possible"),
@@ -101,6 +99,10 @@ def test_process_settings_can_be_read_and_say_how_they_are_checked(setting: Sett
         ("inputs", "data/train.csv", "certain"),
         ("generators", "python", "certain"),
         ("loaders", "loader.0.num_workers", "certain"),
+        ("loaders", "loader.0.sampler.rank", "informational"),
+        ("training", "optimizer.0.fused", "certain"),
+        ("training", "optimizer.0.an_option_of_its_own", "possible"),
+        ("training", "autocast.cpu", "certain"),
     ],
 )
 def test_lookup_finds_what_is_known_of_a_key(section: str, key: str, impact: str) -> None:

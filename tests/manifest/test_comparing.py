@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from manifest.comparing import compare_trails, sentence
 from manifest.models import TrailComparison
-from manifest.trail import STREAMS, UNOBSERVED, Ending, Trail, TrailWriter
+from manifest.streams import STREAMS, UNOBSERVED
+from manifest.trail import Ending, Trail, TrailWriter
 
 Changes = Mapping[tuple[int, str], bytes]
 
@@ -149,6 +151,70 @@ def test_a_stream_that_ends_early_is_compared_until_there(tmp_path: Path) -> Non
     assert (found.step, found.stream) == (2, "loss")
 
 
+def with_generators(folder: Path, *names: tuple[str, ...], drawn: Changes | None = None) -> Trail:
+    """A trail of one row for each tuple of names, whose own generators are those."""
+    path = folder / f"{len(list(folder.iterdir()))}.bin"
+    writer = TrailWriter(path)
+    for step, own in enumerate(names):
+        digests = [(drawn or {}).get((step, name), f"{name}".encode().ljust(16)) for name in own]
+        writer.append_leaves(step, "rng", ("python",), [b"p" * 16])
+        if own:
+            writer.append_leaves(step, "own", own, digests)
+        half = b"".join(digests).replace(b" ", b"")[:8].ljust(8) if own else bytes(8)
+        writer.append(b"p" * 8 + half, *[UNOBSERVED] * 4)
+    writer.close()
+    return Trail.open(path)
+
+
+def test_a_generator_of_the_programs_own_is_named(tmp_path: Path) -> None:
+    before = with_generators(tmp_path, *[("a", "b")] * 4)
+    after = with_generators(tmp_path, *[("a", "b")] * 4, drawn={(2, "b"): OTHER})
+    found = compared(before, after)
+    assert found.divergence is not None
+    assert (found.divergence.step, found.divergence.tensors) == (2, ("b",))
+    assert sentence(found) == (
+        "equal to step 1; at step 2 the generators (b) differ: seeds, or numbers drawn by one "
+        "run only"
+    )
+
+
+def test_a_generator_that_only_one_run_has_is_no_difference(tmp_path: Path) -> None:
+    before = with_generators(tmp_path, *[("a",)] * 4)
+    after = with_generators(tmp_path, *[("a", "b")] * 2, *[("a",)] * 2, drawn={(3, "a"): OTHER})
+    found = compared(before, after).divergence
+    assert found is not None
+    assert (found.step, found.tensors) == (3, ("a",))
+    assert compared(before, with_generators(tmp_path, *[()] * 4)).divergence is None
+
+
+def test_a_library_that_only_one_run_imported_is_no_difference(tmp_path: Path) -> None:
+    trails = []
+    for names in (("python",), ("python", "numpy.legacy")):
+        path = tmp_path / f"{len(names)}.bin"
+        writer = TrailWriter(path)
+        writer.append_leaves(0, "rng", names, [b"p" * 16] * len(names))
+        writer.append(names[-1].encode()[:8].ljust(8) + bytes(8), b"b" * 16, *[UNOBSERVED] * 3)
+        writer.close()
+        trails.append(Trail.open(path))
+    found = compared(*trails)
+    assert found.divergence is None
+    assert found.streams == ("batch",)
+
+
+def test_an_older_trail_is_compared_in_what_it_knows(tmp_path: Path) -> None:
+    after = with_generators(tmp_path, *[("a",)] * 4)
+    older = tmp_path / "older.bin"
+    older.write_bytes(
+        after._data[:].replace(b', "rng": ["shared", "own"]', b"").replace(b"a      ", b"x" * 7)
+    )
+    shutil.copy(tmp_path / "0.tensors", tmp_path / "older.tensors")
+    before = Trail.open(older)
+    assert (before.steps, before.has_own) == (4, False)
+    assert before.rows(0, 4) != after.rows(0, 4)
+    found = compared(before, after)
+    assert (found.divergence, found.streams) == (None, ("rng",))
+
+
 def test_the_earliest_of_all_processes_is_found(tmp_path: Path) -> None:
     before = {"main": make(tmp_path), "main.x0": make(tmp_path), "main.x1": make(tmp_path)}
     after = {
@@ -208,3 +274,31 @@ def test_nothing_in_common_is_said(tmp_path: Path) -> None:
 def test_the_sentence_gives_the_kind_of_cause(tmp_path: Path, stream: str, reason: str) -> None:
     found = compared(make(tmp_path), make(tmp_path, changes={(3, stream): OTHER}))
     assert sentence(found).endswith(reason)
+
+
+def test_parameters_that_are_fingerprinted_every_so_many_steps_say_so(tmp_path: Path) -> None:
+    thin = {(step, s): UNOBSERVED for step in range(10) if step % 4 for s in ("grad", "param")}
+    before = make(tmp_path, changes=thin)
+    same = compared(before, make(tmp_path, changes=thin))
+    assert same.gaps == {"grad": 3, "param": 3}
+    assert sentence(same) == (
+        "equal in all 10 steps: the generators, the batch, the loss, the gradients (at 3) and the "
+        "parameters (at 3)"
+    )
+    # A weight that was changed after step 5 shows in the loss of step 6, and in itself at step 8.
+    for stream, step in (("loss", 6), ("param", 8)):
+        found = compared(before, make(tmp_path, changes={**thin, (step, stream): OTHER}))
+        assert found.divergence is not None
+        assert (found.divergence.step, found.divergence.since) == (step, 5)
+        assert sentence(found).endswith(
+            "(the parameters were last compared at step 4: what parted the runs came after)"
+        )
+    for stream, step in (("loss", 5), ("batch", 7), ("rng", 7)):
+        found = compared(before, make(tmp_path, changes={**thin, (step, stream): OTHER}))
+        assert found.divergence is not None
+        assert (found.divergence.step, found.divergence.since) == (step, None)
+
+
+def test_a_stream_that_one_run_alone_observed_is_told(tmp_path: Path) -> None:
+    found = compared(make(tmp_path), make(tmp_path, changes={(3, "loss"): UNOBSERVED}))
+    assert (found.divergence, found.one_sided, found.gaps) == (None, {"loss": 3}, {"loss": 9})

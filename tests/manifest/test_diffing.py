@@ -10,14 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifest.canonical import ABSENT
-from manifest.diffing import diff, diff_many, diff_sections
+from manifest.diffing import diff, diff_sections
 from manifest.models import SECTIONS, Difference, Manifest, Process, TrailSummary
 
 Sections = dict[str, dict[str, Any]]
 
 A = "01900000-0000-7000-8000-00000000000a"
 B = "01900000-0000-7000-8000-00000000000b"
-C = "01900000-0000-7000-8000-00000000000c"
 
 
 def manifest(
@@ -290,39 +289,22 @@ def test_two_ranks_of_one_run_can_be_compared() -> None:
     assert (found.key, found.impact) == ("torch.num_threads", "certain")
 
 
-# Many runs.
-
-
-def test_many_runs_give_one_value_each_for_what_varies() -> None:
-    runs = [
-        manifest({"config": {"lr": 1, "seed": 0}, "settings": {"torch.num_threads": 2}}),
-        manifest({"config": {"lr": 1, "seed": 1}, "settings": {"torch.num_threads": 2}}, run_id=B),
-        manifest({"config": {"lr": 2, "seed": 0}, "settings": {}}, run_id=C),
-    ]
-    found = diff_many(runs)
-    assert [(each.section, each.key, each.values, each.were_captured) for each in found] == [
-        ("config", "lr", (1, 1, 2), (True, True, True)),
-        ("config", "seed", (0, 1, 0), (True, True, True)),
-        ("settings", "torch.num_threads", (2, 2, None), (True, True, False)),
-    ]
-    assert [each.impact for each in found] == ["possible", "possible", "unknown"]
-
-
-def test_one_run_or_none_varies_in_nothing() -> None:
-    assert diff_many([]) == diff_many([manifest({"config": {"a": 1}})]) == []
-
-
 # Laws.
 
 KEYS = st.one_of(
     st.sampled_from(
         [
-            "argv", "orig_argv", "root", "files", "git.commit", "git.patch", "entropy", "draws",
+            "argv", "root", "files", "git.commit", "git.patch", "entropy", "draws",
             "calls", "entropy_from", "hash_seed", "torch", "torch.version", "torch.num_threads",
             "python", "state", "kind", "digest", "size", "mtime_us", "blob", "missing", "a.py",
             "/r/a.py", "env.OMP_NUM_THREADS", "env.PYTHONHASHSEED", "env_now.TZ", "cpu.count",
             "loader.0", "batch_size", "torch.distributed.world_size", "executable", "imported",
-            "python.version", "$absent", "$redacted", "$failed", "$float",
+            "python.version", "$absent", "$redacted", "$failed", "$float", "num_workers",
+            "optimizer.0", "autocast", "class", "dtypes", "torch.default_dtype", "sampler",
+            "sampler.seed", "batch_sampler.batch_size", "prefetch_factor",
+            "fp32_precision.generic.all", "fp32_precision.mkldnn.matmul", "gpu.0.cores",
+            "torch.float32_matmul_precision", "torch.backends.cudnn.allow_tf32", "triton",
+            "inductor.nondefault", "python.hash_probe", "torch.multiprocessing.start_method",
         ]
     ),
     st.text(st.characters(), max_size=4),
@@ -331,6 +313,7 @@ LEAVES = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-2, 2),
+    st.sampled_from(["none", "bf16", "tf32", "highest", "medium", "9.0", "random"]),
     st.sampled_from([10**40, -(10**40), "/r", "/q/s", "/r/a.py", "sha256:" + "0" * 64, "2.13.0"]),
     st.floats(),
     st.text(st.characters(), max_size=4),
@@ -344,6 +327,10 @@ VALUES = st.recursive(
 SECTIONS_OF_A_RUN = st.dictionaries(
     st.sampled_from(SECTIONS), st.dictionaries(KEYS, VALUES, max_size=6), max_size=len(SECTIONS)
 )
+
+
+# Sections whose keys are all there is, so that one that is missing is absent.
+LISTING_ALL = ("config", "packages", "inputs", "outputs", "loaders", "training")
 
 
 def unchecked(sections: Sections, run_id: str) -> Manifest:
@@ -382,11 +369,44 @@ def test_comparing_leaves_the_runs_as_they_are(one: Sections, other: Sections) -
     assert diff_sections(kept[0], one) == diff_sections(kept[1], other) == ()
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(SECTIONS_OF_A_RUN, max_size=4))
-def test_what_varies_has_a_value_for_each_run(runs: list[Sections]) -> None:
-    for variation in diff_many([unchecked(sections, A) for sections in runs]):
-        assert len(variation.values) == len(variation.were_captured) == len(runs)
+BITS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-1, 1),
+    st.sampled_from([0.0, -0.0, 1.0, -1.0, float("inf"), float("nan")]),
+    st.floats(),
+    st.sampled_from(["", "0", "1", "True", "None", "nan"]),
+    st.just(ABSENT),
+    st.sampled_from([{"$redacted": "aa"}, {"$redacted": "bb"}, {"$float": "nan"}]),
+)
+
+
+def exactly(value: object) -> object:
+    """What two values share only if they are the same, by type and by bits."""
+    return type(value), struct.pack("<d", value) if isinstance(value, float) else repr(value)
+
+
+@given(BITS, BITS)
+def test_values_are_the_same_only_by_type_and_by_bits(one: Any, other: Any) -> None:
+    are_same = exactly(one) == exactly(other)
+    for before, after in ((one, other), ([0, one], [0, other]), ({"a": [one]}, {"a": [other]})):
+        found = differences({"settings": {"k": before}}, {"settings": {"k": after}})
+        assert (found == ()) == are_same
+
+
+MISSING = st.sampled_from([{}, {"k": ABSENT}, {"k": {"$redacted": "aa"}}, {"k": {"$failed": "e"}}])
+
+
+@given(MISSING, st.one_of(MISSING, st.fixed_dictionaries({"k": LEAVES})), st.sampled_from(SECTIONS))
+def test_ways_to_have_no_value_stay_apart(one: Any, other: Any, section: str) -> None:
+    here, there = {section: {"known": 1, **one}}, {section: {"known": 1, **other}}
+    is_absent = section in LISTING_ALL
+    for each in differences(here, there):
+        assert each.was_captured_before == ("k" in one or is_absent)
+        assert each.was_captured_after == ("k" in other or is_absent)
+        missing = ABSENT if is_absent else None
+        assert exactly(each.before) == exactly(one.get("k", missing))
+        assert exactly(each.after) == exactly(other.get("k", missing))
 
 
 @settings(max_examples=60, deadline=None)

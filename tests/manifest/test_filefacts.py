@@ -45,13 +45,16 @@ def test_a_file_elsewhere_is_recognised_by_its_digest(facts: FileFacts, tmp_path
     assert "blob" not in found
 
 
-def test_an_input_is_told_once_and_again_when_it_changed(facts: FileFacts, tmp_path: Path) -> None:
-    path = tmp_path / "data.bin"
-    path.write_bytes(b"data")
-    assert facts.inputs([str(path)])
+def test_an_input_is_told_as_it_was_read_first(
+    facts: FileFacts, run: RunDirectory, project: Path
+) -> None:
+    path = project / "state.json"
+    path.write_bytes(b"before")
+    found = facts.inputs([str(path)])[str(path)]
+    assert run.get_blob(found["blob"]) == b"before"
     assert facts.inputs([str(path)]) == {}
-    path.write_bytes(b"other data")
-    assert facts.inputs([str(path)])
+    path.write_bytes(b"the run wrote this")
+    assert facts.inputs([str(path)]) == {str(path): {"rewritten": True}}
 
 
 def test_a_secret_is_neither_kept_nor_digested(

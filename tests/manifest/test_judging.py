@@ -56,7 +56,7 @@ def test_a_secret_beside_another_difference_hides_nothing() -> None:
     assert impacts(before, after) == {"argv": "certain"}
 
 
-@pytest.mark.parametrize("key", ["gpu.0.name", "gpu.0.multi_processor_count", "gpu.3.mig"])
+@pytest.mark.parametrize("key", ["gpu.0.name", "gpu.0.sm_count", "gpu.3.mig"])
 def test_another_geometry_of_the_gpu_changes_results(key: str) -> None:
     assert impacts({"hardware": {key: "a"}}, {"hardware": {key: "b"}}) == {key: "certain"}
 

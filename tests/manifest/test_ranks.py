@@ -2,67 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from manifest import ranks
-from manifest.identity import new_run_id
 from manifest.models import Manifest
-from manifest.origin import RUN, Origin, write_origin
-from manifest.planning import make_plan
-from manifest.replaying import judge
+from manifest.planning import Plan, Wish, make_plan
+from manifest.recorded import read
 from manifest.rundir import RunDirectory
-from manifest.trail import STREAMS, TrailWriter
+from manifest.verdicts import judge
 
 Made = Callable[..., RunDirectory]
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Made:
-    """Write a run of several processes: by name, told and joined rank, steps, changed digests."""
-
-    def make(
-        processes: Mapping[str, tuple[int | None, int | None, int]],
-        *,
-        changed: Mapping[tuple[str, int, str], bytes] | None = None,
-        environments: Mapping[str, dict[str, str]] | None = None,
-    ) -> RunDirectory:
-        run = RunDirectory.create(tmp_path / ".manifest", new_run_id())
-        _, journal = run.claim("run")
-        origin = Origin(
-            mode=RUN,
-            command=["torchrun", "train.py"],
-            executable="torchrun",
-            folder=tmp_path,
-            entropy=bytes(32),
-            hash_seed="0",
-        )
-        write_origin(journal, run, origin)
-        for name, (told, joined, steps) in processes.items():
-            _, own = run.claim(name)
-            own.append("process", pid=1, rank=told)
-            own.section("environment", {"python.version": "3.11.7"})
-            own.section("environment", {**(environments or {}).get(name, {})})
-            if joined is not None:
-                own.append("rank", rank=joined)
-            own.append("end", error=None)
-            own.close()
-            writer = TrailWriter(run.trail_path(name))
-            for step in range(steps):
-                digests = (
-                    (changed or {}).get((name, step, stream), f"{step} {stream}".encode().ljust(16))
-                    for stream in STREAMS
-                )
-                writer.append(*digests)
-            writer.close()
-        journal.append("exit", code=0, signal=None)
-        journal.close()
-        run.write_manifest()
-        return run
-
-    return make
 
 
 def manifest_of(run: RunDirectory) -> Manifest:
@@ -155,18 +106,29 @@ def test_ranks_are_compared_by_rank_whatever_their_processes_are_called(made: Ma
 
 
 @pytest.mark.parametrize(
-    ("mode", "environment", "said"),
+    ("mode", "environment", "started", "said"),
     [
-        ("record", {"launcher.world_size": 2}, "recorded itself alone"),
-        ("run", {"launcher.world_size": 4, "launcher.nodes": 2}, "on 2 machines"),
+        ("record", {"launcher.world_size": 2}, None, "what started them is not known"),
+        ("record", {"launcher.world_size": 4}, 4, "2 of 4 ranks recorded themselves"),
+        ("run", {"launcher.world_size": 4, "launcher.nodes": 2}, None, "on 2 machines"),
     ],
 )
 def test_ranks_that_a_replay_cannot_bring_together_are_said_before_it_waits_for_them(
-    mode: str, environment: dict[str, int], said: str, made: Made
+    mode: str, environment: dict[str, int], started: int | None, said: str, made: Made
 ) -> None:
-    manifest = manifest_of(made(TORCHRUN))
-    sections = {**manifest.sections, "environment": environment}
-    found = make_plan(
-        manifest.model_copy(update={"mode": mode, "sections": sections}), in_place=False
-    )
+    found = plan_of(made(TORCHRUN), mode, environment, started)
     assert any(item.what == "ranks" and said in item.why for item in found.blocking)
+
+
+def test_ranks_that_recorded_themselves_are_started_again_by_their_launcher(made: Made) -> None:
+    found = plan_of(made(TORCHRUN), "record", {"launcher.world_size": 2}, 2)
+    (item,) = (item for item in found.items if item.what == "ranks")
+    assert (item.state, item in found.blocking) == ("restorable", False)
+
+
+def plan_of(run: RunDirectory, mode: str, environment: dict[str, int], started: int | None) -> Plan:
+    manifest = manifest_of(run)
+    command = {**manifest.sections["command"], **({"ranks": started} if started else {})}
+    sections = {**manifest.sections, "command": command, "environment": environment}
+    changed = manifest.model_copy(update={"mode": mode, "sections": sections})
+    return make_plan(read(changed), run, Wish())

@@ -182,6 +182,28 @@ def test_a_call_inside_a_recorded_program_joins_its_run(tmp_path: Path) -> None:
     assert document["sections"]["config"] == {"a": 1}
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import manifest; print(manifest.record.__name__)",
+        "from manifest import *; print(record.__name__)",
+        "import manifest; print(manifest.__version__ and 'record')",
+        "import manifest; manifest.Run; print(manifest.record.__name__)",
+        "import manifest; print(getattr(manifest, 'no_such_name', 'record'))",
+    ],
+)
+def test_a_recorded_program_has_the_whole_package_once_it_asks(
+    source: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from manifest.launching import launch
+
+    before = (
+        "import sys; assert 'manifest.recording' not in sys.modules, 'costs nothing until then'"
+    )
+    launch([sys.executable, "-c", f"{before}\n{source}"], base=tmp_path / ".manifest")
+    assert capfd.readouterr() == ("record\n", "")
+
+
 def test_packages_that_came_from_elsewhere_say_from_where(python: Python, tmp_path: Path) -> None:
     python("import manifest\nmanifest.record()\n")
     (run,) = runs(tmp_path)

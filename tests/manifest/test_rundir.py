@@ -191,7 +191,7 @@ def test_every_released_schema_reads_forever(path: Path, tmp_path: Path) -> None
     assert run.get_blob(checked_digest(expected.sections["code"]["files"]["train.py"]))
     trail = Trail.open(run.trail_path("main"))
     assert (trail.steps, trail.streams()) == (3, ("rng", "batch", "loss", "grad", "param"))
-    assert trail.leaves(2, "param") == {"weight": b"\x06" * 8, "bias": b"\x07" * 8}
+    assert trail.leaves.at(2, "param") == {"weight": b"\x06" * 8, "bias": b"\x07" * 8}
 
     unsealed = RunDirectory(shutil.copytree(run.path, tmp_path / expected.id))
     (unsealed.path / "manifest.json").unlink()

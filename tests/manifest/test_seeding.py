@@ -38,6 +38,10 @@ torch.cuda.manual_seed(11)
 torch.cuda.manual_seed_all(12)
 own = torch.Generator().manual_seed(13)
 random.Random(), np.random.default_rng(), np.random.RandomState(), default_rng(modern)
+torch.xpu.manual_seed(14)
+torch.xpu.manual_seed_all(15)
+torch.mtia.manual_seed(16)
+torch.mtia.manual_seed_all(17)
 """
 
 DRAWS = """
@@ -107,6 +111,24 @@ def test_every_seed_is_noted_with_its_place(launched: Recorded) -> None:
         "script.py:18 torch.cuda.manual_seed": 11,
         "script.py:19 torch.cuda.manual_seed_all": 12,
         "script.py:20 torch.Generator.manual_seed": 13,
+        "script.py:22 torch.xpu.manual_seed": 14,
+        "script.py:23 torch.xpu.manual_seed_all": 15,
+        "script.py:24 torch.mtia.manual_seed": 16,
+        "script.py:25 torch.mtia.manual_seed_all": 17,
+    }
+
+
+def test_a_seed_for_the_processor_of_apple_is_noted(launched: Recorded) -> None:
+    sections = launched(
+        "import torch\n"
+        "torch._C._has_mps = True\n"  # and this stands in for what it would have
+        "torch.mps._default_mps_generator = torch.Generator()\n"
+        "torch.mps.manual_seed(1)\n"
+        "torch.manual_seed(2)\n"
+    )
+    assert sections["seeds"]["calls"] == {
+        "script.py:4 torch.mps.manual_seed": 1,
+        "script.py:5 torch.manual_seed": 2,
     }
 
 
@@ -117,7 +139,7 @@ def test_a_call_to_record_notes_what_is_seeded_after_it(tmp_path: Path) -> None:
     assert calls["script.py:13 numpy.random.seed"] == "[5, 6]"
     assert calls["script.py:17 torch.manual_seed"] == 10, "a name that was bound before"
     bound_before_to_nothing_else = {"script.py:16 numpy.random.default_rng"}
-    assert len(calls) == 12 - len(bound_before_to_nothing_else)
+    assert len(calls) == 16 - len(bound_before_to_nothing_else)
 
 
 def test_a_program_that_seeds_does_not_notice(

@@ -7,7 +7,8 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from manifest.errors import StateNotRestorable
 from manifest.launching import launch
 from manifest.noticing import Noticed
 from manifest.replaying import replay
+from manifest.restoring import RestoredItem
 from manifest.rundir import run_directories
 from manifest.tracking import Tracking, capture_generator, restore_generator
 
@@ -30,6 +32,7 @@ class Journal:
     def __init__(self) -> None:
         self.generators: dict[str, dict[str, Json]] = {}
         self.notes: list[tuple[str, str]] = []
+        self.items: list[RestoredItem] = []
 
     def section(self, name: str, values: dict[str, Json]) -> None:
         assert name == "generators"
@@ -38,6 +41,9 @@ class Journal:
 
     def note(self, where: str, what: object) -> None:
         self.notes.append((where, str(what)))
+
+    def restored(self, items: Iterable[RestoredItem]) -> None:
+        self.items += items
 
 
 def modern(kind: Any) -> np.random.Generator:
@@ -87,7 +93,7 @@ def test_a_restored_generator_draws_the_same_numbers(kind: str, before: int) -> 
     entry = through_json(capture_generator(generator))
     first = [draw(generator) for _ in range(3)]
     draw(other), draw(other), draw(other)
-    assert restore_generator("own", other, entry) == "restored"
+    assert restore_generator("own", other, entry).outcome == "restored"
     assert [draw(other) for _ in range(3)] == first
 
 
@@ -97,7 +103,7 @@ def test_capture_draws_nothing(kind: str) -> None:
     draw(generator)
     first = capture_generator(generator)
     assert capture_generator(generator) == first
-    assert restore_generator("own", generator, through_json(first)) == "equal already"
+    assert restore_generator("own", generator, through_json(first)).outcome == "equal already"
     draw(generator)
     assert capture_generator(generator) != first, "the neighbour that draws is seen"
 
@@ -164,7 +170,7 @@ def test_a_state_of_torch_that_reads_past_its_words_is_refused() -> None:
     generator = MAKERS["torch"]()
     draw(generator)
     entry = through_json(capture_generator(generator))
-    assert restore_generator("own", generator, entry) == "equal already"
+    assert restore_generator("own", generator, entry).outcome == "equal already"
     with pytest.raises(StateNotRestorable):
         restore_generator("own", generator, damaged(entry, 16, 0x7E))
 
@@ -181,17 +187,19 @@ def test_what_was_spawned_is_counted_and_made_up_for() -> None:
     entry = through_json(capture_generator(generator))
     next_child = generator.spawn(1)[0].random()
     other = MAKERS["PCG64"]()
-    assert restore_generator("own", other, entry) == "equal already"
+    assert restore_generator("own", other, entry).outcome == "equal already"
     assert other.spawn(1)[0].random() == next_child
 
 
 def test_spawning_from_another_seed_is_told() -> None:
     entry = through_json(capture_generator(np.random.default_rng(5)))
     other = np.random.default_rng(6)
-    assert "another seed" in restore_generator("own", other, entry)
+    assert "another seed" in restore_generator("own", other, entry).reason
     entry = through_json(capture_generator(other))
     entry["seed.children"] = 10**12
-    assert "spawned" in restore_generator("own", other, entry), "and not a million million times"
+    assert "spawned" in restore_generator("own", other, entry).reason, (
+        "and not a million million times"
+    )
 
 
 def test_names_are_numbered_and_an_object_is_tracked_once() -> None:
@@ -250,6 +258,18 @@ def test_generators_that_have_ended_are_not_kept() -> None:
     noticed.end()
 
 
+def test_a_generator_of_another_thread_is_kept_and_known_as_such() -> None:
+    noticed = Noticed()
+    noticed.begin(str(Path(__file__).parent))
+    kept = random.Random(1)
+    thread = threading.Thread(target=noticed.add, args=("random.Random", kept, sys._getframe()))
+    thread.start()
+    thread.join()
+    assert len(noticed.digests()) == 1
+    assert [is_mine for _, _, _, is_mine in noticed.living()] == [False]
+    noticed.end()
+
+
 TRACKED = """\
 import random
 import numpy as np
@@ -292,12 +312,11 @@ def test_a_replay_puts_back_what_was_tracked(
     assert verdict.outcome == "identical", verdict.sentence
     assert capfd.readouterr().out == first
     before, after = original.document(), run_directories(base)[0].document()
-    notes = [note["what"] for note in after["notes"] if note["where"] == "replay.generators"]
     for name in ("a", "b", "c", "d"):
         entries = [each["sections"]["generators"][name] for each in (before, after)]
         assert entries[0]["digest"] == entries[1]["digest"]
         assert entries[0]["state"] == entries[1]["state"]
-        assert any(note.startswith(f"{name}: restored") for note in notes)
+        assert name in {item.what for item in verdict.restores if item.outcome == "restored"}
 
 
 def test_generators_of_the_project_are_noticed(

@@ -9,24 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from manifest.errors import DamagedRun, NewerSchema
-from manifest.trail import (
-    ROW_SIZE,
-    STREAMS,
-    UNOBSERVED,
-    Ending,
-    Trail,
-    TrailWriter,
-    digest_period,
-    is_digested,
-    keeps_leaves,
-    summarize,
-)
-
-MEBIBYTE = 2**20
+from manifest.streams import ROW_SIZE, STREAMS, UNOBSERVED
+from manifest.trail import Ending, Trail, TrailWriter, summarize
 
 
 def digest_of(step: int, stream: str) -> bytes:
@@ -48,12 +34,12 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert trail.steps == 3
     assert trail.streams() == STREAMS
     assert trail.digest(2, "grad") == digest_of(2, "grad")
-    assert trail.leaves(1, "param") == {
+    assert trail.leaves.at(1, "param") == {
         "weight": digest_of(1, "param")[:8],
         "bias": digest_of(1, "grad")[:8],
     }
-    assert trail.leaf_steps("param") == [0, 1, 2]
-    assert trail.leaves(1, "grad") is None
+    assert trail.leaves.steps("param") == [0, 1, 2]
+    assert trail.leaves.at(1, "grad") is None
     assert trail.final == Ending(rng={"python": "00"}, tensors={"weight": "11"})
 
 
@@ -83,10 +69,10 @@ def test_every_prefix_of_the_tensors_reads_as_a_prefix(tmp_path: Path) -> None:
     for end in range(len(whole) + 1):
         (tmp_path / "main.tensors").write_bytes(whole[:end])
         trail = Trail.open(tmp_path / "main.bin")
-        steps = trail.leaf_steps("param")
+        steps = trail.leaves.steps("param")
         assert steps == list(range(len(steps)))
         for step in steps:
-            assert (trail.leaves(step, "param") or {})["weight"] == digest_of(step, "param")[:8]
+            assert (trail.leaves.at(step, "param") or {})["weight"] == digest_of(step, "param")[:8]
         seen.add(len(steps))
     assert seen == {0, 1, 2, 3}
 
@@ -193,32 +179,3 @@ def test_closing_gives_every_descriptor_back(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     write_trail(tmp_path / "main.bin", steps=2)
     assert len(os.listdir("/proc/self/fd")) == before
-
-
-def test_small_models_are_digested_at_every_step() -> None:
-    period = digest_period(64 * MEBIBYTE)
-    assert all(is_digested(step, period) for step in range(1000))
-
-
-def test_large_models_are_digested_at_first_and_then_now_and_then() -> None:
-    period = digest_period(1024 * MEBIBYTE)
-    assert period == 32
-    digested = [step for step in range(129) if is_digested(step, period)]
-    assert digested == [*range(16), 32, 64, 96, 128]
-
-
-@given(
-    st.integers(0, 10**7),
-    st.integers(0, 10**12),
-)
-def test_leaves_kept_at_an_octave_are_never_more_than_the_first(start: int, size: int) -> None:
-    period = digest_period(size)
-    octave = 1 << max(6, start.bit_length())
-    steps = range(octave * period, 2 * octave * period, max(period, octave * period // 64))
-    assert sum(is_digested(step, period) and keeps_leaves(step, period) for step in steps) <= 64
-
-
-def test_leaves_are_kept_densely_at_first_and_32_times_an_octave_then() -> None:
-    assert all(keeps_leaves(step, 1) for step in range(64))
-    for octave in (64, 1024, 2**20):
-        assert sum(keeps_leaves(step, 1) for step in range(octave, 2 * octave)) == 32

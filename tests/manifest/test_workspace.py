@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from manifest.canonical import Digest
+from manifest.environment.source import capture_source
 from manifest.errors import NotReplayable
 from manifest.identity import new_run_id
 from manifest.rundir import RunDirectory
@@ -44,11 +46,10 @@ def test_recorded_source_is_written_and_the_rest_is_linked(
     (root / "data").mkdir()
     (root / "data" / "a.bin").write_bytes(b"data")
     sources = {"train.py": run.put_blob(b"as recorded"), "gone.py": run.put_blob(b"deleted since")}
-    made = build(project(root, sources=sources), run, tmp_path / "workspace")
+    made = build(project(root, sources=sources), run, tmp_path / "workspace").root
     assert (made / "train.py").read_text() == "as recorded"
     assert not (made / "train.py").is_symlink()
     assert (made / "gone.py").read_text() == "deleted since"
-    assert (made / "data" / "a.bin").is_symlink()
     assert (made / "data" / "a.bin").read_bytes() == b"data"
 
 
@@ -67,8 +68,27 @@ def test_what_the_run_wrote_is_left_out(root: Path, run: RunDirectory, tmp_path:
         ),
         run,
         tmp_path / "workspace",
-    )
+    ).root
     assert sorted(path.name for path in made.iterdir()) == ["cache.bin", "data.bin"]
+
+
+def test_what_the_run_wrote_while_git_was_read_is_left_out_too(
+    root: Path, run: RunDirectory, tmp_path: Path
+) -> None:
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-C", root, *arguments], capture_output=True, check=True)
+
+    (root / "train.py").write_text("tracked")
+    git("init", "--quiet")
+    git("add", "-A")
+    git("commit", "--quiet", "-m", "first")
+    (root / "notes.txt").write_text("not tracked")
+    (root / "last.pt").write_text("not tracked")
+    state = capture_source(root)
+    made = build(
+        project(root, state=state, outputs=frozenset({"last.pt"})), run, tmp_path / "workspace"
+    ).root
+    assert sorted(path.name for path in made.iterdir()) == [".git", "notes.txt", "train.py"]
 
 
 def test_environments_and_repositories_are_left_out(
@@ -83,7 +103,7 @@ def test_environments_and_repositories_are_left_out(
     ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("")
-    made = build(project(root), run, tmp_path / "workspace")
+    made = build(project(root), run, tmp_path / "workspace").root
     assert [path.name for path in made.iterdir()] == ["keep.txt"]
 
 
@@ -111,7 +131,7 @@ def test_source_is_never_written_through_a_link(
     outside.mkdir()
     (root / "out").symlink_to(outside)
     sources = {"out/evil.py": run.put_blob(b"evil")}
-    made = build(project(root, sources=sources), run, tmp_path / "workspace")
+    made = build(project(root, sources=sources), run, tmp_path / "workspace").root
     assert (made / "out" / "evil.py").read_text() == "evil"
     assert list(outside.iterdir()) == []
 

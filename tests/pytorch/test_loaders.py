@@ -115,6 +115,45 @@ def test_a_loader_is_described_when_it_is_first_iterated(watching: Watching) -> 
     assert facts["generator_state"].startswith("xxh3:")
 
 
+def test_a_loader_says_where_it_was_made_and_which_epochs_it_was_told(watching: Watching) -> None:
+    line = sys._getframe().f_lineno + 2
+    sampler: Any = DistributedSampler(range(8), num_replicas=2, rank=0)  # type: ignore[arg-type]
+    loader: DataLoader[Any] = DataLoader(range(8), sampler=sampler)  # type: ignore[arg-type]
+    for epoch in (0, 1, 1):
+        sampler.set_epoch(epoch)
+        iter(loader)
+    watching.loaders.finish()
+    facts = watching.facts["loader.0"]
+    assert facts["made"] == f"test_loaders.py:{line}"
+    assert facts["epochs"] == [0, 1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stateful_loader_is_described_and_its_state_not_asked_for(
+    workers: int, watching: Watching
+) -> None:
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    def make() -> StatefulDataLoader[Any]:
+        context = "fork" if workers else None
+        return StatefulDataLoader(
+            Numbers(), batch_size=2, num_workers=workers, multiprocessing_context=context
+        )
+
+    first, second = make(), make()
+    iterator = iter(first)
+    next(iterator)
+    second.load_state_dict(first.state_dict())
+    assert [batch.tolist() for batch in second] == [[2, 3], [4, 5]]
+    facts, continued = watching.facts.values()
+    assert str(facts["loader"]).endswith(".StatefulDataLoader")
+    assert str(facts["made"]).startswith("test_loaders.py:")
+    assert (facts["snapshot_every_n_steps"], facts["dataset_is_stateful"]) == (1, False)
+    assert facts["state_loaded"] is None
+    assert str(continued["state_loaded"]).startswith("xxh3:")
+
+
 def test_loaders_are_named_in_the_order_of_their_first_iterators(watching: Watching) -> None:
     made_first, used_first = make_loader(batch_size=1), make_loader(batch_size=4)
     for loader in (used_first, made_first, used_first):

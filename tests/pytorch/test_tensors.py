@@ -10,11 +10,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from manifest.pytorch.lanes import device_fingerprint, device_fingerprints
-from manifest.pytorch.tensors import Reading, fingerprint, fingerprint_many, start_reading
-from manifest.trail import UNOBSERVED
+from manifest.pytorch.tensors import (
+    Reading,
+    Watchpoints,
+    fingerprint,
+    fingerprint_many,
+    start_reading,
+)
+from manifest.streams import UNOBSERVED
 
 DTYPES = [
     torch.bool,
@@ -277,3 +283,59 @@ def test_an_accelerator_is_read_without_waiting() -> None:
     assert on_host == fingerprint(weight)
     assert on_device == fingerprint(weight.cuda())
     assert torch.equal(device_fingerprint(weight.cuda()).cpu(), device_fingerprint(weight))
+
+
+def kinds_of_tensors() -> list[Tensor | None]:
+    return [
+        torch.randn(3, 4),
+        torch.randn(4, 4).t(),
+        torch.randn(6)[2:5],
+        torch.randn(3, dtype=torch.complex64),
+        torch.randn(3, dtype=torch.complex64).conj(),
+        torch.eye(3).to_sparse(),
+        torch.randn(0, 2),
+        torch.empty(2, device="meta"),
+        None,
+        nn.Parameter(torch.randn(3)),
+    ]
+
+
+def test_watching_the_same_tensors_is_as_good_as_looking_anew() -> None:
+    points = Watchpoints()
+    for _ in range(3):
+        tensors = kinds_of_tensors()
+        for _ in range(2):
+            assert points.start_reading(tensors) == start_reading(tensors)
+    shifted = kinds_of_tensors()[1:]
+    assert points.start_reading(shifted) == start_reading(shifted)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.data.zero_(),
+        lambda t: setattr(t, "data", t.data.t()),
+        lambda t: setattr(t, "data", t.data.view(8, 2)),
+        lambda t: setattr(t, "data", torch.zeros(4, 4)),
+        lambda t: setattr(t, "data", torch.zeros(17)[1:].view(4, 4)),
+        lambda t: t.untyped_storage().resize_(0),
+    ],
+)
+def test_a_watched_tensor_is_read_where_and_as_it_is_now(
+    change: Callable[[Tensor], object],
+) -> None:
+    tensor = nn.Parameter(torch.randn(4, 4))
+    points = Watchpoints()
+    before = points.start_reading([tensor])
+    assert points.start_reading([tensor]) == before
+    change(tensor)
+    assert points.start_reading([tensor]) == start_reading([tensor]) != before
+
+
+def test_a_freed_storage_is_not_read_at_an_offset() -> None:
+    storage = torch.randn(20)
+    points = Watchpoints()
+    tensor = storage[4:]
+    assert points.start_reading([tensor]) == start_reading([tensor])
+    storage.untyped_storage().resize_(0)
+    assert points.start_reading([tensor]) == start_reading([tensor])

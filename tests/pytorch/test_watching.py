@@ -25,12 +25,14 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import dataloader as loader_module
 
 from manifest.comparing import compare_trails
+from manifest.numbers import is_unobserved
 from manifest.pytorch.batches import Gathering
 from manifest.pytorch.rows import Row, Rows, Watched
-from manifest.pytorch.states import Generators
+from manifest.pytorch.states import Drawn, Generators
 from manifest.pytorch.tensors import Reading, fingerprint, fingerprint_many
 from manifest.pytorch.watching import Watcher
-from manifest.trail import STREAMS, Trail, TrailWriter
+from manifest.streams import STREAMS
+from manifest.trail import Trail, TrailWriter
 
 Start = Callable[..., Watcher]
 
@@ -92,8 +94,8 @@ def test_every_stream_is_seen_at_every_step(watching: Watching) -> None:
     assert trail.steps == 3
     assert trail.streams() == STREAMS
     names = ["0.weight", "0.bias", "2.weight", "2.bias"]
-    assert list(trail.leaves(2, "param") or {}) == names
-    assert list(trail.leaves(2, "grad") or {}) == names
+    assert list(trail.leaves.at(2, "param") or {}) == names
+    assert list(trail.leaves.at(2, "grad") or {}) == names
     assert trail.final is not None
     assert list(trail.final.tensors) == names
     assert trail.final.tensors["2.bias"] == fingerprint(list(model.parameters())[3]).hex()
@@ -110,7 +112,7 @@ def test_fingerprints_are_those_of_what_was_there(watching: Watching) -> None:
     assert trail.digest(0, "grad") == fingerprint(torch.ones(2))
     assert trail.digest(0, "param") == fingerprint(torch.full((2,), 0.5))
     assert trail.digest(0, "batch") is None
-    assert trail.leaves(0, "param") == {"group0.param0": fingerprint(weight)[:8]}
+    assert trail.leaves.at(0, "param") == {"group0.param0": fingerprint(weight)[:8]}
 
 
 def weights_after(work: Callable[[], nn.Module]) -> list[bytes]:
@@ -144,8 +146,8 @@ def test_a_program_gives_the_same_bits_with_and_without(tmp_path: Path) -> None:
 
 def test_reading_generators_draws_nothing_and_sees_every_draw() -> None:
     generators = Generators()
-    before = generators.digests()
-    assert generators.digests() == before
+    before = generators.read().by_name()
+    assert generators.read().by_name() == before
     draws: dict[str, Callable[[], object]] = {
         "python": random.random,
         "numpy.legacy": np.random.rand,
@@ -153,21 +155,33 @@ def test_reading_generators_draws_nothing_and_sees_every_draw() -> None:
     }
     for name, draw in draws.items():
         draw()
-        after = generators.digests()
+        after = generators.read().by_name()
         assert [key for key in after if after[key] != before[key]] == [name]
         before = after
 
 
 def test_states_read_from_memory_are_those_of_the_public_functions() -> None:
     fast, slow = Generators(), Generators()
-    expected = slow.digests()
+    expected = slow.read().by_name()
     assert slow._python is not None
     assert slow._numpy is not None
     slow._python._words = slow._python._slow_words
-    slow._numpy.digest = slow._numpy._slow_words
-    assert fast.digests() == slow.digests() == expected
+    slow._numpy._words, slow._numpy._kept = slow._numpy._slow_words, slow._numpy._slow_kept
+    assert fast.read().by_name() == slow.read().by_name() == expected
     random.gauss(0, 1)
-    assert fast.digests()["python"] == slow.digests()["python"] != expected["python"]
+    np.random.randn()
+    found = fast.read().by_name()
+    assert found == slow.read().by_name()
+    assert [name for name in found if found[name] != expected[name]] == ["python", "numpy.legacy"]
+
+
+def test_a_draw_that_numpy_had_kept_back_is_seen() -> None:
+    np.random.seed(0)
+    np.random.randn()
+    generators = Generators()
+    before = generators.read().by_name()
+    np.random.randn()
+    assert generators.read().by_name()["numpy.legacy"] != before["numpy.legacy"]
 
 
 def test_another_bit_generator_of_numpy_is_seen() -> None:
@@ -176,12 +190,122 @@ def test_another_bit_generator_of_numpy_is_seen() -> None:
     before = legacy.get_bit_generator()
     legacy.set_bit_generator(np.random.PCG64(0))
     try:
-        first = generators.digests()["numpy.legacy"]
-        assert generators.digests()["numpy.legacy"] == first
+        first = generators.read().by_name()["numpy.legacy"]
+        assert generators.read().by_name()["numpy.legacy"] == first
         np.random.rand()
-        assert generators.digests()["numpy.legacy"] != first
+        assert generators.read().by_name()["numpy.legacy"] != first
     finally:
         legacy.set_bit_generator(before)
+
+
+OWN: dict[str, tuple[Any, Callable[[Any], object]]] = {
+    "Random": (random.Random(5), lambda g: g.random()),
+    "second normal": (random.Random(5), lambda g: g.gauss(0, 1)),
+    "torch": (torch.Generator(), lambda g: torch.rand(1, generator=g)),
+    "second normal of torch": (torch.Generator(), lambda g: torch.randn(1, generator=g)),
+    "PCG64": (np.random.default_rng(5), lambda g: g.random()),
+    "half a word": (np.random.default_rng(5), lambda g: g.integers(9, dtype=np.uint32)),
+    "RandomState": (np.random.RandomState(5), lambda g: g.rand()),
+    "bits": (np.random.Philox(5), lambda g: g.random_raw()),
+}
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_every_draw_from_a_generator_of_the_programs_own_is_seen(kind: str) -> None:
+    generator, draw = OWN[kind]
+    generators = Generators(lambda: [("own", generator)])
+    seen = set()
+    for _ in range(5):
+        assert generators.read().cell() == generators.read().cell()
+        seen.add(generators.read().by_name()["own"])
+        draw(generator)
+    assert len(seen) == 5
+    cell = generators.read().cell()
+    assert cell[8:] != bytes(8)
+    generators.let_go()
+    assert generators.read().cell() == cell[:8] + bytes(8)
+
+
+def test_a_subclass_with_a_state_of_its_own_is_read_as_it_says() -> None:
+    class Counted(random.Random):
+        def getstate(self) -> Any:
+            return (3, (7,) * 625, None)
+
+    generators = Generators(lambda: [("own", Counted())])
+    assert generators.read().own_digests == generators.read().own_digests
+
+
+def train_and_draw(
+    folder: Path, *, names: tuple[str, ...] = ("a", "b"), extra_at: int | None = None
+) -> Trail:
+    """Three generators made anew at each call, of which the second draws once more at a step."""
+    made = {name: torch.Generator().manual_seed(5) for name in names}
+    folder.mkdir()
+    path = folder / "main.bin"
+    watcher = Watcher(lambda: path, on_note=print, own_generators=lambda: list(made.items()))
+    watcher.install()
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = SGD([weight], lr=0.5)
+    for step in range(100):
+        for generator in made.values():
+            torch.rand(1, generator=generator)
+        if step == extra_at:
+            torch.rand(1, generator=made["b"])
+        optimizer.step()
+    if extra_at is None:
+        del made[names[-1]], generator
+        optimizer.step()
+    watcher.finish()
+    return Trail.open(path)
+
+
+def test_an_extra_draw_from_a_generator_of_the_programs_own_is_found(tmp_path: Path) -> None:
+    before = train_and_draw(tmp_path / "before")
+    again = train_and_draw(tmp_path / "again")
+    assert compare_trails({"main": before}, {"main": again}).divergence is None
+    assert before.leaves.names("own") == [(0, {"a", "b"}), (100, {"a"})]
+    assert before.final is not None
+    assert "a" in before.final.rng
+    other = train_and_draw(tmp_path / "other", extra_at=81)
+    found = compare_trails({"main": before}, {"main": other}).divergence
+    assert found is not None
+    assert (found.step, found.stream, found.tensors) == (81, "rng", ("b",))
+    named_otherwise = train_and_draw(tmp_path / "named", names=("b", "c"), extra_at=81)
+    found = compare_trails({"main": before}, {"main": named_otherwise}).divergence
+    assert found is None
+
+
+def test_generators_are_asked_for_anew_when_there_may_be_more(tmp_path: Path) -> None:
+    own: list[tuple[str, object]] = []
+    path = tmp_path / "main.bin"
+    watcher = Watcher(lambda: path, on_note=print, own_generators=lambda: own)
+    watcher.install()
+    optimizer = SGD([nn.Parameter(torch.ones(2))], lr=0.5)
+    optimizer.step()
+    own.append(("late", random.Random(5)))
+    optimizer.step()
+    watcher.look_for_generators()
+    optimizer.step()
+    watcher.finish()
+    assert Trail.open(path).leaves.names("own") == [(2, {"late"})]
+
+
+def test_a_loss_is_kept_as_a_number_where_it_is_one(watching: Watching) -> None:
+    weight = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    optimizer = SGD([weight], lr=0.0)
+    backward(weight.sum() / 3)
+    optimizer.step()
+    torch.autograd.backward([weight.sum(), weight.sum()])
+    optimizer.step()
+    weight.backward(torch.ones(2, dtype=torch.float64))  # type: ignore[no-untyped-call]
+    optimizer.step()
+    optimizer.step()
+    backward(weight.sum() / 4)
+    backward(weight.sum() * float("nan"))
+    optimizer.step()
+    losses = watching.trail().losses
+    assert losses[0] == 2 / 3
+    assert [is_unobserved(loss) for loss in losses] == [False, True, True, True, False]
 
 
 SCRIPT = """
@@ -267,7 +391,7 @@ def test_gradients_of_a_closure_are_seen(watching: Watching) -> None:
     expected = [fingerprint(p.grad)[:8] for p in model.parameters() if p.grad is not None]
     trail = watching.trail()
     assert trail.steps == 1
-    assert list((trail.leaves(0, "grad") or {}).values()) == expected
+    assert list((trail.leaves.at(0, "grad") or {}).values()) == expected
 
 
 def test_sparse_gradients_and_parameters_without_one_are_seen(watching: Watching) -> None:
@@ -275,7 +399,7 @@ def test_sparse_gradients_and_parameters_without_one_are_seen(watching: Watching
     optimizer = SGD([*table.parameters(), unused], lr=0.1)
     backward(table(torch.tensor([1, 1, 3])).sum())
     optimizer.step()
-    leaves = watching.trail().leaves(0, "grad")
+    leaves = watching.trail().leaves.at(0, "grad")
     assert leaves is not None
     assert [name for name, leaf in leaves.items() if leaf != bytes(8)] == ["weight"]
 
@@ -508,7 +632,7 @@ def test_a_step_by_hand_needs_no_optimizer(watching: Watching) -> None:
     trail = watching.trail()
     assert trail.steps == 3
     assert trail.streams() == STREAMS
-    assert list(trail.leaves(0, "param") or {}) == [name for name, _ in model.named_parameters()]
+    assert list(trail.leaves.at(0, "param") or {}) == [name for name, _ in model.named_parameters()]
 
 
 def test_a_step_by_hand_adds_nothing_to_one_of_an_optimizer(watching: Watching) -> None:
@@ -546,7 +670,7 @@ def test_names_given_to_the_optimizer_come_first(watching: Watching) -> None:
     model = make_model()
     named = [(f"mine.{name}", weight) for name, weight in model.named_parameters()]
     train(model, SGD(named, lr=0.1), steps=1)
-    assert list(watching.trail().leaves(0, "param") or {}) == [name for name, _ in named]
+    assert list(watching.trail().leaves.at(0, "param") or {}) == [name for name, _ in named]
 
 
 def test_names_reach_from_the_outermost_module(watching: Watching) -> None:
@@ -562,7 +686,7 @@ def test_names_reach_from_the_outermost_module(watching: Watching) -> None:
 
     model = Net()
     train(model, SGD(model.parameters(), lr=0.1), steps=1)
-    leaves = watching.trail().leaves(0, "param") or {}
+    leaves = watching.trail().leaves.at(0, "param") or {}
     assert list(leaves) == [name for name, _ in model.named_parameters()]
 
 
@@ -607,11 +731,26 @@ def test_batches_of_any_nesting_are_told_apart() -> None:
         None,
         {"a", "b"},
         {"a", "c"},
-        object(),
+        [object(), 1],
         -0.0,
         0.0,
     ]
     assert len({digest_of(value) for value in different}) == len(different)
+
+
+@dataclass
+class Wrapped:
+    inner: object
+
+
+def test_a_batch_whose_content_is_hidden_is_not_called_seen() -> None:
+    hidden: list[object] = [object(), [object()], {"a": object()}, Wrapped(object())]
+    gathering = Gathering()
+    for value in hidden:
+        gathering.add(value)
+        assert gathering.take() is None
+    gathering.add([*hidden, 1])
+    assert gathering.take() == [digest_of([*hidden, 1])]
 
 
 def test_equal_batches_have_equal_digests() -> None:
@@ -626,7 +765,7 @@ def test_equal_batches_have_equal_digests() -> None:
 
 
 def test_a_batch_that_contains_itself_ends() -> None:
-    batch: list[object] = []
+    batch: list[object] = [1]
     batch.append(batch)
     assert len(digest_of(batch)) == 16
 
@@ -653,8 +792,8 @@ def test_rows_wait_for_the_accelerator_in_their_order(tmp_path: Path) -> None:
     written = []
     for loss, event in zip(losses, events, strict=True):
         reading = on_its_way(loss, event)
-        rows.add(Row(Watched(None, (), 1), {"python": b"r" * 16}, None, reading, None, None))
-        rows.write(trail)
+        drawn = Drawn(("python",), [b"r" * 16])
+        rows.add(Row(Watched(None, (), 1), drawn, None, reading, None, None), trail)
         written.append(trail.steps)
     assert written == [0, 0, 0]
     events[1].is_done = True
@@ -679,3 +818,29 @@ def test_large_models_are_digested_now_and_then(watching: Watching) -> None:
     observed = [step for step in range(19) if trail.digest(step, "param") is not None]
     assert observed == [*range(16), 18]
     assert all(trail.digest(step, "rng") is not None for step in range(19))
+
+
+def large_steps(path: Path, *, changed_after: int | None) -> Trail:
+    """Steps of a model whose parameters are fingerprinted at every third step only."""
+    watcher = Watcher(lambda: path, on_note=lambda *_: None)
+    watcher.install()
+    weight = nn.Parameter(torch.zeros(2**24 + 1024))
+    optimizer = SGD([weight], lr=0.1)
+    for step in range(24):
+        optimizer.step()
+        if step == changed_after:
+            weight.detach()[100] = 1.0
+    watcher.finish()
+    return Trail.open(path)
+
+
+def test_a_change_in_a_large_model_is_located_between_two_of_its_fingerprints(
+    tmp_path: Path,
+) -> None:
+    before = large_steps(tmp_path / "a.bin", changed_after=None)
+    assert [step for step in range(16, 24) if before.digest(step, "param")] == [18, 21]
+    after = large_steps(tmp_path / "b.bin", changed_after=18)
+    found = compare_trails({"main": before}, {"main": after}).divergence
+    assert found is not None
+    assert (found.step, found.stream, found.since) == (21, "param", 19)
+    assert found.tensors == ("group0.param0",)

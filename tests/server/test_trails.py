@@ -25,11 +25,12 @@ from manifest.errors import (
 )
 from manifest.identity import new_run_id
 from manifest.models import Manifest
-from manifest.trail import DIGEST_SIZE, ROW_SIZE, STREAMS, Ending, Trail, TrailWriter
+from manifest.segments import SEGMENT_STEPS
+from manifest.streams import DIGEST_SIZE, ROW_SIZE, STREAMS
+from manifest.trail import Ending, Trail, TrailWriter
 from manifest_migrations.upgrade import open_store
 from manifest_server.database import sqlite_url
 from manifest_server.sqlstore import SqlStore
-from manifest_server.trails import SEGMENT_STEPS
 
 MakeManifest = Callable[..., Manifest]
 Change = Callable[[int], Mapping[str, bytes]]
@@ -46,7 +47,8 @@ def write(path: Path, steps: int, *, changes: Mapping[int, Mapping[str, bytes]])
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = TrailWriter(path)
     for step in range(steps):
-        writer.append(**digests(step) | dict(changes.get(step, {})))
+        row = digests(step) | dict(changes.get(step, {}))
+        writer.append(*(row[stream] for stream in STREAMS))
         if step % 500 == 0:
             value = changes.get(step, {}).get("param", digests(step)["param"])
             writer.append_leaves(step, "param", ("a", "b"), [UNOBSERVED, value])
@@ -97,10 +99,10 @@ def test_rows_come_back_byte_for_byte(
     assert (kept.process, kept.steps) == ("main", steps)
     beside = {p.suffix[1:]: p.read_bytes() for p in path.parent.iterdir() if p != path}
     assert {name: store.blobs.get(digest) for name, digest in kept.files.items()} == beside
-    with store.trails.opened(run_id) as trails:
-        assert trails["main"].steps == steps
-        assert trails["main"].rows(0, steps) == Trail.open(path).rows(0, steps)
-        assert trails["main"].final == Ending(rng={"python": "12"}, tensors={"a": "00"})
+    trail = store.trails.opened(run_id)["main"]
+    assert trail.steps == steps
+    assert trail.rows(0, steps) == Trail.open(path).rows(0, steps)
+    assert trail.final == Ending(rng={"python": "12"}, tensors={"a": "00"})
 
 
 def test_rows_are_sent_as_they_come(store: SqlStore, run_id: str, tmp_path: Path) -> None:
@@ -346,11 +348,8 @@ def assert_same(
     expected = compare_trails(opened["a"], opened["b"])
 
     assert store.trails.compare(runs["a"].id, runs["b"].id) == expected
-    with (
-        store.trails.opened(runs["a"].id) as before,
-        store.trails.opened(runs["b"].id) as after,
-    ):
-        assert compare_trails(before, after) == expected
+    before, after = (store.trails.opened(runs[side].id) for side in ("a", "b"))
+    assert compare_trails(before, after) == expected
 
 
 def test_a_run_without_trails_is_not_called_equal(

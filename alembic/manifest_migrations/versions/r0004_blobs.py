@@ -84,7 +84,7 @@ def _create_trails() -> None:
     op.create_table(
         "segments",
         sa.Column("key", SIXTEEN, nullable=False),
-        sa.Column("streams", sa.SmallInteger(), nullable=False),
+        sa.Column("node", sa.LargeBinary(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_segments"),
     )

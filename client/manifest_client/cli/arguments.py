@@ -48,11 +48,22 @@ BeforeArgument = Annotated[
     str, _reference("BEFORE", "The run to compare with: an id, @prev, @latest~2.")
 ]
 AfterArgument = Annotated[str, _reference("AFTER", "The run that is compared with it.")]
-OptionalAfterArgument = Annotated[
-    str | None, _reference("AFTER", "The run that is compared with it.")
+RunsArgument = Annotated[
+    list[str],
+    _reference("RUN...", "Two runs, or more, each compared with the first: ids, @prev, @latest~2."),
 ]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+RtolOption = Annotated[
+    float | None,
+    typer.Option(
+        "--rtol", min=0, metavar="X", help="Allow losses and parameters to differ by this share."
+    ),
+]
+AtolOption = Annotated[
+    float | None,
+    typer.Option("--atol", min=0, metavar="Y", help="Allow them to differ by this much."),
+]
 AllOption = Annotated[bool, typer.Option("--all", help="Show everything, nothing folded.")]
 
 
@@ -60,3 +71,8 @@ def examples(*lines: str) -> str:
     """The end of a command's help: lines that can be copied."""
     # The backspace keeps typer from wrapping the paragraph.
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def tolerance(rtol: float | None, atol: float | None) -> tuple[float, float] | None:
+    """What was asked for, relative and absolute; None if nothing was."""
+    return None if rtol is None and atol is None else (rtol or 0.0, atol or 0.0)

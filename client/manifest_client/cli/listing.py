@@ -192,7 +192,7 @@ def _print_run_as_json(
 
     print_json(
         {
-            "manifest": manifest.model_dump(mode="json", by_alias=True),
+            "manifest": manifest.model_dump(mode="json", by_alias=True, exclude_unset=True),
             "verdict": None if verdict is None else verdict.model_dump(mode="json"),
             "replays": [replay.model_dump(mode="json") for replay in replays],
         }

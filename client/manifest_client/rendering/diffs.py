@@ -13,9 +13,9 @@ from rich.text import Text
 from manifest.canonical import Json
 from manifest.conclusion import counted_differences
 from manifest.identity import short_id
-from manifest.models import Diff, Difference, Impact, Manifest
+from manifest.models import Diff, Difference, Impact, Manifest, Variation
 from manifest_client.rendering.moments import age
-from manifest_client.rendering.runs import command_line
+from manifest_client.rendering.runs import command_line, shortened_command
 from manifest_client.rendering.terminal import folded, indented, shown, styled
 from manifest_client.rendering.values import NOT_CAPTURED, describe
 
@@ -28,7 +28,9 @@ HEADINGS: Final[dict[Impact, str]] = {
 }
 """What each impact is called, the gravest first."""
 
-_QUIET: Final = ("performance", "informational")
+QUIET: Final = ("performance", "informational")
+"""Impacts of what is only named unless everything is asked for."""
+
 _MOST_PATCH_LINES = 40
 _MOST_VALUE_ROWS = 4
 
@@ -54,8 +56,8 @@ def diff_page(
         items = list(group)
         heading = styled((HEADINGS[impact], impact), (f"  {counts[impact]}", "quiet"))
         parts += [Text(), heading]
-        if impact in _QUIET and not is_whole:
-            parts.append(_names(items, width))
+        if impact in QUIET and not is_whole:
+            parts.append(names_of(items, width))
         elif is_whole:
             parts += difference_lines(items, width=width, is_whole=True)
         else:
@@ -76,14 +78,32 @@ def difference_lines(items: Sequence[Difference], *, width: int, is_whole: bool)
         elif item.detail:
             yield patch(item.detail, width=width, is_whole=is_whole)
         if item.reason:
-            yield indented(styled((_capitalized(item.reason), "quiet")), 4, width)
+            yield indented(styled((capitalized(item.reason), "quiet")), 4, width)
         if item.source:
-            yield indented(styled((item.source, "quiet")), 4, width)
+            yield source_line(item.source)
+
+
+def capitalized(text: str) -> str:
+    """Give words a capital."""
+    return text[:1].upper() + text[1:]
 
 
 def as_sentence(text: str) -> str:
     """Give words a capital and a full stop."""
-    return _capitalized(text) + ("" if text.endswith((".", "!", "?")) else ".")
+    return capitalized(text) + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def source_line(source: str) -> Text:
+    """Who says so: never broken, so that an address can be opened."""
+    line = styled((f"    {source}", "quiet"))
+    line.no_wrap, line.overflow = True, "ignore"
+    return line
+
+
+def names_of(items: Sequence[Difference] | Sequence[Variation], width: int) -> Text:
+    """Only the keys, on a few lines."""
+    names = ", ".join(f"{item.section} {item.key}" for item in items)
+    return indented(styled((folded(names, 6 * (width - 4)), "quiet")), 4, width)
 
 
 def patch(detail: str, *, width: int, is_whole: bool) -> Text:
@@ -100,7 +120,7 @@ def _run_line(role: str, manifest: Manifest, width: int) -> Text:
     when = f"{age(manifest.started_at)} ago"
     label = f"{role}  {short_id(manifest.id)}  {when:>10}  "
     named = f"{manifest.name}: " if manifest.name else ""
-    command = named + command_line(manifest)
+    command = named + shortened_command(command_line(manifest))
     return styled((label, "quiet"), folded(command, max(10, width - len(label))))
 
 
@@ -121,10 +141,6 @@ def _values(item: Difference, width: int, *, is_whole: bool) -> Iterator[Text]:
     yield indented(styled(("+ " + folded(after, most), "after")), 4, width)
 
 
-def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def _value(value: Json, *, was_captured: bool) -> str:
     return describe(value) if was_captured else NOT_CAPTURED
 
@@ -141,18 +157,13 @@ def _with_gaps_named(items: Sequence[Difference], width: int) -> list[Text]:
     ):
         gaps = [item for item in items if _is_only_named(item) and is_gap(item)]
         if gaps:
-            lines += [styled(f"  Not captured in the {which} run:"), _names(gaps, width)]
+            lines += [styled(f"  Not captured in the {which} run:"), names_of(gaps, width)]
     return lines
 
 
 def _is_only_named(item: Difference) -> bool:
     is_gap = not (item.was_captured_before and item.was_captured_after)
-    return item.impact in _QUIET or (item.impact == "unknown" and is_gap)
-
-
-def _names(items: Sequence[Difference], width: int) -> Text:
-    names = ", ".join(f"{item.section} {item.key}" for item in items)
-    return indented(styled((folded(names, 6 * (width - 4)), "quiet")), 4, width)
+    return item.impact in QUIET or (item.impact == "unknown" and is_gap)
 
 
 def _patch_style(line: str) -> Any:

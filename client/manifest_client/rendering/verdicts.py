@@ -10,17 +10,19 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from manifest.identity import short_id
-from manifest.models import TrailComparison, Verdict
+from manifest.models import Restore, Tolerance, TrailComparison, Verdict
+from manifest.restoring import counted
 from manifest_client.rendering.diffs import HEADINGS, as_sentence, difference_lines
 from manifest_client.rendering.terminal import indented, styled
 
 if TYPE_CHECKING:
     from manifest.planning import Plan, PlanItem
 
-_STATES: Final = ("impossible", "approximate", "restorable", "equal already")
+_STATES: Final = ("impossible", "approximate", "changed", "restorable", "equal already")
 _STATE_STYLES: Final = {
     "impossible": "bad",
     "approximate": "warning",
+    "changed": "warning",
     "restorable": "good",
     "equal already": "good",
 }
@@ -30,7 +32,9 @@ _OUTCOME_STYLES: Final = {
     "diverged": "bad",
     "not replayable": "warning",
 }
+_RESTORE_STYLES: Final = {"restored": "good", "skipped": "warning", "failed": "bad"}
 _MOST_EXPLANATIONS = 5
+_MOST_RESTORES = 12
 _MOST_TENSORS = 4
 
 
@@ -62,16 +66,26 @@ def verdict_page(
     style = _OUTCOME_STYLES[verdict.outcome]
     headline = styled((verdict.outcome.upper(), style), "  ", as_sentence(verdict.sentence))
     parts: list[RenderableType] = [indented(headline, 0, width), Text()]
-    label_width = max(len(role) for role in (*roles, "compared"))
+    labels = (*roles, "compared", "put back", *(["operation"] if verdict.operation else []))
+    label_width = max(len(role) for role in labels)
 
     def fact(label: str, value: str) -> Text:
         return styled((f"  {label.ljust(label_width)}  ", "quiet"), value)
 
+    parts += [fact("changed", change) for change in verdict.changed]
     parts.append(fact(roles[0], short_id(verdict.original)))
     if verdict.replay is not None:
         parts.append(fact(roles[1], short_id(verdict.replay)))
     if verdict.comparison is not None:
         parts += [fact(label, value) for label, value in _compared(verdict.comparison)]
+    if verdict.restores:
+        parts.append(fact("put back", counted(verdict.restores)))
+    parts += _restores(verdict, width, is_whole=is_whole)
+    if verdict.operation is not None:
+        found = verdict.operation
+        parts.append(fact("operation", f"{found.name}, step {found.step}, {found.place}"))
+    if verdict.tolerance is not None:
+        parts += [fact(label, value) for label, value in _allowed(verdict.tolerance)]
     parts += _reasons(verdict, width)
     parts += _explanations(verdict, width, is_whole=is_whole)
     return Group(*parts)
@@ -91,6 +105,31 @@ def _compared(comparison: TrailComparison) -> Iterator[tuple[str, str]]:
         yield "tensors", ", ".join(tensors) + (f" and {more} more" if more > 0 else "")
     if first.equal_streams:
         yield "equal", ", ".join(first.equal_streams)
+
+
+def _restores(verdict: Verdict, width: int, *, is_whole: bool) -> list[Text]:
+    telling = [item for item in verdict.restores if item.outcome != "equal already"]
+    visible = telling if is_whole else telling[:_MOST_RESTORES]
+    lines = [_restore(item, width) for item in visible]
+    if len(visible) < len(telling) and verdict.replay is not None:
+        more = len(telling) - len(visible)
+        where = f"manifest show {short_id(verdict.replay)} --json"
+        lines.append(styled((f"  and {more} more: {where}", "quiet")))
+    return lines
+
+
+def _restore(item: Restore, width: int) -> Text:
+    times = f" (and {item.number - 1} more)" if item.number > 1 else ""
+    head = styled((f"  {item.outcome:<13}  ", _RESTORE_STYLES[item.outcome]))
+    body = styled((item.what, "key"), f"  {item.reason}{times}")
+    rows = indented(body, head.cell_len, width)
+    return head.append_text(rows[head.cell_len :])
+
+
+def _allowed(tolerance: Tolerance) -> Iterator[tuple[str, str]]:
+    yield "allowed", f"rtol {tolerance.rtol:g}, atol {tolerance.atol:g}"
+    losses, tensors = tolerance.steps, tolerance.tensors
+    yield "numbers", f"losses of {losses} steps · samples of {tensors} parameters, not all elements"
 
 
 def _reasons(verdict: Verdict, width: int) -> list[Text]:

@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from manifest.diffing import Variation, diff, diff_many
-from manifest.models import Diff, Impact, TrailComparison
+from manifest.diffing import diff
+from manifest.models import Diff, Impact, TrailComparison, Variation
+from manifest.varying import diff_many
 from manifest_server.api.parameters import RUN_ID
 from manifest_server.api.runs import check_visible, visible
 from manifest_server.dependencies import Reader, Store

@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from manifest.errors import BlobNotFound
 from manifest.models import KeptTrail
-from manifest.trail import ROW_SIZE
+from manifest.streams import ROW_SIZE
 from manifest_server.api.blobs import keep
 from manifest_server.api.parameters import FromStep, Process, RunId, Suffix
 from manifest_server.api.runs import check_visible
-from manifest_server.dependencies import Reader, ReceivedBlob, Rows, Store, Writer
+from manifest_server.dependencies import Body, Reader, ReceivedBlob, Store, Writer
 from manifest_server.problems import documented
 
 router = APIRouter(
@@ -55,7 +55,7 @@ def list_trails(run_id: RunId, store: Store, caller: Reader) -> list[KeptTrail]:
 
 @router.put("/{process}", responses=documented(409, 413))
 def put_rows(
-    run_id: RunId, process: Process, caller: Writer, rows: Rows, *, store: Store, start: FromStep
+    run_id: RunId, process: Process, caller: Writer, rows: Body, *, store: Store, start: FromStep
 ) -> Steps:
     """Keep rows, any number of times; rows that are kept never change.
 

@@ -1,6 +1,10 @@
-"""Two ranks train one model over gloo; one may be made to differ from a step on."""
+"""Two ranks train one model over gloo; one may be made to differ from a step on, or to be killed.
+
+They may record themselves.
+"""
 
 import os
+import signal
 import sys
 
 import torch
@@ -9,7 +13,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 
-def main(spoiler):
+def main(spoiler, *how):
+    if "record" in how:
+        import manifest
+
+        manifest.record(config={"how": how})
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     torch.set_num_threads(1)
@@ -21,6 +29,8 @@ def main(spoiler):
         inputs = torch.rand(8, 4)
         if rank == 1 and step == 3 and os.path.exists(spoiler):
             inputs = inputs * 1.001
+        if rank == 1 and step == 3 and "kill" in how:
+            os.kill(os.getpid(), signal.SIGKILL)
         optimizer.zero_grad()
         model(inputs).pow(2).mean().backward()
         optimizer.step()
@@ -28,4 +38,4 @@ def main(spoiler):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -4,57 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import manifest.environment
 from manifest.canonical import ABSENT
+from manifest.environment import hardware
 from manifest.environment.hardware import capture_accelerators, capture_hardware
 
-DRIVER = r"""
-#include <string.h>
-typedef void *device;
-static int starts = 0;
-static int put(char *out, unsigned size, const char *text) {
-    if (strlen(text) >= size) return 7;
-    strcpy(out, text);
-    return 0;
-}
-int nvmlInit_v2(void) { starts++; return INIT; }
-int nvmlShutdown(void) { starts--; return 0; }
-int balance(void) { return starts; }
-int nvmlSystemGetDriverVersion(char *o, unsigned n) { return put(o, n, "580.95.05"); }
-int nvmlSystemGetCudaDriverVersion_v2(int *o) { *o = 13000; return 0; }
-int nvmlDeviceGetCount_v2(unsigned *o) { *o = 2; return 0; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned i, device *o) { *o = (device)(i + 1ul); return HANDLE; }
-int nvmlDeviceGetName(device d, char *o, unsigned n) { return put(o, n, "NVIDIA H100 80GB HBM3"); }
-int nvmlDeviceGetUUID(device d, char *o, unsigned n) {
-    return put(o, n, d == (device)1 ? "GPU-0" : "GPU-1");
-}
-int nvmlDeviceGetCudaComputeCapability(device d, int *a, int *b) { *a = 9; *b = 0; return 0; }
-int nvmlDeviceGetNumGpuCores(device d, unsigned *o) { *o = 16896; return 0; }
-int nvmlDeviceGetMemoryInfo(device d, unsigned long long *o) {
-    o[0] = 85520809984ull; o[1] = 1; o[2] = 2; return 0;
-}
-int nvmlDeviceGetEccMode(device d, unsigned *a, unsigned *b) { *a = 1; *b = 0; return ECC; }
-int nvmlDeviceGetMigMode(device d, unsigned *a, unsigned *b) { *a = 0; *b = 1; return 0; }
-int nvmlDeviceGetPowerManagementLimit(device d, unsigned *o) { *o = 700000; return 0; }
-"""
+Build = Callable[..., str]
 
-
-def build_driver(folder: Path, **answers: int) -> str:
-    if shutil.which("gcc") is None:
-        pytest.skip("needs gcc")
-    source, library = folder / "driver.c", folder / "libnvidia-ml.so.1"
-    source.write_text(DRIVER)
-    given = {"INIT": 0, "HANDLE": 0, "ECC": 0} | answers
-    options = [f"-D{name}={value}" for name, value in given.items()]
-    subprocess.run(["gcc", "-shared", "-fPIC", *options, "-o", library, source], check=True)
-    return str(library)
+A100 = {"NAME": '"NVIDIA A100-SXM4-80GB"', "MAJOR": 8, "CORES": 6912}
 
 
 def test_the_processor_the_memory_and_the_system_are_described() -> None:
@@ -65,6 +30,7 @@ def test_the_processor_the_memory_and_the_system_are_described() -> None:
     assert captured["cpu.isa"] == sorted(captured["cpu.isa"])
     assert captured["memory_bytes"] > 2**28
     assert captured["os.kernel"] == os.uname().release
+    assert captured["os.libc"] == " ".join(platform.libc_ver())
     assert json.loads(json.dumps(captured)) == captured
 
 
@@ -72,7 +38,7 @@ def test_describing_is_repeatable() -> None:
     assert capture_hardware() == capture_hardware()
 
 
-def test_accelerators_are_described_by_their_driver(tmp_path: Path) -> None:
+def test_accelerators_are_described_by_their_driver(tmp_path: Path, build_driver: Build) -> None:
     captured = capture_accelerators(build_driver(tmp_path))
     assert captured["gpu.driver"] == "580.95.05"
     assert captured["gpu.driver_cuda"] == "13.0"
@@ -84,6 +50,7 @@ def test_accelerators_are_described_by_their_driver(tmp_path: Path) -> None:
         "vbios": ABSENT,  # this driver has no such function
         "capability": "9.0",
         "cores": 16896,
+        "sm_count": 132,
         "memory_bytes": 85520809984,
         "ecc": True,
         "mig": False,
@@ -92,7 +59,40 @@ def test_accelerators_are_described_by_their_driver(tmp_path: Path) -> None:
     assert captured["gpu.1.uuid"] == "GPU-1"
 
 
-def test_the_driver_is_left_as_it_was_found(tmp_path: Path) -> None:
+def test_multiprocessors_follow_from_cores_and_capability(
+    tmp_path: Path, build_driver: Build
+) -> None:
+    captured = capture_accelerators(build_driver(tmp_path, **A100))
+    assert captured["gpu.0.name"] == "NVIDIA A100-SXM4-80GB"
+    assert (captured["gpu.0.capability"], captured["gpu.0.sm_count"]) == ("8.0", 108)
+    (tmp_path / "new").mkdir()
+    unheard_of = build_driver(tmp_path / "new", MAJOR=99)
+    assert capture_accelerators(unheard_of)["gpu.0.sm_count"] == ABSENT
+
+
+def test_slices_take_the_place_of_a_device_that_is_cut_into_them(
+    tmp_path: Path, build_driver: Build
+) -> None:
+    captured = capture_accelerators(build_driver(tmp_path, MIG=1, **A100))
+    assert captured["gpu.0.mig"] is True
+    slices = {k: v for k, v in captured.items() if k.startswith("gpu.0.mig.")}
+    assert {k.removeprefix("gpu.0.mig."): v for k, v in slices.items()} == {
+        "count": 2,
+        "0.name": "NVIDIA A100-SXM4-80GB",
+        "0.uuid": "MIG-0",
+        "0.sm_count": 16,
+        "0.memory_bytes": 85520809984,
+        "1.name": "NVIDIA A100-SXM4-80GB",
+        "1.uuid": "MIG-1",
+        "1.sm_count": 32,
+        "1.memory_bytes": 85520809984,
+    }
+    (tmp_path / "b").mkdir()
+    hidden = capture_accelerators(build_driver(tmp_path / "b", MIG=1, SLICES=4))
+    assert "no permission" in hidden["gpu.0.mig.count"]["$failed"]
+
+
+def test_the_driver_is_left_as_it_was_found(tmp_path: Path, build_driver: Build) -> None:
     import ctypes
 
     library = build_driver(tmp_path)
@@ -106,13 +106,13 @@ def test_a_driver_without_the_library_is_absent(tmp_path: Path) -> None:
     assert "gpu.count" not in captured
 
 
-def test_a_driver_that_is_not_loaded_says_so(tmp_path: Path) -> None:
+def test_a_driver_that_is_not_loaded_says_so(tmp_path: Path, build_driver: Build) -> None:
     captured = capture_accelerators(build_driver(tmp_path, INIT=9))
     assert "the driver is not loaded" in captured["gpu.driver"]["$failed"]
 
 
 def test_a_device_without_permission_says_so_and_the_driver_is_still_described(
-    tmp_path: Path,
+    tmp_path: Path, build_driver: Build
 ) -> None:
     captured = capture_accelerators(build_driver(tmp_path, HANDLE=4))
     assert captured["gpu.driver"] == "580.95.05"
@@ -120,7 +120,9 @@ def test_a_device_without_permission_says_so_and_the_driver_is_still_described(
     assert "no permission" in captured["gpu.0.name"]["$failed"]
 
 
-def test_what_a_device_does_not_support_is_absent_and_what_fails_says_why(tmp_path: Path) -> None:
+def test_what_a_device_does_not_support_is_absent_and_what_fails_says_why(
+    tmp_path: Path, build_driver: Build
+) -> None:
     assert capture_accelerators(build_driver(tmp_path, ECC=3))["gpu.0.ecc"] == ABSENT
     (tmp_path / "b").mkdir()
     captured = capture_accelerators(build_driver(tmp_path / "b", ECC=999))
@@ -150,3 +152,58 @@ def test_a_training_process_can_ask_without_loading_anything_that_draws() -> Non
         text=True,
     )
     assert answer.stdout.strip() == "[]"
+
+
+ID = "0123456789abcdef" * 4
+LAYER = "f" * 64
+
+
+@pytest.mark.parametrize(
+    ("mounts", "groups"),
+    [
+        (f"1 2 3 /var/lib/docker/containers/{ID}/resolv.conf /etc/resolv.conf rw\n", "0::/\n"),
+        (f"1 2 3 /x/overlay-containers/{ID}/userdata/hosts /etc/hosts rw\n", "0::/\n"),
+        (
+            f"1 2 3 / / rw upperdir=/overlay2/{LAYER}/diff\n",
+            f"0::/system.slice/docker-{ID}.scope\n",
+        ),
+        ("", f"1:cpu:/\n0::/kubepods/besteffort/pod1/{ID}\n"),
+        ("", f"0::/kubepods.slice/cri-containerd-{ID}.scope\n"),
+        ("", f"12:cpu:/docker/{ID}\n"),
+    ],
+)
+def test_a_container_is_known_by_its_id(tmp_path: Path, mounts: str, groups: str) -> None:
+    (tmp_path / "mountinfo").write_text(mounts)
+    (tmp_path / "cgroup").write_text(groups)
+    assert hardware._container_id(str(tmp_path)) == ID
+
+
+def test_outside_of_a_container_there_is_no_id(tmp_path: Path) -> None:
+    (tmp_path / "mountinfo").write_text(f"1 2 3 / / rw upperdir=/overlay2/{LAYER}/diff\n")
+    (tmp_path / "cgroup").write_text("0::/user.slice/user-1000.slice/session-3.scope\n")
+    assert hardware._container_id(str(tmp_path)) == ABSENT
+
+
+def test_podman_tells_the_image_of_a_container(tmp_path: Path) -> None:
+    told = tmp_path / ".containerenv"
+    assert hardware._image(str(told)) == ABSENT
+    told.write_text(f'engine="podman-5"\nname="x"\nimage="docker.io/a:1"\nimageid="{ID}"\n')
+    assert hardware._image(str(told)) == ID
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "quota"),
+    [
+        ("cpu.max", "150000 100000\n", 1.5),
+        ("cpu.max", "max 100000\n", ABSENT),
+        ("cpu/cpu.cfs_quota_us", "200000\n", 2.0),
+        ("cpu/cpu.cfs_quota_us", "-1\n", ABSENT),
+        ("nothing", "", ABSENT),
+    ],
+)
+def test_the_share_of_processors_is_read(
+    tmp_path: Path, name: str, content: str, quota: object
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(content)
+    assert hardware._quota(str(tmp_path)) == quota

@@ -49,9 +49,20 @@ def test_options_and_process_state_are_recorded() -> None:
     assert captured["python.options"] == {"utf8": True}
     assert captured["python.warnings"] == ["ignore"]
     assert captured["process.umask"] == "0027"
+    assert captured["process.time_zone"] == ["JST", "JST"]
     assert captured["process.affinity"].replace("-", ",").split(",")[0].isdigit()
 
 
 def test_reading_changes_neither_umask_nor_locale() -> None:
     before = capture_interpreter()
     assert capture_interpreter() == before
+
+
+def test_the_locale_is_the_one_in_effect() -> None:
+    assert captured_by(LC_ALL="C.UTF-8")["process.locale"] == "LC_CTYPE=C.UTF-8;" + ";".join(
+        f"LC_{name}=C"
+        for name in (
+            *("NUMERIC", "TIME", "COLLATE", "MONETARY", "MESSAGES", "PAPER", "NAME", "ADDRESS"),
+            *("TELEPHONE", "MEASUREMENT", "IDENTIFICATION"),
+        )
+    )

@@ -74,3 +74,18 @@ def test_origins_name_what_did_not_come_from_an_index(tmp_path: Path) -> None:
         "b": {"url": "file:///src/b", "editable": True},
         "c": {"url": "file:///w/x.whl", "digest": "sha256:00ff"},
     }
+
+
+def test_what_was_copied_from_a_folder_is_its_content(tmp_path: Path) -> None:
+    origin = {"url": "file:///src/a", "dir_info": {}}
+
+    def digest(site: str, of_module: str) -> object:
+        install(tmp_path / site, "a-1.dist-info", origin)
+        (tmp_path / site / "a-1.dist-info" / "RECORD").write_text(
+            f"a/core.py,sha256={of_module},9\na/__pycache__/core.pyc,,\n../../bin/a,sha256={site},1\n"
+            f"a-1.dist-info/RECORD,,\na-1.dist-info/REQUESTED,sha256={site},0\n"
+        )
+        return capture_package_origins([str(tmp_path / site)])["a"]["digest"]
+
+    assert digest("one", "00") == digest("two", "00")
+    assert digest("three", "01") != digest("one-again", "00")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from manifest.environment.source import (
     SourceState,
     capture_source,
 )
+from manifest.errors import NotReplayable
 
 Make = Callable[[Path], Path]
 
@@ -318,11 +320,76 @@ def test_a_submodule_is_laid_out_at_the_commit_it_was_at(
     (within / "train.py").write_text("z = 1\n")
     git(within, "commit", "--quiet", "-am", "second")
     state = assert_round_trip(repository)
-    assert [item.path for item in state.submodules] == [b"library"]
-    assert state.submodules[0].commit == git(within, "rev-parse", "HEAD").decode()
-    assert state.gaps == ()
-    (within / "train.py").write_text("z = 2\n")
-    assert capture_source(repository).gaps == ("library: a submodule with uncommitted changes",)
+    (submodule,) = state.submodules
+    assert submodule.path == b"library"
+    assert submodule.state is not None
+    assert submodule.state.commit == git(within, "rev-parse", "HEAD").decode()
+    (gap,) = state.gaps
+    assert gap.startswith("library: the commit ")
+    assert gap.endswith(" of a submodule, which may exist only here")
+    git(within, "push", "--quiet", "origin", "HEAD:refs/heads/side")
+    assert capture_source(repository).gaps == ()
+
+
+def with_submodules(repository: Path, make_repository: Make) -> Path:
+    """Put a library into a repository, and a library into that; the innermost is given."""
+    allowed = ("-c", "protocol.file.allow=always")
+    outer, inner = (make_repository(repository.parent / name) for name in ("outer", "inner"))
+    for holder, held in ((outer, inner), (repository, outer)):
+        git(holder, *allowed, "submodule", "--quiet", "add", str(held), "library")
+        git(holder, "commit", "--quiet", "-m", "with a submodule")
+    git(repository, *allowed, "submodule", "--quiet", "update", "--init", "--recursive")
+    return repository / "library" / "library"
+
+
+def test_submodules_are_captured_with_what_is_uncommitted_in_them(
+    repository: Path, make_repository: Make
+) -> None:
+    inner = with_submodules(repository, make_repository)
+    clean = assert_round_trip(repository)
+    assert (clean.is_dirty, clean.gaps) == (False, ())
+    shutil.rmtree(repository.parent / "copy")
+    for change in (unstaged, staged, binary, untracked):
+        change(inner)
+    git(repository, "config", "submodule.library.ignore", "all")
+    git(inner, "config", "status.showUntrackedFiles", "no")
+    state = assert_round_trip(repository)
+    assert (state.is_dirty, state.gaps, state.patch) == (True, (), b"")
+    assert state.tree == clean.tree
+    copy = repository.parent / "copy" / "library" / "library"
+    assert contents(copy) == contents(inner)
+
+
+def test_what_is_left_out_of_a_submodule_is_named_and_shares_the_limits(
+    repository: Path, make_repository: Make
+) -> None:
+    inner = with_submodules(repository, make_repository)
+    (repository / "a.log").write_bytes(bytes(60_000))
+    (inner / "b.log").write_bytes(bytes(50_000))
+    (gap,) = capture_source(repository, most_bytes=100_000).gaps
+    assert gap == "library: library: b.log: beyond what is kept of all files together"
+
+
+def test_a_submodule_without_a_commit_is_named(repository: Path, make_repository: Make) -> None:
+    inner = with_submodules(repository, make_repository)
+    git(inner, "checkout", "--quiet", "--orphan", "new")
+    state = capture_source(repository)
+    assert state.gaps == ("library: library: the branch new has no commit yet",)
+    with pytest.raises(NotReplayable, match="no commit yet"):
+        restored(state, repository)
+
+
+def test_a_shallow_submodule_was_fetched(repository: Path, make_repository: Make) -> None:
+    library = make_repository(repository.parent / "outer")
+    git(library, "config", "uploadpack.allowAnySHA1InWant", "true")
+    old = git(library, "rev-parse", "HEAD").decode()
+    git(library, "commit", "--quiet", "--allow-empty", "-m", "second")
+    url, allowed = f"file://{library}", ("-c", "protocol.file.allow=always")
+    git(repository, *allowed, "submodule", "--quiet", "add", "--depth=1", url, "library")
+    within = repository / "library"
+    git(within, *allowed, "fetch", "--quiet", "--depth=1", "origin", old)
+    git(within, "checkout", "--quiet", "--detach", old)
+    assert capture_source(repository).gaps == ()
 
 
 def test_addresses_are_kept_without_credentials(repository: Path) -> None:

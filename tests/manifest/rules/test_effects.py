@@ -131,3 +131,30 @@ def test_pools_of_threads_follow_from_what_sets_their_number(
     sections[0]["settings"]["blas.threadpools"] = before
     sections[1]["settings"]["blas.threadpools"] = after
     assert impacts(*sections)["blas.threadpools"] == impact
+
+
+def test_a_hash_seed_that_nobody_pinned_is_told() -> None:
+    def run(probe: int) -> Sections:
+        return {
+            "seeds": {"hash_seed": "random"},
+            "settings": {"python.hash_probe": probe},
+        }
+
+    (found,) = diff_sections(run(7), run(8))
+    assert found.impact == "possible"
+    assert "Neither run pinned PYTHONHASHSEED" in found.reason
+
+
+def test_a_list_of_options_follows_from_those_that_are_recorded(impacts: Impacts) -> None:
+    key = "torch._inductor.config.deterministic"
+
+    def run(is_on: bool, *more: str) -> Sections:
+        options = [f"{key} = True"] * is_on + list(more)
+        return {"settings": {key: is_on, "inductor.nondefault": options}}
+
+    assert impacts(run(False), run(True)) == {
+        key: "possible",
+        "inductor.nondefault": "informational",
+    }
+    other = impacts(run(False), run(True, "torch._inductor.config.unheard_of = 1"))
+    assert other["inductor.nondefault"] == "possible"

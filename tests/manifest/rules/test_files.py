@@ -178,3 +178,34 @@ def test_a_file_that_was_executed_and_read_is_one_difference(
     expected: dict[str, str],
 ) -> None:
     assert impacts(ran_and_read(*before), ran_and_read(*after)) == expected
+
+
+BEFORE = b"width = 8\n\n\ndef act(x):\n    return x\n"
+AFTER = BEFORE.replace(b"8", b"16")
+
+
+def test_source_that_was_renamed_and_edited_is_one_difference(impacts: Impacts) -> None:
+    def run(**files: bytes) -> Sections:
+        return {"code": {"files": {name: digest_bytes(text) for name, text in files.items()}}}
+
+    texts = {digest_bytes(text): text for text in (BEFORE, AFTER, b"import os\n")}
+    pair = run(model=BEFORE, kept=b"import os\n"), run(arch=AFTER, kept=b"import os\n")
+    assert impacts(*pair, blobs=texts.get) == {
+        "files.arch": "certain",
+        "files.model": "informational",
+    }
+    found = {each.key: each for each in diff_sections(*pair, blobs=texts.get)}
+    assert found["files.arch"].reason == "in the other run a text much like it was model"
+    assert found["files.arch"].detail.startswith("--- before/model\n+++ after/arch\n")
+    assert "-width = 8\n+width = 16" in found["files.arch"].detail
+    back = {each.key: each for each in diff_sections(*pair[::-1], blobs=texts.get)}
+    assert back["files.arch"].detail.startswith("--- before/arch\n+++ after/model\n")
+
+
+def test_source_of_one_run_that_is_like_nothing_is_its_own(impacts: Impacts) -> None:
+    def run(**files: bytes) -> Sections:
+        return {"code": {"files": {name: digest_bytes(text) for name, text in files.items()}}}
+
+    texts = {digest_bytes(text): text for text in (BEFORE, b"import os\n")}
+    found = impacts(run(model=BEFORE), run(arch=b"import os\n"), blobs=texts.get)
+    assert found == {"files.arch": "possible", "files.model": "possible"}

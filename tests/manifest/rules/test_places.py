@@ -33,18 +33,6 @@ def test_a_path_that_only_looks_like_the_project_is_another_path(impacts: Impact
     assert impacts(before, after) == {"root": "informational", "data": "possible"}
 
 
-def test_orig_argv_only_repeats_other_arguments(impacts: Impacts) -> None:
-    before = {"command": {"argv": ["t.py", "1"], "orig_argv": ["python", "t.py", "1"]}}
-    after = {"command": {"argv": ["t.py", "2"], "orig_argv": ["python", "t.py", "2"]}}
-    assert impacts(before, after) == {"argv": "certain", "orig_argv": "informational"}
-
-
-def test_options_of_the_interpreter_are_a_difference_of_their_own(impacts: Impacts) -> None:
-    before = {"command": {"argv": ["t.py"], "orig_argv": ["python", "t.py"]}}
-    after = {"command": {"argv": ["t.py"], "orig_argv": ["python", "-O", "t.py"]}}
-    assert impacts(before, after) == {"orig_argv": "possible"}
-
-
 def test_another_interpreter_matters_unless_version_and_packages_are_the_same(
     impacts: Impacts,
 ) -> None:

@@ -79,24 +79,18 @@ def test_a_start_state_matters_less_where_the_program_seeds(impacts: Impacts) ->
     }
 
 
-def test_another_number_of_workers_changes_results(impacts: Impacts) -> None:
-    before = {"loaders": {"loader.0": {"num_workers": 0, "pin_memory": True}}}
-    after = {"loaders": {"loader.0": {"num_workers": 2, "pin_memory": False}}}
-    assert impacts(before, after) == {
-        "loader.0.num_workers": "certain",
-        "loader.0.pin_memory": "performance",
-    }
+def test_a_hash_seed_that_was_taken_from_entropy_can_be_repeated() -> None:
+    before, after = seeds("aa", {}, hash_seed="1"), seeds("bb", {}, hash_seed="2")
+    found = {each.key: each for each in diff_sections(before, after)}["hash_seed"]
+    assert (found.impact, "manifest run --like" in found.reason) == ("possible", True)
+    (set_by_hand,) = diff_sections(before, seeds("aa", {}, hash_seed="2"))
+    assert "--like" not in set_by_hand.reason
 
 
-def test_the_batch_of_all_ranks_is_told() -> None:
-    def run(ranks: int, batch: int) -> Sections:
-        return {
-            "settings": {"torch.distributed.world_size": ranks},
-            "loaders": {"loader.0": {"batch_size": batch}},
-        }
-
-    same = {each.key: each for each in diff_sections(run(1, 8), run(2, 4))}
-    assert "the same, but summed in another order" in same["loader.0.batch_size"].reason
-    other = {each.key: each for each in diff_sections(run(1, 8), run(2, 8 * 2))}
-    assert "another too" in other["loader.0.batch_size"].reason
-    assert {each.impact for each in (*same.values(), *other.values())} == {"certain"}
+def test_one_state_of_a_device_is_one_however_it_is_described(impacts: Impacts) -> None:
+    state = {"kind": "torch.cuda", "state": {"$bytes": "AQ=="}}
+    described = {**state, "seed": 1, "offset": 0}
+    other = {**described, "state": {"$bytes": "AgAA"}, "seed": 2}
+    one, again, two = ({"generators": {"torch.cuda.0": it}} for it in (state, described, other))
+    assert impacts(one, again) == {}
+    assert impacts(again, two) == {"torch.cuda.0": "certain"}

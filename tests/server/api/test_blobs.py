@@ -81,7 +81,7 @@ def test_stops_reading_what_is_too_large(database_url: str) -> None:
     app = create_app(ServerSettings(database_url=database_url, most_blob_bytes=1000))
     with TestClient(app, base_url="http://localhost") as client:
         answer = client.put(ADDRESS, content=iter([bytes(600), bytes(600)]))
-    assert (answer.status_code, answer.json()["code"]) == (413, "content-too-large")
+    assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
 
 
 def test_says_what_is_lacking(client: TestClient, make_manifest: MakeManifest) -> None:

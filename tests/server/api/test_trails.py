@@ -11,7 +11,8 @@ from starlette.testclient import TestClient
 
 from manifest.comparing import compare_trails
 from manifest.models import Manifest, TrailComparison
-from manifest.trail import ROW_SIZE, STREAMS, Ending, Trail, TrailWriter
+from manifest.streams import ROW_SIZE, STREAMS
+from manifest.trail import Ending, Trail, TrailWriter
 from manifest_migrations.upgrade import open_store
 from manifest_server.app import create_app
 from manifest_server.settings import ServerSettings
@@ -32,7 +33,7 @@ def trail_paths(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             row = {s: hashlib.md5(f"{s} {step}".encode()).digest() for s in STREAMS}
             if step >= OTHER_STEP:
                 row["grad"] = hashlib.md5(path.parent.name.encode()).digest()
-            writer.append(**row)
+            writer.append(*(row[stream] for stream in STREAMS))
         writer.close(Ending(tensors={"weight": "12"}))
     return paths[0], paths[1]
 
@@ -159,7 +160,7 @@ def test_refuses_too_many_rows_at_once(
         address = put_run(client, make_manifest())
         content = trail_paths[0].read_bytes()
         answer = client.put(f"{address}/main", params={"start": 0}, content=content)
-    assert (answer.status_code, answer.json()["code"]) == (413, "content-too-large")
+    assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
 
 
 def test_shows_a_project_no_trail_of_another(

@@ -1,0 +1,68 @@
+"""Installed packages of which a process has loaded anything; of the others, surely nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from manifest.environment.mapped import mapped_files
+from manifest.environment.packages import distributions
+
+_TOP = re.compile(rb'^"?([^/,\n]+)', re.MULTILINE)
+_SHARED_LIBRARY = re.compile(rb'^"?([^,\n"]+\.so[^,\n"/]*)', re.MULTILINE)
+_MOST_BYTES = 8 * 2**20
+
+
+class Installed:
+    """What is installed along a search path, by what its import would load.
+
+    In doubt a package counts as loaded: where it does not list its files, or runs from elsewhere.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        """Read the list of files of each package: for a background thread.
+
+        Args:
+            paths: Folders to search, as in `sys.path`.
+        """
+        folders: dict[str, str] = {}
+        for name, _, folder in distributions(paths):
+            folders.setdefault(name, folder)  # the first along the path counts
+        self._packages = {name: _contents(name, folder) for name, folder in folders.items()}
+
+    def loaded(self) -> list[str]:
+        """The names of those of which this process has loaded a module or a shared library."""
+        modules = {name.partition(".")[0] for name in list(sys.modules)}
+        mapped = set(mapped_files())
+        return sorted(
+            name
+            for name, package in self._packages.items()
+            if package is None
+            or not modules.isdisjoint(package.modules)
+            or not mapped.isdisjoint(package.libraries)
+        )
+
+
+class _Contents(NamedTuple):
+    modules: frozenset[str]
+    libraries: frozenset[str]
+
+
+def _contents(name: str, folder: str) -> _Contents | None:
+    try:
+        with open(os.path.join(folder, "RECORD"), "rb") as file:
+            files = file.read(_MOST_BYTES + 1)
+    except OSError:
+        return None
+    tops = {os.fsdecode(top) for top in _TOP.findall(files)}
+    if not tops or len(files) > _MOST_BYTES or any(top.endswith(".pth") for top in tops):
+        return None
+    site = os.path.dirname(folder)
+    libraries = (os.fsdecode(path) for path in _SHARED_LIBRARY.findall(files))
+    return _Contents(
+        modules=frozenset({top.partition(".")[0] for top in tops} | {name.replace("-", "_")}),
+        libraries=frozenset(os.path.realpath(os.path.join(site, path)) for path in libraries),
+    )

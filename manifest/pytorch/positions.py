@@ -1,0 +1,192 @@
+"""How far each iterator of a loader is, and what it began from.
+
+The order that a sampler gives, and what workers draw, follow from the states of generators when an
+iterator is made and, as samplers without workers draw their order only then, when it is first
+asked. With these two moments an iterator can be made again and brought to where it was.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from torch.utils.data import get_worker_info
+
+from manifest.pytorch.byidentity import ByIdentity
+from manifest.pytorch.describing import epoch_of
+from manifest.pytorch.identities import Identities, Identity
+from manifest.pytorch.moments import Moment, Moments, Named
+
+_MADE = "made at "
+_REFERENCES = 3  # to an iterator that its loader alone holds: by it, by a name, by the call
+
+
+class Position:
+    """One iterator of a loader."""
+
+    __slots__ = (
+        "began",
+        "blobs",
+        "epoch",
+        "first",
+        "identity",
+        "is_exhausted",
+        "iterator",
+        "rounds",
+    )
+
+    def __init__(self, iterator: Any, identity: Identity, began: Moment, epoch: int | None) -> None:
+        self.iterator = weakref.ref(iterator)
+        self.identity = identity
+        self.began = began
+        self.epoch = epoch
+        self.first: Moment | None = None
+        """When the first batch was asked for; the same as `began` where workers had asked."""
+        self.is_exhausted = False
+        self.rounds = 0
+        self.blobs: dict[int, str] = {}
+        """Where the moments above are kept, by their ids, once a snapshot did so."""
+
+    def own(self) -> Named:
+        """The generators that the loader keeps itself."""
+        own = self.identity.known_own
+        return {} if own is None else own.named()
+
+    def is_abandoned(self) -> bool:
+        """Whether nobody but the loader itself holds the iterator."""
+        kept = getattr(self.identity.loader(), "_iterator", None)
+        if kept is None or self.iterator() is not kept:
+            return False
+        return sys.getrefcount(kept) <= _REFERENCES
+
+    def refusal(self) -> str | None:
+        """Why it cannot be continued; None if it can."""
+        is_abandoned = self.is_abandoned()
+        iterator: Any = self.iterator()
+        if iterator._persistent_workers and (self.is_exhausted or self.rounds > 1 or is_abandoned):
+            return (
+                "its workers live on since an earlier round (persistent_workers=True), and their "
+                "random streams cannot be put back"
+            )
+        if iterator._num_workers and not getattr(iterator, "_in_order", True):
+            return "it gives batches in the order in which workers are ready (in_order=False)"
+        return None
+
+
+class Positions:
+    """The iterators of this process that live.
+
+    Args:
+        tracked: Asked for the generators that the program has named so far.
+        place: Where in the program a frame is.
+        on_note: Told, by place and error, of what could not be learnt.
+    """
+
+    def __init__(
+        self,
+        tracked: Callable[[], Named],
+        place: Callable[[FrameType | None], Any],
+        on_note: Callable[[str, object], None],
+    ) -> None:
+        self.moments = Moments(tracked)
+        self.identities = Identities()
+        self._place = place
+        self._on_note = on_note
+        self._known: ByIdentity[Position] = ByIdentity()
+
+    def made(self, loader: Any, frame: FrameType | None) -> None:
+        """A loader was made; never raises."""
+        try:
+            if get_worker_info() is None and self.identities.of(loader) is None:
+                place = self._place(_above_constructors(loader, frame))
+                self.identities.add(loader, f"{_MADE}{place}")
+        except Exception as error:
+            self._on_note("snapshots", error)
+
+    def place_of(self, loader: Any) -> str | None:
+        """Where a loader was made; None if that was before anyone listened."""
+        known = self.identities.of(loader)
+        if known is None or not known.place.startswith(_MADE):
+            return None
+        return known.place.removeprefix(_MADE)
+
+    def name(self, loader: Any, name: str) -> None:
+        """Know a loader by this name from now on."""
+        identity = self.identities.of(loader) or self.identities.add(loader, "named")
+        identity.name = name
+
+    def identified(self, loader: Any, frame: FrameType | None) -> Identity:
+        """Which loader this is; one that was made before anyone listened is known by its use."""
+        known = self.identities.of(loader)
+        return known or self.identities.add(loader, f"iterated at {self._place(frame)}")
+
+    def before(self, loader: Any, frame: FrameType | None) -> tuple[Identity, Moment] | None:
+        """An iterator is about to be made; never raises."""
+        try:
+            if get_worker_info() is not None:
+                return None
+            identity = self.identified(loader, frame)
+            identity.shape(loader)
+            return identity, self.moments.now(identity.own(loader).named())
+        except Exception as error:
+            self._on_note("snapshots", error)
+            return None
+
+    def after(self, begun: tuple[Identity, Moment], loader: Any, iterator: Any) -> None:
+        """The iterator is there; never raises."""
+        try:
+            self._known.add(iterator, Position(iterator, *begun, epoch_of(loader)))
+        except Exception as error:
+            self._on_note("snapshots", error)
+
+    def of(self, iterator: Any) -> Position | None:
+        """How far an iterator is; None if it was not seen."""
+        return self._known.of(iterator)
+
+    def first_asked(self, iterator: Any) -> None:
+        """An iterator is asked for its first batch; never raises."""
+        position = self.of(iterator)
+        if position is None:
+            return
+        try:
+            position.is_exhausted = False
+            position.rounds += 1
+            if not iterator._num_workers:
+                position.first = self.moments.now(position.own())
+                position.blobs.clear()
+        except Exception as error:
+            self._on_note("snapshots", error)
+
+    def exhausted(self, iterator: Any) -> None:
+        """An iterator has no more to give."""
+        position = self.of(iterator)
+        if position is not None:
+            position.is_exhausted = True
+
+    def current(self) -> Iterator[Position]:
+        """Each iterator that the program may still ask, the oldest first."""
+        for position in self._known.living():
+            # Workers that live on are the loader's, and matter even when nobody asks it now.
+            is_over = position.is_exhausted or position.is_abandoned()
+            if not is_over or getattr(position.iterator(), "_persistent_workers", False):
+                yield position
+
+    def known(self) -> list[Identity]:
+        """The loaders that live, and those of which an iterator does."""
+        found = {id(each): each for each in self.identities.living()}
+        for position in self._known.living():
+            found.setdefault(id(position.identity), position.identity)
+        return sorted(found.values(), key=lambda each: each.number)
+
+
+def _above_constructors(loader: Any, frame: FrameType | None) -> FrameType | None:
+    # A class of the program's own is known by where it is used, not by its call of `super()`.
+    while frame is not None and frame.f_code.co_name == "__init__":
+        names = frame.f_code.co_varnames
+        if not names or frame.f_locals.get(names[0]) is not loader:
+            break
+        frame = frame.f_back
+    return frame

@@ -1,0 +1,61 @@
+"""What no replay repeats: entropy of the system, the order of threads and of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from manifest.models import Divergence, Manifest
+
+_COMPUTED = frozenset({"loss", "grad", "param"})
+
+
+def unrepeated(
+    manifest: Manifest, divergence: Divergence | None, *, is_explained: bool
+) -> Iterator[str]:
+    """Name, in sentences, what of a run can have parted it from its replay.
+
+    Args:
+        manifest: The recorded run.
+        divergence: Where they parted.
+        is_explained: Whether something that was recorded differs and can explain it.
+    """
+    yield from _os_entropy(manifest)
+    if is_explained or divergence is None or divergence.stream not in _COMPUTED:
+        return
+    yield from _side_by_side(manifest)
+    yield from _threads(manifest)
+
+
+def _os_entropy(manifest: Manifest) -> Iterator[str]:
+    seeds = manifest.sections.get("seeds", {})
+    places = seeds.get("os_entropy_uses") or {}
+    if places and not seeds.get("pinned_os_entropy"):
+        yield (
+            f"the program drew entropy from the operating system at "
+            f"{', '.join(sorted(places)[:3])}, which is not repeated unless it is recorded with "
+            "--pin-entropy"
+        )
+
+
+def _side_by_side(manifest: Manifest) -> Iterator[str]:
+    trained = [
+        name
+        for name, process in manifest.processes.items()
+        if process.rank is None and process.trail is not None and process.trail.steps
+    ]
+    if len(trained) > 1:
+        yield (
+            f"{len(trained)} processes trained side by side ({', '.join(sorted(trained)[:3])}): "
+            "where they share memory, which of them comes first is not repeated"
+        )
+
+
+def _threads(manifest: Manifest) -> Iterator[str]:
+    settings = manifest.sections.get("settings", {})
+    threads = settings.get("torch.num_threads")
+    if settings.get("torch.deterministic.mode") == 0 and isinstance(threads, int) and threads > 1:
+        yield (
+            f"{threads} threads computed, and operations that add up in the order in which threads "
+            "come, such as the gradient of an index, were allowed: "
+            "`torch.use_deterministic_algorithms(True)` replaces them"
+        )
