@@ -52,8 +52,8 @@ trail.close(Ending(rng={"main": "ab"}))
 """
 SERVE: Final = """
 from manifest_server.serve import serve
-from manifest_server.settings import ServerSettings
-serve(ServerSettings())
+from manifest_server.settings import load_settings
+serve(load_settings(), lambda address: None)
 """
 VICTIMS: Final = {"program": 4, "shipper": 4, "service": 2}
 

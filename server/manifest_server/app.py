@@ -67,7 +67,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     for module in (runs, trails, blobs, comparisons, catalog, tokens):
         api.include_router(module.router)
     app.include_router(api)
-    describe(app)
+    describe(app, bodies=[runs.NewRuns])
     return app
 
 

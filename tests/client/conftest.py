@@ -31,8 +31,8 @@ Record = Callable[..., RunDirectory]
 
 SERVE = """
 from manifest_server.serve import serve
-from manifest_server.settings import ServerSettings
-serve(ServerSettings())
+from manifest_server.settings import load_settings
+serve(load_settings(), lambda address: None)
 """
 
 

@@ -9,6 +9,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from manifest.errors import DigestMismatch
+from manifest_server.api.description import bytes_body
 from manifest_server.api.parameters import DIGEST, Digest, IfNoneMatch
 from manifest_server.blobs import KeptBlob
 from manifest_server.dependencies import Reader, ReceivedBlob, Store, Writer
@@ -47,7 +48,12 @@ def list_lacking(named: Named, store: Store, caller: Writer) -> Named:
     )
 
 
-@router.put("/blobs/{digest}", status_code=204, responses=documented(409, 413))
+@router.put(
+    "/blobs/{digest}",
+    status_code=204,
+    openapi_extra=bytes_body(),
+    responses=documented(409, 413),
+)
 def put_blob(digest: Digest, _: Writer, received: ReceivedBlob, store: Store) -> None:
     """Keep bytes; any number of times. What no run refers to is deleted after a day."""
     keep(store, received, digest)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from manifest_server.problems import PROBLEM_SCHEMA, ProblemDocument, documented
 
@@ -24,6 +25,8 @@ write or administer; one that is bound to a project sees no other.
 
 TAGS: Final = [
     {"name": "runs", "description": "Put, get and delete runs, and say something of them."},
+    {"name": "trails", "description": "Fingerprints of runs, step by step; equal ones once."},
+    {"name": "blobs", "description": "Files that manifests refer to, under their digests."},
     {"name": "compare", "description": "What changed between runs, and whether it can matter."},
     {"name": "search", "description": "Projects, fields, and how many runs have each value."},
     {"name": "tokens", "description": "Who may do what, and who did."},
@@ -47,13 +50,24 @@ def body(model: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
+def bytes_body() -> dict[str, Any]:
+    """Describe a body that is no JSON."""
+    content = {"schema": {"type": "string", "format": "binary"}}
+    return {"requestBody": {"required": True, "content": {"application/octet-stream": content}}}
+
+
 def operation_id(route: APIRoute) -> str:
     """The name of an operation: that of its function, which clients call it by."""
     return route.name
 
 
-def describe(app: FastAPI) -> None:
-    """Have an application describe itself so."""
+def describe(app: FastAPI, bodies: Iterable[type[BaseModel]]) -> None:
+    """Have an application describe itself so.
+
+    Args:
+        app: The application, with all its routes.
+        bodies: Models of bodies that endpoints read by themselves, and no answer has.
+    """
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -65,15 +79,20 @@ def describe(app: FastAPI) -> None:
                     description=DESCRIPTION,
                     tags=TAGS,
                     routes=app.routes,
-                )
+                ),
+                bodies,
             )
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign] # as FastAPI's documentation does
 
 
-def _completed(document: dict[str, Any]) -> dict[str, Any]:
+def _completed(document: dict[str, Any], bodies: Iterable[type[BaseModel]]) -> dict[str, Any]:
     components = document["components"]
+    for model in bodies:
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        components["schemas"] = schema.pop("$defs", {}) | components["schemas"]
+        components["schemas"][model.__name__] = schema
     components["schemas"][PROBLEM_SCHEMA] = ProblemDocument.model_json_schema()
     components["schemas"].pop("HTTPValidationError", None)
     components["schemas"].pop("ValidationError", None)
@@ -99,9 +118,11 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _examples() -> dict[str, Any]:
-    run = files("manifest_server.api") / "manifest.json"
+    path = files("manifest_server.api") / "manifest.json"
+    run = json.loads(path.read_text(encoding="utf-8"))
     return {
-        "Manifest": json.loads(run.read_text(encoding="utf-8")),
+        "Manifest": run,
+        "NewRuns": {"runs": [{"manifest": run}]},
         "Verdict": {
             "outcome": "identical",
             "original": "01990000-0000-7000-8000-000000000001",

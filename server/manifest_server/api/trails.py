@@ -13,6 +13,7 @@ from manifest.errors import BlobNotFound
 from manifest.models import KeptTrail
 from manifest.streams import ROW_SIZE
 from manifest_server.api.blobs import keep
+from manifest_server.api.description import bytes_body
 from manifest_server.api.parameters import FromStep, Process, RunId, Suffix
 from manifest_server.api.runs import check_visible
 from manifest_server.dependencies import Body, Reader, ReceivedBlob, Store, Writer
@@ -53,7 +54,7 @@ def list_trails(run_id: RunId, store: Store, caller: Reader) -> list[KeptTrail]:
     return store.trails.list(run_id)
 
 
-@router.put("/{process}", responses=documented(409, 413))
+@router.put("/{process}", openapi_extra=bytes_body(), responses=documented(409, 413))
 def put_rows(
     run_id: RunId, process: Process, caller: Writer, rows: Body, *, store: Store, start: FromStep
 ) -> Steps:
@@ -94,7 +95,12 @@ def get_rows(run_id: RunId, process: Process, store: Store, caller: Reader) -> R
     return StreamingResponse(content(), media_type=_BYTES, headers=_HEADERS | length)
 
 
-@router.put("/{process}/files/{suffix}", status_code=204, responses=documented(413))
+@router.put(
+    "/{process}/files/{suffix}",
+    status_code=204,
+    openapi_extra=bytes_body(),
+    responses=documented(413),
+)
 def put_file(
     run_id: RunId,
     process: Process,

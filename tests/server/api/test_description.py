@@ -76,6 +76,7 @@ def test_examples_are_real_and_accepted(
     run = f"/api/v1/runs/{manifest['id']}"
     assert simple_client.put(run, json=manifest).status_code == 200
     assert simple_client.get(run).json() == manifest
+    assert simple_client.post("/api/v1/runs", json=shown["NewRuns"]).status_code == 200
     verdict = shown["Verdict"]
     assert simple_client.put(f"{run}/verdict", json=verdict).status_code == 204
     said = shown["Annotations"]
