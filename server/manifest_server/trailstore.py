@@ -19,7 +19,7 @@ from manifest_server.blobstore import Blobs
 from manifest_server.database import reading, transaction
 from manifest_server.trails import SEGMENT_BYTES
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,127}")
+PROCESS: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,127}")
 _SUFFIX: Final = re.compile(r"(?!bin$)[a-z]{1,20}")
 _LONGEST_HEADER: Final = 4096
 _PIECE_BYTES: Final = 16 * SEGMENT_BYTES  # that are held in memory
@@ -57,7 +57,7 @@ class Trails:
             TrailGap: Steps before these are not kept.
             TrailDiffers: Other rows are kept for these steps.
         """
-        if not _NAME.fullmatch(process):
+        if not PROCESS.fullmatch(process):
             raise TrailInvalid(f"a process of a run is not called {process[:80]!r}")
         header = _header(process, body) if start == 0 else b""
         found = queries.cut(body[len(header) :])

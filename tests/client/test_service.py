@@ -193,7 +193,7 @@ def test_what_was_fetched_is_not_run_without_asking(
     shutil.rmtree(base)
     answer = call("replay", GOLDEN, "--best-effort")
     assert answer.code == 2
-    assert "executes the code in it" in re.sub(r"[\s│]+", " ", answer.err)
+    assert "executes their code" in re.sub(r"[\s│]+", " ", answer.err)
     assert "--yes" in answer.err
 
 

@@ -127,6 +127,8 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "-master.telemetry=false",
         "-volume.max=0",
         "-s3.iam=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
         f"-s3.config={folder / 's3.json'}",
         *(f"-{part}.port={port}" for part, port in ports.items()),
     ]
@@ -223,7 +225,9 @@ _SECTIONS: dict[str, Json] = {
 
 
 _S3_KEY, _S3_SECRET = "key", "secret"
-_HIGHEST_PORT = 55_000  # each part of the S3 server takes the port 10,000 above, too
+# Each part of the S3 server takes the port 10,000 above, too; both lie below those that systems
+# give to outgoing connections.
+_LOWEST_PORT, _HIGHEST_PORT = 20_000, 22_700
 
 
 def _wait_for_s3(endpoint: str) -> None:
@@ -252,7 +256,9 @@ def _free_ports(count: int) -> list[int]:
         while len(found) < count:
             first, second = (held.enter_context(socket.socket()) for _ in range(2))
             with suppress(OSError, OverflowError):
-                first.bind(("127.0.0.1", 20_000 + secrets.randbelow(_HIGHEST_PORT - 20_000)))
+                first.bind(
+                    ("127.0.0.1", _LOWEST_PORT + secrets.randbelow(_HIGHEST_PORT - _LOWEST_PORT))
+                )
                 second.bind(("127.0.0.1", first.getsockname()[1] + 10_000))
                 found.append(first.getsockname()[1])
     return found

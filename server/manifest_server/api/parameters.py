@@ -9,6 +9,7 @@ from fastapi import Header, Path, Query
 
 from manifest.filtering import LONGEST, Filter, parse_filter
 from manifest.summaries import LABEL_LENGTHS
+from manifest_server.trailstore import PROCESS
 
 RUN_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 DIGEST: Final = r"^sha256:[0-9a-f]{64}$"
@@ -45,7 +46,10 @@ Digest = Annotated[
 ]
 Process = Annotated[
     str,
-    Path(max_length=128, description="A process of the run, as its manifest names it."),
+    Path(
+        pattern=f"^{PROCESS.pattern}$",
+        description="A process of the run, as its manifest names it.",
+    ),
 ]
 Suffix = Annotated[
     str, Path(max_length=20, description="As the file's name ends.", examples=["tensors"])

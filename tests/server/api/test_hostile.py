@@ -235,6 +235,19 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield method.upper(), path, operation
 
 
+FITTING = {
+    "run_id": RUN,
+    "name": "config",
+    "a": RUN,
+    "b": RUN,
+    "field": "project",
+    "process": "main",
+    "suffix": "final",
+    "start": "0",
+    "digest": "sha256:" + "0" * 64,
+}
+
+
 def test_nothing_in_a_parameter_does_harm(service: Service) -> None:
     def requests() -> Iterator[Request]:
         for method, path, operation in operations():
@@ -254,8 +267,7 @@ def with_parameter(
     method: str, path: str, named: list[dict[str, Any]], chosen: str, text: str
 ) -> Request:
     """A request that fits, but for one parameter."""
-    fitting = {"run_id": RUN, "name": "config", "a": RUN, "b": RUN, "field": "project"}
-    given = {each["name"]: fitting[each["name"]] for each in named if each["required"]}
+    given = {each["name"]: FITTING[each["name"]] for each in named if each["required"]}
     given[chosen] = text
     query = "&".join(
         f"{each['name']}={quote(given[each['name']], safe='')}"
@@ -270,7 +282,7 @@ def with_parameter(
 
 def body_targets() -> list[tuple[str, str]]:
     return [
-        (method, path.replace("{run_id}", RUN))
+        (method, path.format(**FITTING))
         for method, path, operation in operations()
         if "requestBody" in operation
     ]
@@ -385,12 +397,12 @@ def test_a_token_of_another_project_finds_nothing(
             _, secret = store.create_token(name="x", scopes=["read", "write"], project="cats")
             headers = ((b"authorization", f"Bearer {secret}".encode()), (b"if-match", b'"0"'))
             for method, path, operation in operations():
-                asked = path.replace("{run_id}", theirs.id).replace("{name}", "settings")
-                query = f"a={mine.id}&b={theirs.id}&field=name&project=dogs&limit=500"
+                asked = path.format(**{**FITTING, "run_id": theirs.id, "name": "settings"})
+                query = f"a={mine.id}&b={theirs.id}&field=name&project=dogs&limit=500&start=0"
                 body = {"ids": [mine.id, theirs.id], **json.loads(theirs.model_dump_json())}
                 request = Request(method, asked, headers, json.dumps(body).encode(), query)
                 answer = guarded.ask(request)
-                if "{run_id}" in path or path.endswith("/diff"):
+                if "{run_id}" in path or path.endswith(("/diff", "/divergence")):
                     assert answer.status in (403, 404, 422), (method, path)
                 else:
                     assert theirs.id.encode() not in answer.body, (method, path)
