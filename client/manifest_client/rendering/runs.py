@@ -11,11 +11,11 @@ from rich.text import Text
 
 from manifest import ranks
 from manifest.canonical import Json
+from manifest.describing import command_line, describe, shortened_command
 from manifest.identity import short_id
 from manifest.models import SECTIONS, Manifest, Process, RunSummary, Verdict
-from manifest_client.rendering.moments import age, duration, local_time
+from manifest.times import age, duration, local_time
 from manifest_client.rendering.terminal import folded, indented, shown, styled
-from manifest_client.rendering.values import describe
 
 STATUS_STYLES: Final = {
     "finished": "good",
@@ -132,21 +132,6 @@ def section(
     if len(visible) < len(pairs):
         lines.append(styled((f"  … {len(pairs) - len(visible)} more", "quiet")))
     return Text("\n").join(lines)
-
-
-def shortened_command(command: str) -> str:
-    """A command line without the folders of its program."""
-    program, space, rest = command.partition(" ")
-    return program.rpartition("/")[2] + space + rest if program.startswith("/") else command
-
-
-def command_line(manifest: Manifest) -> str:
-    """The command of a run as it was typed; what was redacted is said."""
-    import shlex
-
-    argv = manifest.sections.get("command", {}).get("argv") or []
-    words = [word if isinstance(word, str) else f"<{describe(word)}>" for word in argv]
-    return " ".join(word if word.startswith("<") else shlex.quote(word) for word in words)
 
 
 def recorded_lines(document: Mapping[str, Json], run_id: str) -> Text:

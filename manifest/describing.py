@@ -1,13 +1,15 @@
-"""Values of a manifest, each on one line."""
+"""Values of a manifest and its command, each on one line."""
 
 from __future__ import annotations
 
 import base64
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from manifest.canonical import Json, digest_bytes
+from manifest.models import Manifest
 
 NOT_CAPTURED: Final = "not captured"
 _DIGEST_DIGITS = 12
@@ -28,6 +30,19 @@ def short_digest(digest: str) -> str:
     """The start of a digest, enough to tell two apart by eye."""
     algorithm, colon, digits = digest.partition(":")
     return f"{algorithm}:{digits[:_DIGEST_DIGITS]}…" if colon and len(digits) > 16 else digest
+
+
+def command_line(manifest: Manifest) -> str:
+    """The command of a run as it was typed; what was redacted is said."""
+    argv = manifest.sections.get("command", {}).get("argv") or []
+    words = [word if isinstance(word, str) else f"<{describe(word)}>" for word in argv]
+    return " ".join(word if word.startswith("<") else shlex.quote(word) for word in words)
+
+
+def shortened_command(command: str) -> str:
+    """A command line without the folders of its program."""
+    program, space, rest = command.partition(" ")
+    return program.rpartition("/")[2] + space + rest if program.startswith("/") else command
 
 
 def _text(value: str) -> str:
