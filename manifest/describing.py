@@ -32,6 +32,18 @@ def short_digest(digest: str) -> str:
     return f"{algorithm}:{digits[:_DIGEST_DIGITS]}…" if colon and len(digits) > 16 else digest
 
 
+def shown(text: str) -> str:
+    r"""Make any text harmless, with what was in it still visible.
+
+    Example:
+        >>> shown("red \x1b[31m")
+        'red \\x1b[31m'
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
 def command_line(manifest: Manifest) -> str:
     """The command of a run as it was typed; what was redacted is said."""
     argv = manifest.sections.get("command", {}).get("argv") or []
@@ -93,3 +105,7 @@ def _mapping(value: Mapping[str, Json]) -> str:
 def _inner(value: Json) -> str:
     is_nested = isinstance(value, Mapping) and not _tagged(value)
     return "{" + describe(value) + "}" if is_nested else describe(value)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")

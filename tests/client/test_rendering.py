@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifest.canonical import ABSENT, Json, failed, plain, redacted
-from manifest.describing import describe
+from manifest.describing import describe, shown
 from manifest.identity import new_run_id
 from manifest.models import Restore, Verdict
 from manifest.times import age, duration
-from manifest_client.rendering.terminal import folded, shown, styled
+from manifest_client.rendering.terminal import folded, styled
 from manifest_client.rendering.terminal import out as console
 from manifest_client.rendering.verdicts import verdict_page
 

@@ -169,8 +169,9 @@ def _print_runs(
 
 
 def _print_section(manifest: Manifest, name: str, *, as_json: bool) -> None:
+    from manifest.describing import shown
     from manifest_client.rendering.runs import section as section_text
-    from manifest_client.rendering.terminal import out, print_json, shown
+    from manifest_client.rendering.terminal import out, print_json
 
     values = manifest.sections.get(name)
     if values is None:

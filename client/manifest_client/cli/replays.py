@@ -226,7 +226,7 @@ def _say(what: str) -> None:
 def _ask(question: str | None) -> bool:
     if question is None or not sys.stdin.isatty():
         return False  # the replay itself refuses, and says what to do
-    from manifest_client.rendering.terminal import shown
+    from manifest.describing import shown
 
     lines = "\n".join(shown(line) for line in question.splitlines())
     return typer.confirm(f"{lines}\nGo on?", abort=True, err=True)

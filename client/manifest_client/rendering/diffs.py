@@ -12,11 +12,11 @@ from rich.text import Text
 
 from manifest.canonical import Json
 from manifest.conclusion import counted_differences
-from manifest.describing import NOT_CAPTURED, command_line, describe, shortened_command
+from manifest.describing import NOT_CAPTURED, command_line, describe, shortened_command, shown
 from manifest.identity import short_id
 from manifest.models import Diff, Difference, Impact, Manifest, Variation
 from manifest.times import age
-from manifest_client.rendering.terminal import folded, indented, shown, styled
+from manifest_client.rendering.terminal import folded, indented, styled
 
 HEADINGS: Final[dict[Impact, str]] = {
     "certain": "CHANGES RESULTS",

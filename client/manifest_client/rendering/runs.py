@@ -11,11 +11,11 @@ from rich.text import Text
 
 from manifest import ranks
 from manifest.canonical import Json
-from manifest.describing import command_line, describe, shortened_command
+from manifest.describing import command_line, describe, shortened_command, shown
 from manifest.identity import short_id
 from manifest.models import SECTIONS, Manifest, Process, RunSummary, Verdict
 from manifest.times import age, duration, local_time
-from manifest_client.rendering.terminal import folded, indented, shown, styled
+from manifest_client.rendering.terminal import folded, indented, styled
 
 STATUS_STYLES: Final = {
     "finished": "good",

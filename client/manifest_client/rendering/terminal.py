@@ -16,6 +16,7 @@ from rich.text import Text
 from rich.theme import Theme
 
 from manifest.canonical import Json, canonical_bytes
+from manifest.describing import shown
 
 _THEME: Final = Theme(
     {
@@ -47,18 +48,6 @@ def out() -> Console:
 def err() -> Console:
     """The console for everything said beside the answer: standard error."""
     return _console(is_stderr=True)
-
-
-def shown(text: str) -> str:
-    r"""Make any text harmless, with what was in it still visible.
-
-    Example:
-        >>> shown("red \x1b[31m")
-        'red \\x1b[31m'
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
 def folded(text: str, width: int) -> str:
@@ -99,7 +88,3 @@ def _console(*, is_stderr: bool) -> Console:
     return Console(
         stderr=is_stderr, theme=_THEME, highlight=False, markup=False, emoji=False, style=Style()
     )
-
-
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")

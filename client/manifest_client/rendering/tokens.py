@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from manifest.describing import shown
 from manifest.models import Token
-from manifest_client.rendering.terminal import shown
 
 
 def tokens_table(tokens: Sequence[Token]) -> Table:
