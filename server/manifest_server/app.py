@@ -24,6 +24,9 @@ from manifest_server.problems import add_problems
 from manifest_server.rates import Rates
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
+from manifest_server.web import account, assets
+from manifest_server.web import runs as runs_page
+from manifest_server.web.errors import add_error_pages
 
 _THREADS = {"sqlite": 2, "postgresql": 4}
 """How many requests work at once: sqlite3 gives the GIL away at every row, so that many readers
@@ -63,6 +66,9 @@ def create_app(settings: ServerSettings) -> FastAPI:
     add_problems(app)
     app.include_router(health.router)
     app.include_router(docs.router)
+    for pages in (assets, account, runs_page):
+        app.include_router(pages.router)
+    add_error_pages(app)
     api = APIRouter(prefix="/api/v1")
     for module in (runs, trails, blobs, comparisons, catalog, tokens):
         api.include_router(module.router)

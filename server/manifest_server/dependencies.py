@@ -113,21 +113,34 @@ def caller_with(scope: Scope) -> Callable[[Request], Caller]:
 
 def caller_of(request: Request) -> Caller:
     """Whoever asks; where tokens are asked for, only with one, and not more than is fair."""
+    return caller_by(request, _bearer)
+
+
+def caller_by(request: Request, secret_of: Callable[[Request], str]) -> Caller:
+    """The same, with the token that is found in a request."""
     if settings_of(request).auth == "none":
         return OWNER
-    caller = _of_token(request)
+    caller = _of_token(request, secret_of(request))
     request.state.caller = caller.name
     _check_rate(request, caller.token_id or "")
     return caller
 
 
-def _of_token(request: Request) -> Caller:
+def token_missing(detail: str) -> Problem:
+    """The answer to whoever shows no token."""
+    return Problem(401, "token-missing", detail, headers=_ASK_FOR_TOKEN)
+
+
+def _bearer(request: Request) -> str:
     kind, _, secret = request.headers.get("authorization", "").partition(" ")
     if not secret:
-        detail = "send a token, as in `Authorization: Bearer mft_…`"
-        raise Problem(401, "token-missing", detail, headers=_ASK_FOR_TOKEN)
-    is_possible = kind.lower() == "bearer" and len(secret) <= _LONGEST_TOKEN
-    token = store_of(request).authenticate(secret.strip()) if is_possible else None
+        raise token_missing("send a token, as in `Authorization: Bearer mft_…`")
+    return secret.strip() if kind.lower() == "bearer" else ""
+
+
+def _of_token(request: Request, secret: str) -> Caller:
+    is_possible = len(secret) <= _LONGEST_TOKEN
+    token = store_of(request).authenticate(secret) if is_possible else None
     if token is None:
         _check_rate(request, request.client.host if request.client else "")
         detail = "this token is unknown, has expired or was revoked; ask an administrator for one"

@@ -1,0 +1,1 @@
+"""The pages: runs to browse, search and compare, rendered from the functions of the store."""

@@ -1,0 +1,163 @@
+"""The page of runs: searched in the language of the API, counted by what they have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from manifest.canonical import ABSENT
+from manifest.errors import FilterInvalid
+from manifest.filtering import Field, Filter, expected_next, parse_field, parse_filter
+from manifest.models import FacetValue, RunSummary
+from manifest_server.dependencies import Store
+from manifest_server.problems import Problem
+from manifest_server.sqlstore import SqlStore
+from manifest_server.web.templating import address, page
+from manifest_server.web.visitors import Visitor
+
+router = APIRouter(include_in_schema=False)
+
+PAGE_RUNS: Final = 50
+
+_MOST_COLUMNS: Final = 8
+_FACETS: Final = ("status", "project", "outcome")
+_MOST_VALUES: Final = 8
+
+Text = Annotated[str, Query(max_length=4000)]
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """How many of the runs have each value of a field, and where a choice of it leads."""
+
+    field: str
+    values: Sequence[FacetValue]
+    addresses: Sequence[str]
+    chosen: Sequence[bool]
+
+
+@router.get("/")
+def show_runs(
+    request: Request,
+    store: Store,
+    visitor: Visitor,
+    *,
+    filter: Text = "",  # noqa: A002 -- as the address says
+    columns: Text = "",
+    before: Annotated[str | None, Query(max_length=36)] = None,
+) -> Response:
+    """Runs, the newest first."""
+    wanted, fault = _wanted(filter)
+    fields = _fields(columns)
+    found: list[RunSummary] = []
+    facets: list[Facet] = []
+    if fault is None:
+        project = visitor.project
+        found = store.list_runs(limit=PAGE_RUNS + 1, before=before, project=project, wanted=wanted)
+        counted = partial(store.count_values, limit=_MOST_VALUES, project=project, wanted=wanted)
+        to = partial(address, "/", columns=columns)
+        facets = [_facet(name, counted(Field("", name)), filter, to) for name in _FACETS]
+    shown, is_more = found[:PAGE_RUNS], len(found) > PAGE_RUNS
+    older = address("/", filter=filter, columns=columns, before=shown[-1].id) if is_more else None
+    return page(
+        request,
+        "runs.html",
+        filter=filter,
+        fault=fault,
+        columns=columns,
+        before=before,
+        fields=[written for written, _ in fields],
+        runs=shown,
+        cells=_cells(store, shown, [field for _, field in fields]),
+        facets=[facet for facet in facets if len(facet.values) > 1 or any(facet.chosen)],
+        older=older,
+        newest=address("/", filter=filter, columns=columns) if before else None,
+        is_of_many_projects=len({run.project for run in shown}) > 1,
+        is_running=any(run.status == "running" for run in shown),
+    )
+
+
+@router.get("/completions")
+def complete(store: Store, visitor: Visitor, text: Text) -> Response:  # noqa: ARG001 -- who may
+    """What may follow at the end of a filter, as far as it was typed."""
+    head, word = _last_word(text)
+    found = store.list_fields(word, limit=12) if word else []
+    expected = expected_next(head)
+    options = [name for name in [*found, *expected] if name.startswith(word) and name != word]
+    return JSONResponse({"word": word, "options": options[:12]})
+
+
+def _wanted(text: str) -> tuple[Filter | None, FilterInvalid | None]:
+    if not text.strip():
+        return None, None
+    try:
+        return parse_filter(text), None
+    except FilterInvalid as error:
+        return None, error
+
+
+def _fields(columns: str) -> list[tuple[str, Field]]:
+    found: list[tuple[str, Field]] = []
+    for written in filter(None, (part.strip() for part in columns.split(","))):
+        try:
+            found.append((written, parse_field(written)))
+        except FilterInvalid as error:
+            raise Problem(422, "columns-invalid", str(error)) from None
+    return found[:_MOST_COLUMNS]
+
+
+def _cells(
+    store: SqlStore, runs: Sequence[RunSummary], fields: Sequence[Field]
+) -> dict[str, list[Any]]:
+    """The values of further columns, by run."""
+    if not fields:
+        return {}
+    cells: dict[str, list[Any]] = {}
+    for run in runs:
+        sections = store.get_run(run.id).sections
+        tags = (
+            store.get_annotations(run.id).tags if any(f.section == "tags" for f in fields) else {}
+        )
+        sections = {**sections, "tags": dict(tags)}
+        cells[run.id] = [
+            sections.get(field.section, {}).get(field.key, ABSENT)
+            if field.section
+            else getattr(run, field.key, ABSENT)
+            for field in fields
+        ]
+    return cells
+
+
+def _facet(name: str, values: Sequence[FacetValue], text: str, to: Callable[..., str]) -> Facet:
+    conditions = [f'{name} = "{_escaped(str(each.value))}"' for each in values]
+    chosen = [condition in text for condition in conditions]
+    addresses = [
+        to(filter=_toggled(text, condition, is_chosen=is_chosen))
+        for condition, is_chosen in zip(conditions, chosen, strict=True)
+    ]
+    return Facet(name, values, addresses, chosen)
+
+
+def _toggled(text: str, condition: str, *, is_chosen: bool) -> str:
+    text = text.strip()
+    if not is_chosen:
+        both = f"({text})" if " or " in text else text
+        return f"{both} and {condition}" if text else condition
+    for part in (f" and {condition}", f"{condition} and ", condition):
+        if part in text:
+            return text.replace(part, "", 1)
+    return text
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _last_word(text: str) -> tuple[str, str]:
+    start = max(text.rfind(" "), text.rfind("(")) + 1
+    return text[:start], text[start:]
