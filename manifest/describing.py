@@ -44,6 +44,16 @@ def shown(text: str) -> str:
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
+def capitalized(text: str) -> str:
+    """Give words a capital."""
+    return text[:1].upper() + text[1:]
+
+
+def as_sentence(text: str) -> str:
+    """Give words a capital and a full stop."""
+    return capitalized(text) + ("" if text.endswith((".", "!", "?")) else ".")
+
+
 def command_line(manifest: Manifest) -> str:
     """The command of a run as it was typed; what was redacted is said."""
     argv = manifest.sections.get("command", {}).get("argv") or []

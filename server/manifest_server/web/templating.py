@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,9 +13,17 @@ from urllib.parse import urlencode
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from manifest.describing import describe, shortened_command, shown
+from manifest.describing import (
+    capitalized,
+    command_line,
+    describe,
+    shortened_command,
+    shown,
+)
 from manifest.identity import short_id
+from manifest.models import Manifest
 from manifest.times import age, duration
 from manifest_server.web.assets import address_of
 
@@ -32,6 +41,7 @@ IMPACTS: Final = {
 }
 """What each impact means, in the order in which they matter."""
 
+_ADDRESS: Final = re.compile(r"(https?://[^\s<>\"]+[^\s<>\".,;:)])")
 _STATES: Final = {"$absent": "absent", "$redacted": "redacted", "$failed": "failed"}
 
 
@@ -98,7 +108,11 @@ def _environment() -> Environment:
         "shown": shown,
         "quoted": shlex.quote,
         "said": _said,
+        "capitalized": capitalized,
         "command": _command,
+        "command_of": _command_of,
+        "linked": _linked,
+        "patch_kind": _patch_kind,
         "state_of": _state_of,
         "took": _took,
         "utc": _utc,
@@ -113,6 +127,25 @@ def _said(value: Any) -> str:
 
 def _command(text: str) -> str:
     return shown(shortened_command(text))
+
+
+def _command_of(manifest: Manifest) -> str:
+    return _command(command_line(manifest))
+
+
+def _linked(text: str) -> Markup:
+    """Text in which addresses of the web can be followed."""
+    parts = _ADDRESS.split(shown(text))
+    return Markup("").join(
+        Markup('<a href="{0}" rel="noreferrer">{0}</a>').format(part) if number % 2 else part
+        for number, part in enumerate(parts)
+    )
+
+
+def _patch_kind(line: str) -> str:
+    if line.startswith(("+++", "---")):
+        return "file"
+    return {"+": "added", "-": "removed", "@": "place"}.get(line[:1], "same")
 
 
 def _state_of(value: Any) -> str:
