@@ -30,7 +30,7 @@ MOST_RUNS: Final = 50
 
 _QUIET: Final = frozenset({"performance", "informational"})
 
-Ids = Annotated[list[str], Query(max_length=MOST_RUNS)]
+Ids = Annotated[list[str], Query(max_length=MOST_RUNS, default_factory=list)]
 
 
 @dataclass(frozen=True, slots=True)
