@@ -63,15 +63,13 @@ def test_another_run_is_made_the_baseline(
 def test_what_was_not_captured_looks_otherwise_than_what_is_not_set(
     pages: TestClient, runs: SqlStore, make_manifest: MakeManifest
 ) -> None:
-    made = [
-        make_manifest(sections={"environment": {"env.A": {"$absent": True}, "env.B": "x"}}),
-        make_manifest(sections={"environment": {"env.A": "y"}}),
-    ]
+    absent = {"environment": {"env.A": {"$absent": True}}, "hardware": {"cpu.model": "x"}}
+    made = [make_manifest(sections=absent), make_manifest(sections={"environment": {"env.A": "y"}})]
     runs.put_runs((each, None) for each in made)
     page = pages.get("/compare", params={"ids": [each.id for each in made]}).text
     found = rows(page)
     assert found["environment env.A"][:2] == ["not set", "y"]
-    assert found["environment env.B"][:2] == ["x", "not captured"]
+    assert found["hardware cpu.model"][:2] == ["x", "not captured"]
 
 
 def test_programs_get_the_same(
