@@ -12,7 +12,15 @@ from rich.text import Text
 
 from manifest.canonical import Json
 from manifest.conclusion import counted_differences
-from manifest.describing import NOT_CAPTURED, command_line, describe, shortened_command, shown
+from manifest.describing import (
+    NOT_CAPTURED,
+    as_sentence,
+    capitalized,
+    command_line,
+    describe,
+    shortened_command,
+    shown,
+)
 from manifest.identity import short_id
 from manifest.models import Diff, Difference, Impact, Manifest, Variation
 from manifest.times import age
@@ -80,16 +88,6 @@ def difference_lines(items: Sequence[Difference], *, width: int, is_whole: bool)
             yield indented(styled((capitalized(item.reason), "quiet")), 4, width)
         if item.source:
             yield source_line(item.source)
-
-
-def capitalized(text: str) -> str:
-    """Give words a capital."""
-    return text[:1].upper() + text[1:]
-
-
-def as_sentence(text: str) -> str:
-    """Give words a capital and a full stop."""
-    return capitalized(text) + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def source_line(source: str) -> Text:

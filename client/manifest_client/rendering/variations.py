@@ -13,11 +13,18 @@ from rich.text import Text
 
 from manifest.canonical import Json, canonical_bytes, plain
 from manifest.conclusion import counted_differences
-from manifest.describing import NOT_CAPTURED, command_line, describe, shortened_command, shown
+from manifest.describing import (
+    NOT_CAPTURED,
+    capitalized,
+    command_line,
+    describe,
+    shortened_command,
+    shown,
+)
 from manifest.identity import short_id
 from manifest.models import Manifest, TrailComparison, Variation
 from manifest.times import age
-from manifest_client.rendering.diffs import HEADINGS, QUIET, capitalized, names_of, source_line
+from manifest_client.rendering.diffs import HEADINGS, QUIET, names_of, source_line
 from manifest_client.rendering.terminal import ELLIPSIS, folded, indented, styled
 
 SAME: Final = "·"

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from manifest.describing import as_sentence
 from manifest.identity import short_id
 from manifest.models import Restore, Tolerance, TrailComparison, Verdict
 from manifest.restoring import counted
-from manifest_client.rendering.diffs import HEADINGS, as_sentence, difference_lines
+from manifest_client.rendering.diffs import HEADINGS, difference_lines
 from manifest_client.rendering.terminal import indented, styled
 
 if TYPE_CHECKING:
