@@ -12,8 +12,11 @@ from urllib.parse import urlencode
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
-from manifest.describing import describe, shortened_command, shown
+from manifest.describing import as_sentence, describe, shortened_command, shown
+from manifest.errors import FilterInvalid
+from manifest.filtering import Comparison, Field, written
 from manifest.identity import short_id
 from manifest.times import age, duration
 from manifest_server.web.assets import address_of
@@ -47,18 +50,23 @@ def page(
         fresh: Whether a browser must ask again each time.
         values: What the template needs.
     """
-    visitor = getattr(request.state, "visitor", None)
-    body = (
-        _environment()
-        .get_template(template)
-        .render(path=request.url.path, visitor=visitor, now=datetime.now(UTC).isoformat(), **values)
-    )
+    body = rendered(request, template, **values)
     headers = {
         "Content-Security-Policy": POLICY,
         "Cache-Control": "no-cache" if fresh else "max-age=60",
         "Vary": "Cookie",
     }
     return HTMLResponse(body, status_code=status, headers=headers)
+
+
+def rendered(request: Request, template: str, **values: Any) -> str:
+    """The text that a template gives."""
+    visitor = getattr(request.state, "visitor", None)
+    return (
+        _environment()
+        .get_template(template)
+        .render(path=request.url.path, visitor=visitor, now=datetime.now(UTC).isoformat(), **values)
+    )
 
 
 def address(path: str, **parameters: Any) -> str:
@@ -77,6 +85,14 @@ def address(path: str, **parameters: Any) -> str:
     return path + ("?" + urlencode(given) if given else "")
 
 
+def fitting(section: str, key: str, value: str) -> str | None:
+    """Where the runs are listed that have a value; None where no filter can say so."""
+    try:
+        return address("/", filter=written(Comparison(Field(section, key), "=", value)))
+    except FilterInvalid:
+        return None
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -90,6 +106,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "address": address,
         "asset": address_of,
+        "fitting": fitting,
         "impacts": IMPACTS,
         "short_id": short_id,
     }
@@ -97,7 +114,12 @@ def _environment() -> Environment:
         "age": age,
         "shown": shown,
         "quoted": shlex.quote,
+        "marked": _marked,
+        "patch_class": _patch_class,
         "said": _said,
+        "sentence": as_sentence,
+        "shown_text": _shown_text,
+        "size": _size,
         "command": _command,
         "state_of": _state_of,
         "took": _took,
@@ -126,7 +148,37 @@ def _state_of(value: Any) -> str:
 
 
 def _took(run: Any) -> str:
-    return duration(run.started_at, run.ended_at) if run.ended_at else ""
+    is_over = run.started_at and run.ended_at
+    return duration(run.started_at, run.ended_at) if is_over else ""
+
+
+def _marked(text: str) -> Markup:
+    """A sentence, harmless, with what stands between backticks as code."""
+    parts = [escape(shown(part)) for part in text.split("`")]
+    is_even = len(parts) % 2 == 1
+    codes = [Markup("<code>{}</code>").format(p) if n % 2 else p for n, p in enumerate(parts)]
+    return Markup("").join(codes) if is_even else escape(shown(text))
+
+
+def _shown_text(text: str) -> str:
+    """Several lines, harmless."""
+    return "\n".join(map(shown, text.splitlines()))
+
+
+def _size(count: int) -> str:
+    """Bytes as people say them."""
+    size = float(count)
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _patch_class(line: str) -> str:
+    if line.startswith(("+++", "---", "diff ", "index ")):
+        return "of-file"
+    return {"+": "added", "-": "removed", "@": "hunk"}.get(line[:1], "context")
 
 
 def _utc(moment: str) -> str:

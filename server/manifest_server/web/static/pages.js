@@ -215,6 +215,7 @@ function readySearch(within) {
   const field = one("[data-search]", within);
   if (!field || field.dataset.ready) return;
   field.dataset.ready = "yes";
+  field.hidden = false;
   field.addEventListener("input", () => {
     const wanted = field.value.trim().toLowerCase();
     for (const group of all("[data-group]")) {
