@@ -21,6 +21,7 @@ export PIP_ROOT_USER_ACTION := ignore
 SOURCES := pyproject.toml constraints.txt
 DEMO_READY := .venv/.demo-ready
 TEST_READY := .venv/.test-ready
+BROWSER_READY := .venv/.browser-ready
 
 .PHONY: help demo test lint bench clean
 
@@ -33,9 +34,9 @@ help:
 demo: $(DEMO_READY)
 	@$(BIN)/python examples/demo.py
 
-test: lint
+test: lint $(BROWSER_READY)
 	$(call heading,Tests)
-	@$(BIN)/python -m pytest -n $(WORKERS) --ignore=tests/packaging/test_wheel.py $(PYTEST)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore=tests/packaging/test_wheel.py $(PYTEST)
 	$(call heading,Wheel)
 	@$(BIN)/python -m pytest tests/packaging/test_wheel.py
 	@printf '\nAll checks passed.\n'
@@ -65,6 +66,17 @@ $(DEMO_READY): $(SOURCES)
 $(TEST_READY): $(SOURCES)
 	@$(call install,test)
 	@touch $(DEMO_READY) $@
+
+# For the tests of the pages: the browser that is there, or else Debian's, or else Playwright's own.
+$(BROWSER_READY): $(TEST_READY)
+	@if ! command -v chromium chromium-browser google-chrome >/dev/null; then \
+	  echo '== A browser (once)'; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    { apt-get update && apt-get install --yes --no-install-recommends chromium fonts-dejavu-core; } \
+	      </dev/null >$(LOG) 2>&1 || { cat $(LOG) >&2; exit 1; }; \
+	  else $(BIN)/playwright install chromium; fi; \
+	fi
+	@touch $@
 
 heading = @printf '\n== %s\n' '$(1)'
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Collection, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from sqlalchemy import Engine
 
 from manifest.canonical import Digest, digest_bytes
-from manifest.errors import DigestMismatch, StoreUnusable
+from manifest.errors import BlobNotFound, DigestMismatch, StoreUnusable
 from manifest_server import blobs as queries
 from manifest_server.blobs import PIECE_BYTES, KeptBlob
 from manifest_server.database import transaction
 from manifest_server.objects import Objects
+
+_LONGEST_TEXT: Final = 2**20
 
 
 class Blobs:
@@ -87,6 +89,14 @@ class Blobs:
         if digest_bytes(content) != digest:
             raise DigestMismatch(digest, digest_bytes(content), "a blob in the store")
         return content
+
+    def text(self, digest: str) -> bytes | None:
+        """The bytes of a blob that is small enough to be compared line by line, if it is kept."""
+        try:
+            blob = self.find(digest)
+            return self.get(digest) if blob.size <= _LONGEST_TEXT else None
+        except (BlobNotFound, DigestMismatch):
+            return None
 
     def lacking(self, digests: Collection[str], *, project: str | None = None) -> list[str]:
         """Those that must be put before a run that refers to them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, exists, func, or_, select
 
 from manifest.filtering import ATTRIBUTES, Field, Filter
 from manifest.models import FacetValue
@@ -21,7 +21,9 @@ def list_projects(connection: Connection) -> list[str]:
     return sorted(connection.scalars(select(projects.c.name)))
 
 
-def list_fields(connection: Connection, prefix: str, *, limit: int) -> list[str]:
+def list_fields(
+    connection: Connection, prefix: str, *, limit: int, project: str | None = None
+) -> list[str]:
     """Fields that begin with a prefix, as filters write them: attributes, then keys in order."""
     section, dot, key = prefix.partition(".")
     attributes = [name for name in ATTRIBUTES if name.startswith(prefix)]
@@ -30,6 +32,8 @@ def list_fields(connection: Connection, prefix: str, *, limit: int) -> list[str]
         statement = statement.where(terms.c.section == section, _begins(terms.c.key, key))
     else:
         statement = statement.where(_begins(terms.c.section, section))
+    if project is not None:
+        statement = statement.where(_is_in(project))
     rows = connection.execute(statement.order_by(terms.c.section, terms.c.key).limit(limit))
     return [*attributes, *(f"{row.section}.{row.key}" for row in rows)][:limit]
 
@@ -108,6 +112,25 @@ def _own(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
     if not chosen:
         return statement
     return statement.join(runs, runs.c.id == run_terms.c.run_id).where(*chosen)
+
+
+def _is_in(project: str) -> ColumnElement[bool]:
+    """Whether any run of a project has a term, its own or of a section that runs share."""
+    own = exists().where(
+        run_terms.c.term == terms.c.id,
+        runs.c.id == run_terms.c.run_id,
+        runs.c.project == project,
+    )
+    shared = [
+        exists().where(
+            terms.c.section == name,
+            section_terms.c.term == terms.c.id,
+            runs.c[f"{name}_key"] == section_terms.c.key,
+            runs.c.project == project,
+        )
+        for name in SHARED
+    ]
+    return or_(own, *shared)
 
 
 def _of_field(field: Field) -> Select[Any]:

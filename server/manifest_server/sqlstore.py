@@ -265,10 +265,12 @@ class SqlStore:
         with self._reading() as connection:
             return facets.list_projects(connection)
 
-    def list_fields(self, prefix: str = "", *, limit: int = 50) -> list[str]:
+    def list_fields(
+        self, prefix: str = "", *, limit: int = 50, project: str | None = None
+    ) -> list[str]:
         """Fields that begin with a prefix, attributes first."""
         with self._reading() as connection:
-            return facets.list_fields(connection, prefix, limit=limit)
+            return facets.list_fields(connection, prefix, limit=limit, project=project)
 
     def count_values(
         self,

@@ -32,12 +32,12 @@ def list_projects(store: Store, caller: Reader) -> list[str]:
 @router.get("/fields")
 def list_fields(
     store: Store,
-    _: Reader,
+    caller: Reader,
     prefix: Annotated[str, Query(max_length=300)] = "",
     limit: Limit = 50,
 ) -> list[str]:
     """Fields that begin with a prefix, as filters write them."""
-    return store.list_fields(prefix, limit=limit)
+    return store.list_fields(prefix, limit=limit, project=caller.project)
 
 
 @router.get("/facets")

@@ -36,7 +36,8 @@ def get_diff(
     section: Annotated[list[str] | None, Query(max_length=20)] = None,
 ) -> Diff:
     """Every key on which two runs differ, the most consequential first."""
-    found = diff(visible(store, caller, a), visible(store, caller, b))
+    before, after = visible(store, caller, a), visible(store, caller, b)
+    found = diff(before, after, blobs=store.blobs.text)
     chosen = tuple(
         each
         for each in found.differences
@@ -64,4 +65,5 @@ def get_divergence(
 @router.post("/diff")
 def diff_several(several: Several, store: Store, caller: Reader) -> list[Variation]:
     """Every key on which not all of several runs agree, with the value of each."""
-    return diff_many([visible(store, caller, run_id) for run_id in several.ids])
+    chosen = [visible(store, caller, run_id) for run_id in several.ids]
+    return diff_many(chosen, blobs=store.blobs.text)

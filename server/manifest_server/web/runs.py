@@ -83,10 +83,10 @@ def show_runs(
 
 
 @router.get("/completions")
-def complete(store: Store, visitor: Visitor, text: Text) -> Response:  # noqa: ARG001 -- who may
+def complete(store: Store, visitor: Visitor, text: Text) -> Response:
     """What may follow at the end of a filter, as far as it was typed."""
     head, word = _last_word(text)
-    found = store.list_fields(word, limit=12) if word else []
+    found = store.list_fields(word, limit=12, project=visitor.project) if word else []
     expected = expected_next(head)
     options = [name for name in [*found, *expected] if name.startswith(word) and name != word]
     return JSONResponse({"word": word, "options": options[:12]})

@@ -13,6 +13,7 @@ from manifest.models import SECTIONS, Manifest
 
 _IN_FOCUS: Final = 3
 _LONGEST_IN_FOCUS: Final = 60
+_NOTHING: Final = (None, "", [], {})
 _MOST_INNER: Final = 2000
 _COMPACT: Final = frozenset({"packages"})
 
@@ -62,7 +63,8 @@ def sections_of(manifest: Manifest) -> list[Section]:
 def _section(name: str, values: Mapping[str, Json]) -> Section:
     pairs = in_reading_order(name, values)
     items = [_item(name, key, value) for key, value in pairs]
-    return Section(name, items, _focus(pairs), name in _COMPACT)
+    focus = _focus(pairs) or next((item.focus for item in items if item.focus), "")
+    return Section(name, items, focus, name in _COMPACT)
 
 
 def _item(section: str, key: str, value: Json) -> Item:
@@ -80,7 +82,7 @@ def _is_map(value: Json) -> bool:
 def _focus(pairs: Sequence[tuple[str, Json]]) -> str:
     said: list[str] = []
     for key, value in pairs:
-        if value and not _is_map(value) and not is_absent(value):
+        if value not in _NOTHING and not _is_map(value) and not is_absent(value):
             each = f"{key} {describe(value)}"
             said += [each] if len(each) <= _LONGEST_IN_FOCUS else []
         if len(said) == _IN_FOCUS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,10 +15,18 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from manifest.describing import as_sentence, describe, shortened_command, shown
+from manifest.describing import (
+    as_sentence,
+    capitalized,
+    command_line,
+    describe,
+    shortened_command,
+    shown,
+)
 from manifest.errors import FilterInvalid
 from manifest.filtering import Comparison, Field, written
 from manifest.identity import short_id
+from manifest.models import Manifest
 from manifest.times import age, duration
 from manifest_server.web.assets import address_of
 
@@ -35,6 +44,7 @@ IMPACTS: Final = {
 }
 """What each impact means, in the order in which they matter."""
 
+_ADDRESS: Final = re.compile(r"(https?://[^\s<>\"]+[^\s<>\".,;:)])")
 _STATES: Final = {"$absent": "absent", "$redacted": "redacted", "$failed": "failed"}
 
 
@@ -115,12 +125,15 @@ def _environment() -> Environment:
         "shown": shown,
         "quoted": shlex.quote,
         "marked": _marked,
-        "patch_class": _patch_class,
         "said": _said,
         "sentence": as_sentence,
         "shown_text": _shown_text,
         "size": _size,
+        "capitalized": capitalized,
         "command": _command,
+        "command_of": _command_of,
+        "linked": _linked,
+        "patch_kind": _patch_kind,
         "state_of": _state_of,
         "took": _took,
         "utc": _utc,
@@ -135,6 +148,25 @@ def _said(value: Any) -> str:
 
 def _command(text: str) -> str:
     return shown(shortened_command(text))
+
+
+def _command_of(manifest: Manifest) -> str:
+    return _command(command_line(manifest))
+
+
+def _linked(text: str) -> Markup:
+    """Text in which addresses of the web can be followed."""
+    parts = _ADDRESS.split(shown(text))
+    return Markup("").join(
+        Markup('<a href="{0}" rel="noreferrer">{0}</a>').format(part) if number % 2 else part
+        for number, part in enumerate(parts)
+    )
+
+
+def _patch_kind(line: str) -> str:
+    if line.startswith(("+++", "---")):
+        return "file"
+    return {"+": "added", "-": "removed", "@": "place"}.get(line[:1], "same")
 
 
 def _state_of(value: Any) -> str:
@@ -173,12 +205,6 @@ def _size(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
-
-
-def _patch_class(line: str) -> str:
-    if line.startswith(("+++", "---", "diff ", "index ")):
-        return "of-file"
-    return {"+": "added", "-": "removed", "@": "hunk"}.get(line[:1], "context")
 
 
 def _utc(moment: str) -> str:

@@ -1,16 +1,49 @@
-"""Pages as a browser asks for them, of runs that were put through the API."""
+"""Clients of the pages: of one user's service, and of one that asks for tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
-from starlette.testclient import TestClient
+from fastapi.testclient import TestClient
 
 from manifest.models import Manifest, Verdict
+from manifest_migrations.upgrade import open_store
+from manifest_server.app import create_app
+from manifest_server.settings import ServerSettings
+from manifest_server.sqlstore import SqlStore
 
 PutRun = Callable[..., Manifest]
 MakeManifest = Callable[..., Manifest]
+
+HTML = {"Accept": "text/html"}
+
+
+@pytest.fixture
+def pages(database_url: str) -> Iterator[TestClient]:
+    """A browser at an empty service, on each kind of database in turn."""
+    open_store(database_url).close()
+    app = create_app(ServerSettings(database_url=database_url))
+    with TestClient(app, base_url="http://localhost", headers=HTML) as client:
+        yield client
+
+
+@pytest.fixture
+def runs(pages: TestClient) -> SqlStore:
+    """The store behind the pages."""
+    store: SqlStore = pages.app.state.store  # type: ignore[attr-defined] # of FastAPI
+    return store
+
+
+@pytest.fixture
+def guarded(database_url: str) -> Iterator[TestClient]:
+    """The same, where tokens are asked for."""
+    open_store(database_url).close()
+    app = create_app(ServerSettings(database_url=database_url, auth="tokens"))
+    with TestClient(
+        app, base_url="http://localhost", headers=HTML, follow_redirects=False
+    ) as client:
+        yield client
 
 
 @pytest.fixture

@@ -1,0 +1,53 @@
+"""Pages of what there is: projects, and the service itself."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from manifest.canonical import SCHEMA
+from manifest.filtering import Field
+from manifest_server.dependencies import Settings, Store
+from manifest_server.web.templating import address, page
+from manifest_server.web.visitors import Visitor
+
+router = APIRouter(include_in_schema=False)
+
+_MOST_PROJECTS: Final = 1000
+
+
+@router.get("/projects")
+def show_projects(request: Request, store: Store, visitor: Visitor) -> Response:
+    """Every project, the one with most runs first."""
+    found = store.count_values(Field("", "project"), limit=_MOST_PROJECTS, project=visitor.project)
+    rows = []
+    for each in found:
+        name = str(each.value)
+        newest = store.list_runs(limit=1, project=name)
+        rows.append((name, each.runs, newest[0] if newest else None, _filtered(name)))
+    return page(request, "projects.html", rows=rows)
+
+
+@router.get("/about")
+def show_about(request: Request, store: Store, settings: Settings, visitor: Visitor) -> Response:
+    """Which version this is, and how it serves."""
+    facts = {
+        "Manifest": version("manifest-replay"),
+        "Schema of manifests": str(SCHEMA),
+        "Database": store.backend,
+        "Blobs": "in the database" if settings.blob_url is None else "outside the database",
+        "Tokens": "every request needs one" if settings.auth == "tokens" else "none is asked for",
+        "You": visitor.name,
+        "Your project": visitor.project or "all",
+        "Python": sys.version.partition(" ")[0],
+    }
+    return page(request, "about.html", facts=facts, is_current=store.is_current())
+
+
+def _filtered(project: str) -> str:
+    quoted = project.replace("\\", "\\\\").replace('"', '\\"')
+    return address("/", filter=f'project = "{quoted}"')

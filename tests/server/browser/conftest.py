@@ -1,0 +1,203 @@
+"""A real browser, a real service, and runs that were really recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from manifest_migrations.upgrade import open_store
+from manifest_server.database import sqlite_url
+
+MANIFEST: Final = str(Path(sysconfig.get_path("scripts"), "manifest"))
+_TRAIN: Final = Path(__file__).with_name("train.py")
+_BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
+
+Open = Callable[..., Page]
+Theme = Literal["dark", "light"]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium: the system's, or else the one that Playwright installs."""
+    found = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=found, args=["--no-sandbox"] if os.getuid() == 0 else []
+        )
+        yield opened
+        opened.close()
+
+
+def _environ(home: Path, **more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MANIFEST_", "GIT_"))}
+    people = {
+        f"GIT_{who}_{what}": "ada@example.org"
+        for who in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    }
+    return {**kept, **people, "HOME": str(home), "OMP_NUM_THREADS": "1", **more}
+
+
+def _run(*words: str, folder: Path, environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words, check=False, cwd=folder, env=environ, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with four runs: two that differ, a replay of the second, and one that failed."""
+    folder = tmp_path_factory.mktemp("pages") / "forecast"
+    folder.mkdir()
+    # Whatever lies in the folders above is none of ours.
+    environ = _environ(folder.parent, MANIFEST_DIR=str(folder / ".manifest"))
+
+    def call(*words: str, code: int = 0) -> None:
+        done = _run(*words, folder=folder, environ=environ)
+        assert done.returncode == code, done.stderr
+
+    shutil.copy(_TRAIN, folder)
+    call("git", "init", "--quiet")
+    call("git", "add", "train.py")
+    call("git", "commit", "--quiet", "--message", "Train")
+    call(MANIFEST, "run", "--name", "first", "--", sys.executable, "train.py", "0.1", "1")
+    train = folder / "train.py"
+    train.write_text(train.read_text().replace("range(4)", "range(3)"))
+    call(MANIFEST, "run", "--name", "second", "--", sys.executable, "train.py", "0.2", "1")
+    call(MANIFEST, "replay", "@latest")
+    call(
+        MANIFEST,
+        "run",
+        "--name",
+        "broken",
+        "--",
+        sys.executable,
+        "train.py",
+        "0.2",
+        "1",
+        "No!",
+        code=1,
+    )
+    return folder
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service that answers."""
+
+    url: str
+    ids: Mapping[str, str]
+    """Runs by name."""
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def service(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, project: Path
+) -> Iterator[Service]:
+    """A service of a team, which the runs were delivered to, on each kind of database in turn."""
+    home = tmp_path_factory.mktemp("service")
+    if request.param == "sqlite":
+        database = sqlite_url(home / "store.db").render_as_string()
+    else:
+        database = request.getfixturevalue("module_postgresql_url")
+    open_store(database).close()
+    with serving(home, database) as url:
+        environ = _environ(home, MANIFEST_DIR=str(project / ".manifest"), MANIFEST_URL=url)
+        done = _run(MANIFEST, "sync", "--all", folder=project, environ=environ)
+        assert done.returncode == 0, done.stderr
+        yield Service(url, _ids(project))
+
+
+def _ids(project: Path) -> dict[str, str]:
+    documents = [
+        json.loads(path.read_text()) for path in project.glob(".manifest/runs/*/manifest.json")
+    ]
+    named = {d["name"]: d["id"] for d in documents if not d.get("replay_of")}
+    return {**named, "replay": next(d["id"] for d in documents if d.get("replay_of"))}
+
+
+class serving:  # noqa: N801 -- reads as a function
+    """A service in a process of its own, at a free port."""
+
+    def __init__(self, home: Path, database: str, **settings: str) -> None:
+        variables = {f"MANIFEST_SERVER_{name.upper()}": text for name, text in settings.items()}
+        self._environ = _environ(
+            home, MANIFEST_SERVER_DATABASE_URL=database, MANIFEST_SERVER_PORT="0", **variables
+        )
+        self._home = home
+
+    def __enter__(self) -> str:
+        """Gives its address."""
+        self._process = subprocess.Popen(
+            [MANIFEST, "server"],
+            cwd=self._home,
+            env=self._environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if "http://" in line:
+                return "http://" + line.partition("http://")[2].split()[0].rstrip("/")
+        raise AssertionError("the service did not start")
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process.wait()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    """Open a page; at the end nothing may have gone wrong in it, nor left the service."""
+    visits: list[tuple[BrowserContext, list[str]]] = []
+
+    def opened(url: str, *, width: int = 1280, theme: Theme = "light", **options: Any) -> Page:
+        origin = "/".join(url.split("/", 3)[:3])
+        context = browser.new_context(
+            viewport={"width": width, "height": 800}, color_scheme=theme, **options
+        )
+        wrong: list[str] = []
+        visits.append((context, wrong))
+        page = context.new_page()
+        page.on("console", lambda message: _note(wrong, message.type, message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
+        page.on(
+            "request",
+            lambda request: (
+                wrong.append(f"asked {request.url}") if not request.url.startswith(origin) else None
+            ),
+        )
+        page.goto(url)
+        return page
+
+    yield opened
+    for context, wrong in visits:
+        context.close()
+        assert wrong == []
+
+
+def _note(wrong: list[str], kind: str, text: str) -> None:
+    if kind in ("error", "warning") and "the server responded with a status of 4" not in text:
+        wrong.append(f"{kind}: {text}")
+
+
+@pytest.fixture(scope="session")
+def serve() -> type[serving]:
+    """Serve a database; see `serving`."""
+    return serving
