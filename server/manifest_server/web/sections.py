@@ -13,7 +13,7 @@ from manifest.models import SECTIONS, Manifest
 
 _IN_FOCUS: Final = 3
 _LONGEST_IN_FOCUS: Final = 60
-_NOTHING: Final = (None, "", [], {})
+_NOTHING: Final[tuple[Json, ...]] = (None, "", [], {})
 _MOST_INNER: Final = 2000
 _COMPACT: Final = frozenset({"packages"})
 
