@@ -15,6 +15,7 @@ _IN_FOCUS: Final = 3
 _LONGEST_IN_FOCUS: Final = 60
 _NOTHING: Final[tuple[Json, ...]] = (None, "", [], {})
 _MOST_INNER: Final = 2000
+_OF_FILES: Final = frozenset({"inputs", "outputs"})
 _COMPACT: Final = frozenset({"packages"})
 
 
@@ -31,6 +32,12 @@ class Item:
     """What the map says first, on one line."""
 
     @property
+    def blob(self) -> str:
+        """The digest of the file that the map describes, if it was kept."""
+        found = dict(self.inner).get("blob")
+        return found if isinstance(found, str) else ""
+
+    @property
     def is_absent(self) -> bool:
         """Whether the run says that there is none."""
         return is_absent(self.value)
@@ -45,6 +52,11 @@ class Section:
     focus: str
     """What it says first, on one line."""
     is_compact: bool
+
+    @property
+    def is_of_files(self) -> bool:
+        """Whether its keys are paths."""
+        return self.name in _OF_FILES
 
     @property
     def present(self) -> int:

@@ -125,6 +125,7 @@ def _environment() -> Environment:
         "shown": shown,
         "quoted": shlex.quote,
         "marked": _marked,
+        "moment_of": _moment_of,
         "said": _said,
         "sentence": as_sentence,
         "shown_text": _shown_text,
@@ -182,6 +183,13 @@ def _state_of(value: Any) -> str:
 def _took(run: Any) -> str:
     is_over = run.started_at and run.ended_at
     return duration(run.started_at, run.ended_at) if is_over else ""
+
+
+def _moment_of(microseconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(microseconds / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, OSError, ValueError):
+        return str(microseconds)
 
 
 def _marked(text: str) -> Markup:

@@ -61,6 +61,24 @@ def test_what_cannot_be_shown_can_be_saved(
     assert saved.headers["content-disposition"] == 'attachment; filename="da_ta.html"'
 
 
+def test_files_that_were_read_are_shown_with_their_size(
+    client: TestClient, put_run: PutRun
+) -> None:
+    digest = put_blob(client, b"lr: 1\n")
+    facts = {"size": 123_456_789, "mtime_us": 1_700_000_000_000_000, "blob": digest}
+    odd = {"size": "<b>", "mtime_us": 10**40, "blob": ["<i>"]}
+    run = put_run(sections={"inputs": {"config.yaml": facts, "odd": odd, "text": "<u>"}})
+
+    page = client.get(f"/runs/{run.id}").text
+
+    assert "123 MB" in page
+    assert "2023-11-14 22:13:20 UTC" in page
+    assert re.search(r'<a href="/runs/[^"]+name=config.yaml">config.yaml</a>', page)
+    assert "<b>" not in page
+    assert "<i>" not in page
+    assert "<u>" not in page
+
+
 def test_an_address_cannot_rename_a_file(client: TestClient, put_run: PutRun) -> None:
     digest = put_blob(client, SOURCE)
     run = put_run(sections={"code": {"files": {"train.py": digest}}})
