@@ -10,8 +10,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from manifest.models import Manifest
+from manifest_server.sqlstore import SqlStore
 
 PutRun = Callable[..., Manifest]
+MakeManifest = Callable[..., Manifest]
 
 
 @pytest.fixture
@@ -100,3 +102,21 @@ def test_of_no_run(client: TestClient) -> None:
     missing = "/runs/01990000-0000-7000-8000-000000000001/annotations"
 
     assert client.post(missing, data=form()).status_code == 404
+
+
+def test_whoever_writes_into_one_project_changes_no_other(
+    limited: Callable[..., tuple[TestClient, SqlStore]], make_manifest: MakeManifest
+) -> None:
+    client, store = limited(auth="tokens")
+    own, other = (make_manifest(project=name) for name in ("own", "other"))
+    store.put_runs([(own, None), (other, None)])
+    _, secret = store.create_token(name="ada", scopes=["write"], project="own")
+    client.cookies.set("manifest_token", secret)
+
+    assert client.post(f"/runs/{other.id}/annotations", data=form()).status_code == 404
+    assert client.post(f"/runs/{own.id}/annotations", data=form()).status_code == 200
+    assert store.get_annotations(other.id).version == 0
+    assert store.get_annotations(own.id).updated_by == "ada"
+    assert [(each.action, each.subject) for each in store.list_audit_entries()] == [
+        ("annotate run", own.id)
+    ]
