@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from manifest.coverage import cover
-from manifest.leaves import OWN, SHARED, same_names
+from manifest.coverage import comparable, cover
+from manifest.leaves import OWN, SHARED
 from manifest.models import Divergence, TrailComparison
 from manifest.segments import SEGMENT_STEPS, unlike
 from manifest.streams import STREAMS, WORD_SIZE, unequal_words, words
@@ -180,8 +180,8 @@ class _Pair:
     ) -> Iterator[int]:
         """The first step at which each half of a stream differs."""
         halves = zip(words(rows_before, stream), words(rows_after, stream), strict=True)
-        for comparable, (before, after) in zip(self._comparable(stream), halves, strict=True):
-            for part in comparable:
+        for parts, (before, after) in zip(self._comparable(stream), halves, strict=True):
+            for part in parts:
                 low, high = max(part.start, steps.start), min(part.stop, steps.stop)
                 cut = slice((low - steps.start) * WORD_SIZE, (high - steps.start) * WORD_SIZE)
                 if (
@@ -196,21 +196,11 @@ class _Pair:
         return words(before, "rng") == words(after, "rng") or any(self._comparable("rng"))
 
     def _comparable(self, stream: str) -> tuple[Sequence[range], Sequence[range]]:
-        """The steps at which each half of a stream tells of the same things on both sides."""
-        if stream != "rng":
-            return [range(self.steps)], [range(self.steps)]
-        return self._same_shared, self._same_own
+        return self._comparable_halves[stream]
 
     @cached_property
-    def _same_shared(self) -> Sequence[range]:
-        return same_names(self.before.leaves, self.after.leaves, SHARED, self.steps)
-
-    @cached_property
-    def _same_own(self) -> Sequence[range]:
-        trails = self.before, self.after
-        if not all(trail.has_own and trail.leaves.steps(OWN) for trail in trails):
-            return []
-        return same_names(self.before.leaves, self.after.leaves, OWN, self.steps)
+    def _comparable_halves(self) -> dict[str, tuple[Sequence[range], Sequence[range]]]:
+        return {stream: comparable(self.before, self.after, stream) for stream in STREAMS}
 
     def _streams_at(self, step: int) -> tuple[list[str], list[str]]:
         unequal: list[str] = []
