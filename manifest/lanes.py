@@ -36,12 +36,7 @@ def lanes(before: Trail, after: Trail, steps: range, count: int) -> dict[str, li
     pair = _Pair(before, after)
     found: dict[str, list[State]] = {stream: [] for stream in STREAMS}
     for bucket in buckets(steps, count):
-        known: dict[str, State] = dict.fromkeys(STREAMS, "not observed")
-        for part in _cut(bucket):
-            for stream in STREAMS:
-                if known[stream] != "differs":
-                    known[stream] = max(known[stream], pair.state(stream, part), key=STATES.index)
-        for stream, state in known.items():
+        for stream, state in pair.states(bucket).items():
             found[stream].append(state)
     return found
 
@@ -68,30 +63,40 @@ class _Pair:
         self._rows = (b"", b"")
         self._columns: dict[str, tuple[tuple[bytes, bytes], tuple[bytes, bytes]]] = {}
 
-    def state(self, stream: str, part: range) -> State:
-        """Of steps that are all of one segment."""
-        return self._by_digests(stream, part) or self._by_rows(stream, part)
+    def states(self, bucket: range) -> dict[str, State]:
+        """The state of each stream over a bucket."""
+        found: dict[str, State] = dict.fromkeys(STREAMS, "not observed")
+        unsettled: list[tuple[range, str, State]] = []
+        for part in _cut(bucket):
+            for stream in STREAMS:
+                least, most = self._by_digests(stream, part)
+                found[stream] = _graver(found[stream], least)
+                if least != most:
+                    unsettled.append((part, stream, most))
+        for part, stream, most in unsettled:
+            if _graver(found[stream], most) != found[stream]:
+                found[stream] = _graver(found[stream], self._by_rows(stream, part))
+        return found
 
-    def _by_digests(self, stream: str, part: range) -> State | None:
-        """What the digests over the segment say; None where that is not enough."""
+    def _by_digests(self, stream: str, part: range) -> tuple[State, State]:
+        """The least and the most that steps of one segment can be, by the digests over it."""
         nodes = [_node(trail, part.start // SEGMENT_STEPS) for trail in self._trails]
         if nodes[0] is None or nodes[1] is None:
-            return None
-        before, after = (digests(node).get(stream) for node in nodes if node is not None)
+            return "not observed", "differs"
+        before, after = digests(nodes[0]).get(stream), digests(nodes[1]).get(stream)
         if before is None and after is None:
-            return "not observed"
+            return "not observed", "not observed"
+        is_whole = len(part) == SEGMENT_STEPS
         are_complete = all(cell is None or is_complete(cell) for cell in (before, after))
-        if not (are_complete or len(part) == SEGMENT_STEPS):
-            return None
+        is_seen = is_whole or are_complete
         if before is None or after is None:
-            return "one side"
-        if not any(_lies_in(part, each) for each in self._comparable[stream][0]):
-            return None
+            return "one side" if is_seen else "not observed", "one side"
+        is_compared = any(_lies_in(part, each) for each in self._comparable[stream][0])
         if before == after:
-            return "equal"
+            return "equal" if is_seen and is_compared else "not observed", "equal"
         # Of generators one half may be known on one side alone.
-        is_certain = are_complete and len(part) == SEGMENT_STEPS and stream != "rng"
-        return "differs" if is_certain else None
+        is_certain = is_whole and are_complete and stream != "rng"
+        return "differs" if is_certain else "not observed", "differs"
 
     def _by_rows(self, stream: str, part: range) -> State:
         start = part.start // SEGMENT_STEPS * SEGMENT_STEPS
@@ -123,6 +128,10 @@ class _Pair:
             before, after = self._rows
             self._columns[stream] = words(before, stream), words(after, stream)
         return self._columns[stream]
+
+
+def _graver(one: State, other: State) -> State:
+    return max(one, other, key=STATES.index)
 
 
 def _node(trail: Trail, segment: int) -> bytes | None:
