@@ -11,7 +11,8 @@ from typing import Annotated, BinaryIO, Final, cast, get_args
 
 from fastapi import Depends, Request
 
-from manifest.models import Scope, Token
+from manifest.errors import RunNotFound
+from manifest.models import Manifest, Scope, Token
 from manifest_server.metrics import Metrics as Counters
 from manifest_server.problems import Problem
 from manifest_server.rates import Rates
@@ -98,6 +99,29 @@ async def received_blob(request: Request) -> AsyncIterator[Received]:
             file.write(chunk)
         file.seek(0)
         yield Received(cast("BinaryIO", file), f"sha256:{digest.hexdigest()}", size)
+
+
+def visible(store: SqlStore, caller: Caller, run_id: str) -> Manifest:
+    """A run, if the caller may know of it.
+
+    Raises:
+        RunNotFound: There is none, or it is in a project that is not the caller's.
+    """
+    manifest = store.get_run(run_id)
+    if caller.project is not None and manifest.project != caller.project:
+        raise RunNotFound(run_id, store.location)
+    return manifest
+
+
+def check_visible(store: SqlStore, caller: Caller, run_id: str) -> None:
+    """Make sure that the caller may know of a run, without reading it.
+
+    Raises:
+        RunNotFound: There is none, or it is in a project that is not the caller's.
+    """
+    project = store.project_of(run_id)
+    if caller.project is not None and project != caller.project:
+        raise RunNotFound(run_id, store.location)
 
 
 def caller_with(scope: Scope) -> Callable[[Request], Caller]:

@@ -11,8 +11,7 @@ from manifest.diffing import diff
 from manifest.models import Diff, Impact, TrailComparison, Variation
 from manifest.varying import diff_many
 from manifest_server.api.parameters import RUN_ID
-from manifest_server.api.runs import check_visible, visible
-from manifest_server.dependencies import Reader, Store
+from manifest_server.dependencies import Reader, Store, check_visible, visible
 from manifest_server.problems import documented
 
 router = APIRouter(tags=["compare"], responses=documented(401, 403, 404, 422))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, TypeVar
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from manifest.errors import RunNotFound, SectionsLacking
+from manifest.errors import SectionsLacking
 from manifest.models import Annotations, Manifest, RunSummary, Verdict
 from manifest_server.api.description import body, examples
 from manifest_server.api.parameters import (
@@ -21,7 +21,15 @@ from manifest_server.api.parameters import (
     RunId,
     wanted_by,
 )
-from manifest_server.dependencies import Admin, Body, Caller, Reader, Store, Writer
+from manifest_server.dependencies import (
+    Admin,
+    Body,
+    Caller,
+    Reader,
+    Store,
+    Writer,
+    visible,
+)
 from manifest_server.problems import Problem, documented, faults_of
 from manifest_server.sqlstore import SqlStore
 
@@ -232,29 +240,6 @@ def delete_run(run_id: RunId, store: Store, caller: Admin) -> None:
     visible(store, caller, run_id)
     store.delete_run(run_id)
     caller.audit(store, "delete run", run_id)
-
-
-def visible(store: SqlStore, caller: Caller, run_id: str) -> Manifest:
-    """A run, if the caller may know of it.
-
-    Raises:
-        RunNotFound: There is none, or it is in a project that is not the caller's.
-    """
-    manifest = store.get_run(run_id)
-    if caller.project is not None and manifest.project != caller.project:
-        raise RunNotFound(run_id, store.location)
-    return manifest
-
-
-def check_visible(store: SqlStore, caller: Caller, run_id: str) -> None:
-    """Make sure that the caller may know of a run, without reading it.
-
-    Raises:
-        RunNotFound: There is none, or it is in a project that is not the caller's.
-    """
-    project = store.project_of(run_id)
-    if caller.project is not None and project != caller.project:
-        raise RunNotFound(run_id, store.location)
 
 
 def _completed(manifest: Manifest, store: SqlStore, caller: Caller) -> Manifest:

@@ -15,8 +15,14 @@ from manifest.streams import ROW_SIZE
 from manifest_server.api.blobs import keep
 from manifest_server.api.description import bytes_body
 from manifest_server.api.parameters import FromStep, Process, RunId, Suffix
-from manifest_server.api.runs import check_visible
-from manifest_server.dependencies import Body, Reader, ReceivedBlob, Store, Writer
+from manifest_server.dependencies import (
+    Body,
+    Reader,
+    ReceivedBlob,
+    Store,
+    Writer,
+    check_visible,
+)
 from manifest_server.problems import documented
 
 router = APIRouter(
