@@ -24,7 +24,7 @@ from manifest_server.problems import add_problems
 from manifest_server.rates import Rates
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
-from manifest_server.web import account, assets
+from manifest_server.web import account, assets, divergence
 from manifest_server.web import runs as runs_page
 from manifest_server.web.errors import add_error_pages
 
@@ -66,7 +66,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     add_problems(app)
     app.include_router(health.router)
     app.include_router(docs.router)
-    for pages in (assets, account, runs_page):
+    for pages in (assets, account, runs_page, divergence):
         app.include_router(pages.router)
     add_error_pages(app)
     api = APIRouter(prefix="/api/v1")
