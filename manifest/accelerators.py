@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType
 from typing import Any, Final, NamedTuple
 
@@ -33,23 +33,28 @@ class Started(NamedTuple):
     """With the `get_state` and `set_state` of a `torch.Generator`."""
 
 
-def started() -> Iterator[Started]:
+def started() -> list[Started]:
     """The generators of all devices that the program has started, in a fixed order."""
     modules = sys.modules  # asked at every step of a training
+    found: list[Started] = []
     for backend, name in _LAZY_MODULES:
         module: Any = modules.get(name)
         if module is not None and module.is_initialized():
-            for index, generator in enumerate(getattr(module, "default_generators", ())):
-                yield Started(backend, index, generator)
+            found += _numbered(backend, getattr(module, "default_generators", ()))
     # Of Apple's there is one, kept where it was first asked for.
     mps = modules.get("torch.mps")
     generator = getattr(mps, "_default_mps_generator", None)
     if mps is not None and generator is not None and not mps._is_in_bad_fork():
-        yield Started("mps", 0, generator)
+        found.append(Started("mps", 0, generator))
     torch: Any = modules.get("torch._C")
     name = "" if torch is None else torch._get_privateuse1_backend_name()
-    if (registered := modules.get(f"torch.{name}")) is not None:
-        yield from _started_of(name, registered)
+    if (registered := modules.get("torch." + name)) is not None:
+        found += _started_of(name, registered)
+    return found
+
+
+def _numbered(backend: str, generators: Iterable[Any]) -> Iterator[Started]:
+    return (Started(backend, index, generator) for index, generator in enumerate(generators))
 
 
 def capture() -> dict[str, Json]:
@@ -181,15 +186,14 @@ def _module(backend: str) -> Any:
     return sys.modules.get(f"torch.{backend}")
 
 
-def _started_of(backend: str, module: Any) -> Iterator[Started]:
+def _started_of(backend: str, module: Any) -> Iterable[Started]:
     """The devices of a backend that registered itself with PyTorch (``privateuse1``)."""
     if not getattr(module, "is_initialized", bool)() or getattr(module, "_is_in_bad_fork", bool)():
-        return
+        return ()
     generators = getattr(module, "default_generators", ())
     if not generators and hasattr(module, "get_rng_state"):
         generators = [_Registered(module, index) for index in range(module.device_count())]
-    for index, generator in enumerate(generators):
-        yield Started(backend, index, generator)
+    return _numbered(backend, generators)
 
 
 class _Registered:

@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
-from manifest.coverage import cover
-from manifest.leaves import OWN, SHARED, same_names
+from manifest.coverage import comparable, cover
+from manifest.leaves import OWN, SHARED
 from manifest.models import Divergence, TrailComparison
 from manifest.segments import SEGMENT_STEPS, unlike
 from manifest.streams import STREAMS, WORD_SIZE, unequal_words, words
@@ -180,8 +181,8 @@ class _Pair:
     ) -> Iterator[int]:
         """The first step at which each half of a stream differs."""
         halves = zip(words(rows_before, stream), words(rows_after, stream), strict=True)
-        for comparable, (before, after) in zip(self._comparable(stream), halves, strict=True):
-            for part in comparable:
+        for parts, (before, after) in zip(self._comparable(stream), halves, strict=True):
+            for part in parts:
                 low, high = max(part.start, steps.start), min(part.stop, steps.stop)
                 cut = slice((low - steps.start) * WORD_SIZE, (high - steps.start) * WORD_SIZE)
                 if (
@@ -196,21 +197,11 @@ class _Pair:
         return words(before, "rng") == words(after, "rng") or any(self._comparable("rng"))
 
     def _comparable(self, stream: str) -> tuple[Sequence[range], Sequence[range]]:
-        """The steps at which each half of a stream tells of the same things on both sides."""
-        if stream != "rng":
-            return [range(self.steps)], [range(self.steps)]
-        return self._same_shared, self._same_own
+        return self._comparable_halves[stream]
 
     @cached_property
-    def _same_shared(self) -> Sequence[range]:
-        return same_names(self.before.leaves, self.after.leaves, SHARED, self.steps)
-
-    @cached_property
-    def _same_own(self) -> Sequence[range]:
-        trails = self.before, self.after
-        if not all(trail.has_own and trail.leaves.steps(OWN) for trail in trails):
-            return []
-        return same_names(self.before.leaves, self.after.leaves, OWN, self.steps)
+    def _comparable_halves(self) -> dict[str, tuple[Sequence[range], Sequence[range]]]:
+        return {stream: comparable(self.before, self.after, stream) for stream in STREAMS}
 
     def _streams_at(self, step: int) -> tuple[list[str], list[str]]:
         unequal: list[str] = []
@@ -286,17 +277,18 @@ def _only(mapping: Mapping[str, str], key: str) -> dict[str, str]:
     return {key: mapping[key]} if key in mapping else {}
 
 
-_WORDS = {
+WORDS: Final = {
     "rng": "the generators",
     "batch": "the batch",
     "loss": "the loss",
     "grad": "the gradients",
     "param": "the parameters",
 }
+"""What each stream is, for people."""
 
 
 def _compared(stream: str, comparison: TrailComparison) -> str:
-    words = _WORDS[stream]
+    words = WORDS[stream]
     return f"{words} (at {comparison.gaps[stream]})" if stream in comparison.gaps else words
 
 
@@ -307,7 +299,8 @@ def _parting(comparison: TrailComparison, found: Divergence) -> str:
         start = "equal in every step" if comparison.steps else "equal as far as it was observed"
         return f"{where}{start}; at the end of the process {_subject(found)}"
     start = f"equal to step {found.step - 1}; " if found.step else ""
-    said = f"at step {found.step} {_equal_clause(found)}{_subject(found)}{_reason(found)}"
+    why = reason(found)
+    said = f"at step {found.step} {_equal_clause(found)}{_subject(found)}{why and f': {why}'}"
     are_drawn_alike = found.stream == "rng" or "rng" in found.equal_streams
     too = (
         "" if are_drawn_alike or "rng" not in comparison.streams else "; the generators differ too"
@@ -334,14 +327,14 @@ def _equal_clause(found: Divergence) -> str:
     if not earlier:
         return ""
     verb = "is" if len(earlier) == 1 and earlier[0] in ("batch", "loss") else "are"
-    return f"{_listed([_WORDS[stream] for stream in earlier])} {verb} equal and "
+    return f"{_listed([WORDS[stream] for stream in earlier])} {verb} equal and "
 
 
 def _subject(found: Divergence) -> str:
     if found.stream not in ("grad", "param") or not found.tensors:
         named = f" ({', '.join(found.tensors)})" if found.stream == "rng" and found.tensors else ""
         verb = "differs" if found.stream in ("batch", "loss") else "differ"
-        return f"{_WORDS[found.stream]}{named} {verb}"
+        return f"{WORDS[found.stream]}{named} {verb}"
     # Gradients are made from the last layer to the first: the last one that differs was made first.
     name = found.tensors[-1 if found.stream == "grad" else 0]
     kind = "the gradient of" if found.stream == "grad" else "the parameter"
@@ -352,15 +345,16 @@ def _subject(found: Divergence) -> str:
     return f"{kind} `{name}`{more}{later} {'differ' if others else 'differs'}"
 
 
-def _reason(found: Divergence) -> str:
+def reason(found: Divergence) -> str:
+    """What a divergence in this stream speaks for; empty where it speaks for nothing."""
     if found.stream == "rng":
-        return ": seeds, or numbers drawn by one run only"
+        return "seeds, or numbers drawn by one run only"
     if found.stream == "batch":
-        return ": data, before any computation"
+        return "data, before any computation"
     if found.stream == "param" and "grad" in found.equal_streams:
-        return ": the update of the optimizer, not the gradients"
+        return "the update of the optimizer, not the gradients"
     if "batch" in found.equal_streams:
-        return ": compute, not data"
+        return "compute, not data"
     return ""
 
 

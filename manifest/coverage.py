@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from manifest.leaves import OWN, SHARED, same_names
 from manifest.segments import SEGMENT_STEPS
 from manifest.streams import STREAMS, WORD_SIZE, words
 from manifest.trail import Trail
@@ -48,6 +49,17 @@ def cover(before: Trail, after: Trail) -> Coverage:
     return Coverage(compared, one_sided)
 
 
+def comparable(before: Trail, after: Trail, stream: str) -> tuple[Sequence[range], Sequence[range]]:
+    """The steps at which each half of a stream tells of the same things on both sides."""
+    steps = min(before.steps, after.steps)
+    if stream != "rng":
+        return [range(steps)], [range(steps)]
+    own: Sequence[range] = []
+    if all(trail.has_own and trail.leaves.steps(OWN) for trail in (before, after)):
+        own = same_names(before.leaves, after.leaves, OWN, steps)
+    return same_names(before.leaves, after.leaves, SHARED, steps), own
+
+
 def _known(before: Trail, after: Trail) -> tuple[int, frozenset[str], frozenset[str]]:
     """How many steps segments of both cover; the streams that both saw at all of them, or none."""
     if before.segments is None or after.segments is None:
@@ -62,8 +74,12 @@ def _known(before: Trail, after: Trail) -> tuple[int, frozenset[str], frozenset[
 
 
 def _seen(rows: bytes, stream: str) -> bytes:
-    """A byte for each step: 1 where there is a digest."""
     halves, _ = words(rows, stream)
+    return seen(halves)
+
+
+def seen(halves: bytes) -> bytes:
+    """A byte for each first half of a digest: 1 where there is one."""
     count = len(halves) // WORD_SIZE
     if _NOTHING not in halves:
         return b"\1" * count

@@ -12,6 +12,26 @@ from manifest.canonical import Json, digest_bytes
 from manifest.models import Manifest
 
 NOT_CAPTURED: Final = "not captured"
+
+_FIRST: Final = {
+    "generators": ("kind", "seed", "offset", "digest"),
+    "loaders": ("dataset", "batch_size", "num_workers", "sampler", "place"),
+    "training": ("class", "lr", "weight_decay"),
+    "settings": (
+        "torch.num_threads",
+        "torch.deterministic.mode",
+        "torch.default_dtype",
+        "torch.backends.cudnn.benchmark",
+        "torch.backends.cudnn.deterministic",
+        "fp32_precision.cuda.matmul",
+        "fp32_precision.cuda.conv",
+    ),
+    "packages": ("torch", "numpy", "torchvision", "lightning", "transformers", "accelerate"),
+    "environment": ("python.version", "python.implementation", "python.flags"),
+    "hardware": ("gpu.0.name", "cpu.model", "cpu.count", "memory_bytes", "os.kernel"),
+}
+"""What people look for, shown before the rest of a section, or of a map in it."""
+
 _DIGEST_DIGITS = 12
 
 
@@ -45,13 +65,14 @@ def shown(text: str) -> str:
 
 
 def capitalized(text: str) -> str:
-    """Give words a capital."""
-    return text[:1].upper() + text[1:]
+    """Give words a capital; a name that comes first keeps its own letters."""
+    first = text.partition(" ")[0].rstrip(",:;")
+    return text[:1].upper() + text[1:] if first.isalpha() else text
 
 
 def as_sentence(text: str) -> str:
     """Give words a capital and a full stop."""
-    return capitalized(text) + ("" if text.endswith((".", "!", "?")) else ".")
+    return capitalized(text) + ("" if not text or text.endswith((".", "!", "?")) else ".")
 
 
 def command_line(manifest: Manifest) -> str:
@@ -65,6 +86,22 @@ def shortened_command(command: str) -> str:
     """A command line without the folders of its program."""
     program, space, rest = command.partition(" ")
     return program.rpartition("/")[2] + space + rest if program.startswith("/") else command
+
+
+def in_reading_order(section: str, values: Mapping[str, Json]) -> list[tuple[str, Json]]:
+    """The pairs of a section: what people look for, then the others, then what is not there."""
+    first = _FIRST.get(section, ())
+
+    def place(pair: tuple[str, Json]) -> tuple[bool, int, str]:
+        key, value = pair
+        return is_absent(value), first.index(key) if key in first else len(first), key
+
+    return sorted(values.items(), key=place)
+
+
+def is_absent(value: Json) -> bool:
+    """Whether a value says that there is none."""
+    return isinstance(value, Mapping) and value.keys() == {"$absent"}
 
 
 def _text(value: str) -> str:

@@ -212,7 +212,8 @@ def is_below(path: str, folder: str) -> bool:
 
 
 def _home(root: Path, base: Path | None) -> Path:
-    if root.is_dir() or base is None or base.name != ".manifest":
+    # Without a folder of runs nothing here is looked at: a service knows nothing of these paths.
+    if base is None or base.name != ".manifest" or root.is_dir():
         return root
     return base.parent
 

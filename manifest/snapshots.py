@@ -126,17 +126,16 @@ class Snapshots:
             "count": iterator._num_yielded,
             "base_seed": str(iterator._base_seed),
             "epoch": position.epoch,
-            "began": self._moment(position, position.began),
-            "first": None if position.first is None else self._moment(position, position.first),
+            "began": self._moment(position.began),
+            "first": None if position.first is None else self._moment(position.first),
             "refusal": refusal,
         }
 
-    def _moment(self, position: Position, moment: Moment) -> str:
-        key = id(moment)
-        if key not in position.blobs:
-            content = canonical_bytes(plain(moment._asdict()))
-            position.blobs[key] = self._run.put_blob(content)
-        return position.blobs[key]
+    def _moment(self, moment: Moment) -> str:
+        if moment.blob is None:
+            states_then = {"generators": moment.generators, "own": moment.own}
+            moment.blob = self._run.put_blob(canonical_bytes(plain(states_then)))
+        return moment.blob
 
     def _state_dict(self, loader: Any, position: Position | None) -> Document:
         if position is None or not hasattr(type(loader), "state_dict"):
@@ -297,5 +296,6 @@ def _moment(run: RunDirectory, digest: Json) -> Moment:
     for part in ("generators", "own"):
         entries: Any = content.get(part)
         expect(isinstance(entries, dict), f"a map of {part}")
-        parts.append({name: states.decoded(name, {"state": e}) for name, e in entries.items()})
+        decoded = ((name, states.decoded(name, {"state": e})) for name, e in entries.items())
+        parts.append({name: (bytes, state) for name, state in decoded})
     return Moment(*parts)

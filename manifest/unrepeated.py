@@ -22,6 +22,11 @@ def unrepeated(
     yield from _os_entropy(manifest)
     if is_explained or divergence is None or divergence.stream not in _COMPUTED:
         return
+    yield from unordered(manifest)
+
+
+def unordered(manifest: Manifest) -> Iterator[str]:
+    """Name, in sentences, what of a run has no order that a replay repeats."""
     yield from _side_by_side(manifest)
     yield from _threads(manifest)
 

@@ -8,7 +8,6 @@ has by then. Once all of it is there, that is written down beside the run.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, Final, TypeVar
 
@@ -23,14 +22,13 @@ from manifest.rundir import RunDirectory
 from manifest.segments import SEGMENT_STEPS
 from manifest.streams import ROW_SIZE
 from manifest_client.connection import API, Client, pieces
+from manifest_client.contents import beside
 from manifest_client.httpstore import manifest_bytes
 from manifest_client.problems import AnswerUnusable
 from manifest_client.reading import read_run
 
 """Rows are named, shared and sent by so many."""
 _BYTES: Final = {"Content-Type": "application/octet-stream"}
-_BESIDE: Final = re.compile(r"(?!bin$)[a-z]{1,20}")
-"""How the names of files end that lie beside the rows of a trail."""
 _SEGMENT_BYTES: Final = SEGMENT_STEPS * ROW_SIZE
 _SEGMENTS_A_REQUEST: Final = 64
 _NAMES_A_REQUEST: Final = 4096
@@ -161,10 +159,7 @@ class _Delivery:
 
     def _send_beside(self, process: str, kept: KeptTrail | None) -> None:
         known = {} if kept is None else kept.files
-        for path in sorted(self.run.trail_path(process).parent.glob(f"{process}.*")):
-            suffix = path.name.removeprefix(f"{process}.")
-            if not _BESIDE.fullmatch(suffix):
-                continue
+        for suffix, path in beside(self.run.trail_path(process)).items():
             with path.open("rb") as file:
                 digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
             if known.get(suffix) != digest:

@@ -9,31 +9,49 @@ from __future__ import annotations
 import weakref
 from typing import Any, Generic, TypeVar
 
-_T = TypeVar("_T")
+_key_of = object.__hash__  # as `id`, of which the interpreter tells its audit hooks each time
 
 
-class ByIdentity(Generic[_T]):
-    """A value for each object."""
+class Known(weakref.ref[Any]):
+    """What is known of an object, which is the object while that lives, when it is called."""
+
+    __slots__ = ("_key",)
+
+    _key: int
+
+    # Two references are equal where their objects are; those are not asked.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+_K = TypeVar("_K", bound=Known)
+
+
+class ByIdentity(Generic[_K]):
+    """What is known of each object."""
 
     def __init__(self) -> None:
-        self._entries: dict[int, tuple[weakref.ref[Any], _T]] = {}
+        known: dict[int, _K] = {}
 
-    def add(self, key: Any, value: _T) -> None:
-        """Keep a value, which must not hold the object itself, until the object is gone."""
-        number, entries = id(key), self._entries
+        def forget(dead: Any) -> None:
+            key = dead._key
+            if known.get(key) is dead:  # else another object has this key by now
+                del known[key]
 
-        def forget(dead: weakref.ref[Any]) -> None:
-            # Another object may have this number by now.
-            if number in entries and entries[number][0] is dead:
-                del entries[number]
+        self._known = known
+        self.forget = forget
+        """To be called with what is known of an object when that is gone."""
 
-        entries[number] = (weakref.ref(key, forget), value)
+    def add(self, subject: Any, known: _K) -> None:
+        """Know this of an object until it is gone."""
+        known._key = key = _key_of(subject)
+        self._known[key] = known
 
-    def of(self, key: Any) -> _T | None:
-        """The value of an object; None if there is none."""
-        entry = self._entries.get(id(key))
-        return entry[1] if entry is not None and entry[0]() is key else None
+    def of(self, subject: Any) -> _K | None:
+        """What is known of an object; None if nothing is."""
+        known = self._known.get(_key_of(subject))
+        return known if known is not None and known() is subject else None
 
-    def living(self) -> list[_T]:
-        """The values of the objects that live, in the order in which they came."""
-        return [value for key, value in list(self._entries.values()) if key() is not None]
+    def living(self) -> list[_K]:
+        """What is known of the objects that live, in the order in which they came."""
+        return [known for known in list(self._known.values()) if known() is not None]

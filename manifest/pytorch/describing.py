@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import array
 import functools
+import threading
+import weakref
 from collections.abc import Callable, Sequence
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
@@ -21,6 +23,7 @@ from manifest.pytorch.statedicts import state_dict_digest
 from manifest.pytorch.tensors import fingerprint
 
 _MOST_INDICES = 1_000_000
+_MOST_SEEDS = 16
 _LONGEST_TEXT = 200
 
 _OF_LOADER = (
@@ -45,6 +48,32 @@ _OF_SAMPLER = (
 )
 
 Facts = dict[str, Json]
+
+
+class Iterated:
+    """A loader as it is described, and the iterators that were made of it."""
+
+    def __init__(self, loader: object, facts: Facts) -> None:
+        self.name = ""
+        self.loader = weakref.ref(loader)
+        self.thread = threading.get_ident()
+        self.facts = facts
+        self.iterators = 0
+        self.base_seeds: list[Json] = []
+        self.epochs: list[Json] = []
+
+    def add(self, iterator: Any, epoch: int | None) -> None:
+        """Take note of one more iterator."""
+        self.iterators += 1
+        if len(self.base_seeds) < _MOST_SEEDS:
+            self.base_seeds.append(getattr(iterator, "_base_seed", None))
+            if epoch is not None:
+                self.epochs.append(epoch)
+
+    def counts(self) -> Facts:
+        """What is known of its iterators."""
+        counts: Facts = {"iterators": self.iterators, "base_seed": list(self.base_seeds)}
+        return {**counts, "epochs": list(self.epochs)} if self.epochs else counts
 
 
 def shape_of(loader: Any) -> Facts:
@@ -92,11 +121,11 @@ def described(loader: Any) -> Facts:
 
 def epoch_of(loader: Any) -> int | None:
     """The epoch that the loader's sampler was told, if it is one that must be told."""
-    for sampler in (loader.sampler, attributes_of(loader.batch_sampler).get("sampler")):
-        epoch = attributes_of(sampler).get("epoch")
-        if type(epoch) is int:
-            return epoch
-    return None
+    sampler, inner = loader.sampler, attributes_of(loader.batch_sampler).get("sampler")
+    epoch = attributes_of(sampler).get("epoch")
+    if type(epoch) is not int and inner is not sampler:
+        epoch = attributes_of(inner).get("epoch")
+    return epoch if type(epoch) is int else None
 
 
 def generators_of(loader: Any) -> list[tuple[str, torch.Generator]]:

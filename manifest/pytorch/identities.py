@@ -7,31 +7,46 @@ several, those that live are counted in the order in which they were made.
 from __future__ import annotations
 
 import itertools
-import weakref
 from collections.abc import Collection
 from typing import Any
 
-from manifest.pytorch.byidentity import ByIdentity
-from manifest.pytorch.describing import Facts, shape_of
+from manifest.pytorch.byidentity import ByIdentity, Known
+from manifest.pytorch.describing import Facts, Iterated, shape_of
 from manifest.pytorch.moments import OwnGenerators
 
 
-class Identity:
+class Identity(Known):
     """One loader that the program made."""
 
-    __slots__ = ("__weakref__", "_own", "_shape", "loader", "name", "number", "place")
+    __slots__ = (
+        "_own",
+        "_shape",
+        "is_introduced",
+        "iterated",
+        "name",
+        "number",
+        "place",
+    )
 
-    def __init__(self, loader: Any, place: str, number: int) -> None:
-        self.loader: weakref.ref[Any] = weakref.ref(loader)
+    def begin(self, place: str, number: int) -> None:
+        """Know where it was made, as which of all."""
         self.name: str | None = None
         self.place = place
         self.number = number
+        self.iterated: Iterated | None = None
+        """What is to be said of it in the manifest, once it is iterated."""
+        self.is_introduced = False
         self._own: OwnGenerators | None = None
         self._shape: Facts | None = None
+
+    def loader(self) -> Any:
+        """The loader; None if it is gone."""
+        return self()
 
     def own(self, loader: Any) -> OwnGenerators:
         """The generators that the loader keeps itself."""
         if self._own is None:
+            self.shape(loader)  # for when the loader is gone, as these
             self._own = OwnGenerators(loader)
         return self._own
 
@@ -66,15 +81,14 @@ class Identities:
 
     def __init__(self) -> None:
         self._known: ByIdentity[Identity] = ByIdentity()
-        self._numbers = itertools.count()
-
-    def of(self, loader: Any) -> Identity | None:
+        self.of = self._known.of
         """What is known of a loader; None if it was not seen yet."""
-        return self._known.of(loader)
+        self._numbers = itertools.count()
 
     def add(self, loader: Any, place: str) -> Identity:
         """Know a loader from now on, for as long as it lives."""
-        identity = Identity(loader, place, next(self._numbers))
+        identity = Identity(loader, self._known.forget)
+        identity.begin(place, next(self._numbers))
         self._known.add(loader, identity)
         return identity
 

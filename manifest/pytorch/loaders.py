@@ -10,7 +10,6 @@ import functools
 import os
 import sys
 import threading
-import weakref
 from collections.abc import Callable
 from types import FrameType, ModuleType
 from typing import Any
@@ -20,14 +19,13 @@ from torch.utils.data import dataloader, get_worker_info
 from manifest.canonical import Json
 from manifest.importing import when_imported
 from manifest.places import first_outside, first_within, shown_place
-from manifest.pytorch.byidentity import ByIdentity
-from manifest.pytorch.describing import Facts, described, epoch_of, generators_of
+from manifest.pytorch.describing import Facts, Iterated, described, epoch_of, generators_of
 from manifest.pytorch.hooks import keep_from_compiler
-from manifest.pytorch.moments import Named
+from manifest.pytorch.identities import Identity
+from manifest.pytorch.moments import Moment, Named
 from manifest.pytorch.positions import Positions
 
 _MOST_LOADERS = 64
-_MOST_SEEDS = 16
 _LIBRARIES = ("manifest", "torch", "torchdata")
 _OF_POSITIONS = (
     Positions.made,
@@ -85,8 +83,7 @@ class Loaders:
 
     def forget(self) -> None:
         """Begin anew: the loaders of a forked child have names of their own."""
-        self._loaders: list[_Iterated] = []
-        self._known: ByIdentity[_Iterated] = ByIdentity()
+        self._loaders: list[Iterated] = []
         self.positions = Positions(self._tracked, self.place, self._on_note)
 
     def place(self, frame: FrameType | None) -> Json:
@@ -104,57 +101,50 @@ class Loaders:
             ]
         return found
 
-    def before(self, loader: Any, frame: FrameType | None) -> _Iterated | None:
+    def known(self, loader: Any) -> Identity | None:
+        """Which loader this is, if it was iterated and described before."""
+        identity = self.positions.identities.of(loader)
+        return identity if identity is not None and identity.is_introduced else None
+
+    def meet(self, loader: Any, frame: FrameType | None) -> Identity | None:
         """Describe a loader that is about to be iterated for the first time; never raises."""
-        known = self._known.of(loader)
-        if known is not None:
-            return known
-        if len(self._loaders) >= _MOST_LOADERS or get_worker_info() is not None:
+        try:
+            identity = self.positions.identified(loader, frame)
+            identity.iterated = self._described(loader, frame)
+            return identity
+        except Exception as error:
+            self._on_note("loaders", error)
+            return None
+
+    def after(self, identity: Identity, began: Moment | None, loader: Any, iterator: Any) -> None:
+        """An iterator was made; never raises."""
+        try:
+            epoch, iterated = epoch_of(loader), identity.iterated
+            if began is not None:
+                self.positions.after(identity, began, iterator, epoch)
+            if iterated is not None:
+                iterated.add(iterator, epoch)
+                if not identity.is_introduced:
+                    self._introduce(identity, iterated)
+        except Exception as error:
+            self._on_note("loaders", error)
+
+    def _described(self, loader: Any, frame: FrameType | None) -> Iterated | None:
+        if len(self._loaders) >= _MOST_LOADERS:
             return None
         try:
             made = self.positions.place_of(loader)
             facts = {"place": self.place(frame), "made": made, **described(loader)}
-            return _Iterated(loader, facts)
+            return Iterated(loader, facts)
         except Exception as error:
             self._on_note("loaders", error)
             return None
 
-    def after(self, iterated: _Iterated, loader: Any, iterator: Any) -> None:
-        """Take note of an iterator; never raises."""
-        try:
-            iterated.add(iterator, epoch_of(loader))
-            if iterated.name:
-                return
-            iterated.name = f"loader.{len(self._loaders)}"
-            self._loaders.append(iterated)
-            self._known.add(loader, iterated)
-            self._on_facts({iterated.name: {**iterated.facts, **iterated.counts()}})
-        except Exception as error:
-            self._on_note("loaders", error)
-
-
-class _Iterated:
-    """A loader, and the iterators that were made of it."""
-
-    def __init__(self, loader: object, facts: Facts) -> None:
-        self.name = ""
-        self.loader = weakref.ref(loader)
-        self.thread = threading.get_ident()
-        self.facts = facts
-        self.iterators = 0
-        self.base_seeds: list[Json] = []
-        self.epochs: list[Json] = []
-
-    def add(self, iterator: Any, epoch: int | None) -> None:
-        self.iterators += 1
-        if len(self.base_seeds) < _MOST_SEEDS:
-            self.base_seeds.append(getattr(iterator, "_base_seed", None))
-            if epoch is not None:
-                self.epochs.append(epoch)
-
-    def counts(self) -> Facts:
-        counts: Facts = {"iterators": self.iterators, "base_seed": list(self.base_seeds)}
-        return {**counts, "epochs": list(self.epochs)} if self.epochs else counts
+    def _introduce(self, identity: Identity, iterated: Iterated) -> None:
+        identity.is_introduced = True
+        iterated.name = f"loader.{len(self._loaders)}"
+        self._loaders.append(iterated)
+        self._on_facts({iterated.name: {**iterated.facts, **iterated.counts()}})
 
 
 def watching() -> Loaders | None:
@@ -167,7 +157,7 @@ def _install() -> None:
     if _is_installed:
         return
     _is_installed = True
-    for function in (Loaders.before, Loaders.after, *_OF_POSITIONS):
+    for function in (Loaders.known, Loaders.meet, Loaders.after, *_OF_POSITIONS):
         keep_from_compiler(function, with_callees=True)
     iterator, loader = dataloader._BaseDataLoaderIter, dataloader.DataLoader
     iterator.__init__ = _watched(iterator.__init__)  # type: ignore[method-assign]
@@ -188,17 +178,16 @@ def _watched(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def __init__(self: Any, loader: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 -- its name
         watching = _watching
-        if watching is None:
+        if watching is None or get_worker_info() is not None:
             original(self, loader, *args, **kwargs)
             return
-        frame = sys._getframe(1)
-        iterated = watching.before(loader, frame)
-        begun = watching.positions.before(loader, frame)
+        identity = watching.known(loader) or watching.meet(loader, sys._getframe(1))
+        if identity is None:
+            original(self, loader, *args, **kwargs)
+            return
+        began = watching.positions.before(loader, identity)
         original(self, loader, *args, **kwargs)
-        if iterated is not None:
-            watching.after(iterated, loader, self)
-        if begun is not None:
-            watching.positions.after(begun, loader, self)
+        watching.after(identity, began, loader, self)
 
     keep_from_compiler(__init__, with_callees=False)
     return __init__

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from manifest import states
 from manifest.errors import StateNotRestorable
 from manifest.generators import is_shared, shared_setter
 from manifest.pytorch.describing import attributes_of
-from manifest.pytorch.states import Generators
+from manifest.pytorch.states import Copy, Generators
 from manifest.states import Setter
 
 _MOST_ATTRIBUTES = 256
@@ -23,14 +23,42 @@ _MOST_LAYERS = 4  # of datasets around datasets
 Named = Mapping[str, Any]
 """Generators by name."""
 
+Copies = Mapping[str, Copy]
+
 _NONE: Named = {}
 
 
-class Moment(NamedTuple):
-    """States by the name of the generator; those in `own` are the loader's."""
+class Moment:
+    """States by the name of the generator; those that are `own` are the loader's.
 
-    generators: dict[str, bytes]
-    own: dict[str, bytes]
+    Taking one is what every iterator waits for, so that states get their forms when asked for.
+    """
+
+    __slots__ = ("_generators", "_own", "blob")
+
+    def __init__(self, generators: Copies, own: Copies) -> None:
+        self._generators = generators
+        self._own = own
+        self.blob: str | None = None
+        """Where it is kept, once a snapshot did so."""
+
+    @property
+    def generators(self) -> dict[str, bytes]:
+        """Those that the program shares, and those that it has named."""
+        return _in_form(self._generators)
+
+    @property
+    def own(self) -> dict[str, bytes]:
+        """Those that the loader keeps itself."""
+        return _in_form(self._own)
+
+
+def _copies(generators: Named) -> dict[str, Copy]:
+    return {name: (bytes, states.state_of(each)) for name, each in generators.items()}
+
+
+def _in_form(copies: Copies) -> dict[str, bytes]:
+    return {name: form(copied) for name, (form, copied) in copies.items()}
 
 
 class Moments:
@@ -46,10 +74,10 @@ class Moments:
 
     def now(self, own: Named) -> Moment:
         """The states that generators have now."""
-        found = self._shared.states()
-        for name, generator in self._tracked().items():
-            found[name] = states.state_of(generator)
-        return Moment(found, {name: states.state_of(each) for name, each in own.items()})
+        found = self._shared.copies()
+        if tracked := self._tracked():
+            found.update(_copies(tracked))
+        return Moment(found, _copies(own) if own else {})
 
     def put_back(self, moment: Moment, own: Named) -> None:
         """Give the generators the states of a moment; those that are not there are left out.

@@ -8,15 +8,13 @@ asked. With these two moments an iterator can be made again and brought to where
 from __future__ import annotations
 
 import sys
-import weakref
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 from torch.utils.data import get_worker_info
 
-from manifest.pytorch.byidentity import ByIdentity
-from manifest.pytorch.describing import epoch_of
+from manifest.pytorch.byidentity import ByIdentity, Known
 from manifest.pytorch.identities import Identities, Identity
 from manifest.pytorch.moments import Moment, Moments, Named
 
@@ -24,22 +22,13 @@ _MADE = "made at "
 _REFERENCES = 3  # to an iterator that its loader alone holds: by it, by a name, by the call
 
 
-class Position:
+class Position(Known):
     """One iterator of a loader."""
 
-    __slots__ = (
-        "began",
-        "blobs",
-        "epoch",
-        "first",
-        "identity",
-        "is_exhausted",
-        "iterator",
-        "rounds",
-    )
+    __slots__ = ("began", "epoch", "first", "identity", "is_exhausted", "rounds")
 
-    def __init__(self, iterator: Any, identity: Identity, began: Moment, epoch: int | None) -> None:
-        self.iterator = weakref.ref(iterator)
+    def begin(self, identity: Identity, began: Moment, epoch: int | None) -> None:
+        """Know of which loader it is, and when it was made."""
         self.identity = identity
         self.began = began
         self.epoch = epoch
@@ -47,8 +36,10 @@ class Position:
         """When the first batch was asked for; the same as `began` where workers had asked."""
         self.is_exhausted = False
         self.rounds = 0
-        self.blobs: dict[int, str] = {}
-        """Where the moments above are kept, by their ids, once a snapshot did so."""
+
+    def iterator(self) -> Any:
+        """The iterator; None if it is gone."""
+        return self()
 
     def own(self) -> Named:
         """The generators that the loader keeps itself."""
@@ -123,22 +114,20 @@ class Positions:
         known = self.identities.of(loader)
         return known or self.identities.add(loader, f"iterated at {self._place(frame)}")
 
-    def before(self, loader: Any, frame: FrameType | None) -> tuple[Identity, Moment] | None:
-        """An iterator is about to be made; never raises."""
+    def before(self, loader: Any, identity: Identity) -> Moment | None:
+        """The moment before an iterator is made; never raises."""
         try:
-            if get_worker_info() is not None:
-                return None
-            identity = self.identified(loader, frame)
-            identity.shape(loader)
-            return identity, self.moments.now(identity.own(loader).named())
+            return self.moments.now(identity.own(loader).named())
         except Exception as error:
             self._on_note("snapshots", error)
             return None
 
-    def after(self, begun: tuple[Identity, Moment], loader: Any, iterator: Any) -> None:
+    def after(self, identity: Identity, began: Moment, iterator: Any, epoch: int | None) -> None:
         """The iterator is there; never raises."""
         try:
-            self._known.add(iterator, Position(iterator, *begun, epoch_of(loader)))
+            position = Position(iterator, self._known.forget)
+            position.begin(identity, began, epoch)
+            self._known.add(iterator, position)
         except Exception as error:
             self._on_note("snapshots", error)
 
@@ -156,7 +145,6 @@ class Positions:
             position.rounds += 1
             if not iterator._num_workers:
                 position.first = self.moments.now(position.own())
-                position.blobs.clear()
         except Exception as error:
             self._on_note("snapshots", error)
 

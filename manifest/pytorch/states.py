@@ -25,6 +25,8 @@ _WORDS = 624
 _MT19937 = struct.Struct(f"<{_WORDS}Ii")
 _PYTHON = struct.Struct(f"<i{_WORDS}I")
 _POSITION = 4  # bytes, before the words of Python's generator and behind those of NumPy's
+_PYTHON_END = struct.Struct("<?d")
+_LEGACY_END = struct.Struct("<H?d")
 _END = 20  # bytes: some words, at one end with the position
 
 # In the 5056 bytes of the CPU generator, padding lies between these two parts.
@@ -42,6 +44,9 @@ _MOST_OWN = 32
 _NO_NAMES: tuple[str, ...] = ()
 
 Named = Iterable[tuple[str, object]]
+
+Copy = tuple[Callable[[Any], bytes], Any]
+"""A state as it is copied fastest, after what brings the copy into the form of the state."""
 
 
 @dataclass(slots=True)
@@ -95,7 +100,7 @@ class Generators:
             digests.append(python.digest())
         if (numpy := self._numpys()) is not None:
             digests.append(numpy.digest())
-        devices = [*accelerators.started()]
+        devices = accelerators.started()
         # Of most kinds a seed and an offset, which the host holds.
         digests += [xxh3_128_digest(states.torch_state(each.generator)) for each in devices]
         if len(self._names) != len(digests):
@@ -105,15 +110,15 @@ class Generators:
             self._read_own(drawn)
         return drawn
 
-    def states(self) -> dict[str, bytes]:
+    def copies(self) -> dict[str, Copy]:
         """Each state that is shared, under the names and in the forms of `manifest.generators`."""
-        found = {"torch.cpu": _torch_state()}
+        found: dict[str, Copy] = {"torch.cpu": (_content, torch.default_generator.get_state())}
         if (python := self._pythons()) is not None:
-            found["python"] = python.state()
-        if (numpy := self._numpys()) is not None and (state := numpy.state()) is not None:
-            found["numpy.legacy"] = state
+            found["python"] = python.copy()
+        if (numpy := self._numpys()) is not None and (copy := numpy.copy()) is not None:
+            found["numpy.legacy"] = copy
         for backend, device, generator in accelerators.started():
-            found[f"torch.{backend}.{device}"] = states.torch_state(generator)
+            found[f"torch.{backend}.{device}"] = bytes, states.torch_state(generator)
         return found
 
     def _pythons(self) -> _Python | None:
@@ -193,24 +198,21 @@ class _Python:
     def __init__(self, generator: Any) -> None:
         self.generator = generator
         self._words = self._slow_words
-        self._memory: Any = None
+        self._copied: Callable[[], bytes] | None = None
         if type(generator).__basicsize__ >= object.__basicsize__ + _PYTHON.size:
             address = id(generator) + object.__basicsize__
             self._words = _digesting(address, _PYTHON, self._slow_words)
             if self._words != self._slow_words:  # it lies where it is expected
-                self._memory = (ctypes.c_char * _PYTHON.size).from_address(address)
+                self._copied = _following(address, _PYTHON, bytes)
 
     def digest(self) -> bytes:
         words, gauss = self._words(), self.generator.gauss_next
         return words if gauss is None else xxh3_128_digest(words + struct.pack("<d", gauss))
 
-    def state(self) -> bytes:
-        if self._memory is None:
-            return states.python_state(self.generator)
-        memory: bytes = self._memory.raw
-        gauss = self.generator.gauss_next
-        end = struct.pack("<?d", gauss is not None, gauss or 0.0)
-        return memory[_POSITION:] + memory[:_POSITION] + end
+    def copy(self) -> Copy:
+        if self._copied is None:
+            return bytes, states.python_state(self.generator)
+        return _python_form, (self._copied(), self.generator.gauss_next)
 
     def _slow_words(self) -> bytes:
         words = self.generator.getstate()[1]
@@ -224,27 +226,23 @@ class _NumPy:
         self.bits = bits
         self._get_state = get_state
         self._words = self._slow_text
-        self._end: Any = None
-        self._last: tuple[tuple[bytes, bytes], bytes | None] = ((b"", b""), None)
+        self._copied: Callable[[], bytes] | None = None
         if type(bits).__name__ == "MT19937":
             address = int(bits.ctypes.state_address)
             self._words = _digesting(address, _MT19937, self._slow_words)
             if self._words != self._slow_words:  # it lies where it is expected
-                self._end = (ctypes.c_char * _END).from_address(address + _MT19937.size - _END)
+                self._copied = _following(address, _MT19937, bytes)
         self._kept = _reading_kept(getattr(get_state, "__self__", None)) or self._slow_kept
 
     def digest(self) -> bytes:
         words, kept = self._words(), self._kept()
         return words if kept == _NO_KEPT else xxh3_128_digest(words + kept)
 
-    def state(self) -> bytes | None:
-        holder: Any = getattr(self._get_state, "__self__", None)
-        if self._end is None:
-            return states.legacy_state(holder)
-        seen = (self._end.raw, self._kept())
-        if seen != self._last[0]:
-            self._last = (seen, states.legacy_state(holder))
-        return self._last[1]
+    def copy(self) -> Copy | None:
+        if self._copied is not None:
+            return _legacy_form, (self._copied(), self._kept())
+        state = states.legacy_state(getattr(self._get_state, "__self__", None))
+        return None if state is None else (bytes, state)
 
     def _slow_kept(self) -> bytes:
         state = self._get_state(legacy=False)
@@ -261,9 +259,29 @@ class _NumPy:
         )
 
 
+def _python_form(copied: tuple[bytes, float | None]) -> bytes:
+    memory, gauss = copied
+    end = _PYTHON_END.pack(gauss is not None, gauss or 0.0)
+    return memory[_POSITION:] + memory[:_POSITION] + end
+
+
+def _legacy_form(copied: tuple[bytes, bytes]) -> bytes:
+    memory, kept = copied
+    position = int.from_bytes(memory[-_POSITION:], "little")
+    return memory[:-_POSITION] + _LEGACY_END.pack(position, *_KEPT.unpack(kept))
+
+
 def _digesting(address: int, form: struct.Struct, slow: Callable[[], bytes]) -> Callable[[], bytes]:
     if sys.implementation.name != "cpython" or sys.byteorder != "little":
         return slow
+    digest = _following(address, form, xxh3_128_digest)
+    return digest if digest() == slow() else slow
+
+
+def _following(
+    address: int, form: struct.Struct, read: Callable[[Any], bytes]
+) -> Callable[[], bytes]:
+    """What reads the words at an address; again only when they have changed."""
     content = (ctypes.c_char * form.size).from_address(address)
     # Any draw moves the position, which is at one of the ends, and making new words changes all of
     # them: while both ends are as they were, the words between need not be read.
@@ -271,14 +289,14 @@ def _digesting(address: int, form: struct.Struct, slow: Callable[[], bytes]) -> 
     end_view = (ctypes.c_char * _END).from_address(address + form.size - _END)
     last = (b"", b"", b"")
 
-    def digest() -> bytes:
+    def following() -> bytes:
         nonlocal last
         start, end = start_view.raw, end_view.raw
         if start != last[0] or end != last[1]:
-            last = (start, end, xxh3_128_digest(content))
+            last = (start, end, read(content))
         return last[2]
 
-    return digest if digest() == slow() else slow
+    return following
 
 
 def _reading_kept(generator: Any) -> Callable[[], bytes] | None:
@@ -292,15 +310,8 @@ def _reading_kept(generator: Any) -> Callable[[], bytes] | None:
     offset = ctypes.string_at(id(other), kind.__basicsize__).find(kept)
     if offset < 0 or type(generator) is not kind:
         return None
-    return lambda: ctypes.string_at(id(generator) + offset, _KEPT.size)
-
-
-def _torch_state() -> bytes:
-    state = torch.default_generator.get_state()
-    if state.nbytes != _TORCH_SIZE:
-        return _content(state)
-    content: bytes = _TORCH_WHOLE.from_address(state.data_ptr()).raw
-    return content
+    content = (ctypes.c_char * _KEPT.size).from_address(id(generator) + offset)
+    return lambda: content.raw
 
 
 class _Torch:

@@ -24,10 +24,7 @@ from manifest_server.problems import add_problems
 from manifest_server.rates import Rates
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
-from manifest_server.web import account, assets, comparison
-from manifest_server.web import catalog as catalog_pages
-from manifest_server.web import runs as runs_pages
-from manifest_server.web import tokens as token_pages
+from manifest_server.web import pages
 from manifest_server.web.errors import add_error_pages
 
 _THREADS = {"sqlite": 2, "postgresql": 4}
@@ -68,8 +65,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     add_problems(app)
     app.include_router(health.router)
     app.include_router(docs.router)
-    for pages in (assets, account, catalog_pages, comparison, runs_pages, token_pages):
-        app.include_router(pages.router)
+    app.include_router(pages.router)
     add_error_pages(app)
     api = APIRouter(prefix="/api/v1")
     for module in (runs, trails, blobs, comparisons, catalog, tokens):

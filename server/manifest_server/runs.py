@@ -198,6 +198,35 @@ def get_verdict(connection: Connection, run_id: str) -> Verdict | None:
     return None if data is None else unpack_verdict(data)
 
 
+def get_verdicts(connection: Connection, run_ids: Iterable[str]) -> dict[str, Verdict]:
+    """The verdicts on these runs, of those that have one."""
+    found: dict[str, Verdict] = {}
+    for portion in portions(list(run_ids)):
+        statement = select(runs.c.id, runs.c.verdict).where(
+            runs.c.id.in_(portion), runs.c.verdict.is_not(None)
+        )
+        for row in connection.execute(statement):
+            found[row.id] = unpack_verdict(row.verdict)
+    return found
+
+
+def get_hardware(connection: Connection, run_ids: Iterable[str]) -> dict[str, Section]:
+    """What these runs ran on, of those that have ended; what many have in common is read once."""
+    keys: dict[str, str] = {}
+    for portion in portions(list(run_ids)):
+        statement = select(runs.c.id, runs.c.hardware_key).where(
+            runs.c.id.in_(portion), runs.c.hardware_key.is_not(None)
+        )
+        keys.update((row.id, row.hardware_key) for row in connection.execute(statement))
+    bodies: dict[str, Section] = {}
+    for portion in portions(sorted(set(keys.values()))):
+        statement = select(sections.c.key, sections.c.body).where(sections.c.key.in_(portion))
+        bodies.update(
+            (row.key, json.loads(expanded(row.body))) for row in connection.execute(statement)
+        )
+    return {run_id: bodies[key] for run_id, key in keys.items() if key in bodies}
+
+
 def list_runs(
     connection: Connection,
     *,

@@ -200,6 +200,16 @@ class SqlStore:
         with self._reading() as connection:
             return queries.get_verdict(connection, run_id)
 
+    def get_verdicts(self, run_ids: Iterable[str]) -> dict[str, Verdict]:
+        """The verdicts on these runs, of those that have one."""
+        with self._reading() as connection:
+            return queries.get_verdicts(connection, run_ids)
+
+    def get_hardware(self, run_ids: Iterable[str]) -> dict[str, Section]:
+        """What these runs ran on, of those that have ended."""
+        with self._reading() as connection:
+            return queries.get_hardware(connection, run_ids)
+
     def list_runs(
         self,
         *,

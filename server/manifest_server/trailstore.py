@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy import Engine
@@ -31,6 +32,20 @@ _UNREADABLE: Final = (
     AttributeError,
     RecursionError,
 )
+
+
+@contextmanager
+def legible() -> Iterator[None]:
+    """Trails are read in here: what lies beside their rows is as its sender made it.
+
+    Raises:
+        TrailInvalid: It cannot be read.
+    """
+    try:
+        yield
+    except _UNREADABLE as error:
+        reason = f"{type(error).__name__}: {error}"[:300]
+        raise TrailInvalid(f"these trails cannot be compared: {reason}") from error
 
 
 class Trails:
@@ -146,12 +161,8 @@ class Trails:
         Raises:
             TrailInvalid: What lies beside the rows cannot be read.
         """
-        try:
+        with legible():
             return compare_trails(self.opened(before), self.opened(after))
-        except _UNREADABLE as error:
-            # What lies beside the rows is as its sender made it.
-            reason = f"{type(error).__name__}: {error}"[:300]
-            raise TrailInvalid(f"these trails cannot be compared: {reason}") from error
 
     def _opened(self, run_id: str, trail: KeptTrail) -> Trail:
         with reading(self._engine) as connection:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from manifest.rundir import RunDirectory
+from manifest.trail import TrailWriter
 
 Record = Callable[..., RunDirectory]
 
@@ -121,8 +122,9 @@ def test_takes_in_runs_that_are_recorded_while_it_serves(
     with serving._kept_up_to_date(None), SqlStore.open(serving._embedded_url()) as store:
         assert store.list_runs() == []
         run = record()
+        TrailWriter(run.trail_path("main")).close()
         for _ in range(1000):
-            if store.digests([run.id]):
+            if store.digests([run.id]) and store.trails.list(run.id):
                 return
             waiting.wait(0.02)
     raise AssertionError("never taken in")

@@ -389,6 +389,49 @@ def test_a_name_finds_a_loader_that_is_made_elsewhere(host: Host) -> None:
     assert plain(list(moved)) == expected
 
 
+class DrawnFromAll(Sampler[int]):
+    """An order that all three generators decide, drawn when the first batch is asked for."""
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.randperm(12).tolist()
+        random.shuffle(order)
+        return iter(np.random.permutation(order).tolist())
+
+    def __len__(self) -> int:
+        return 12
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    "draw_between",
+    [
+        random.random,
+        lambda: random.gauss(0, 1),
+        lambda: random.getrandbits(32 * 624),  # all words are new, and the next is where it was
+        np.random.random,
+        np.random.standard_normal,
+        lambda: np.random.bytes(4 * 624),
+        lambda: torch.rand(1),
+        lambda: torch.rand(624),
+        lambda: seed(2),
+    ],
+)
+def test_what_the_program_draws_between_two_iterators_is_in_the_snapshot(
+    draw_between: Callable[[], object], workers: int, host: Host
+) -> None:
+    seed(1)
+    loader = DataLoader(Noisy(), 2, sampler=DrawnFromAll(), **workers_of(workers))
+    for _ in range(2):
+        next(iter(loader))
+        draw_between()
+    iterator = snapshot_in(host, loader, 3)
+    expected = plain(list(iterator)), draw()
+    seed(99)
+    host.resume("here")
+    assert (plain(list(loader)), draw()) == expected
+    assert host.outcomes[-1].outcome == "restored"
+
+
 def test_of_two_iterators_of_a_loader_the_newest_is_continued(host: Host) -> None:
     seed(1)
     loader = noisy_loader()

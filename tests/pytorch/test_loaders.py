@@ -205,7 +205,7 @@ def test_describing_draws_from_no_generator(watching: Watching) -> None:
             options = {**options, "shuffle": None}  # noqa: PLW2901
         loader = make_loader(**options)
         before = states(), own.get_state().tolist(), of_sampler.get_state().tolist()
-        assert watching.loaders.before(loader, sys._getframe()) is not None
+        assert watching.loaders.meet(loader, sys._getframe()) is not None
         assert (states(), own.get_state().tolist(), of_sampler.get_state().tolist()) == before
 
 

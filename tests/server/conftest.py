@@ -21,13 +21,16 @@ import obstore
 import psycopg
 import pytest
 from obstore.store import S3Store
+from starlette.testclient import TestClient
 
 from manifest.canonical import Json, digest_value
 from manifest.identity import new_run_id
 from manifest.models import Manifest
 from manifest_migrations.upgrade import open_store
+from manifest_server.app import create_app
 from manifest_server.database import sqlite_url
 from manifest_server.objects import Objects, open_objects
+from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
 
 if TYPE_CHECKING:
@@ -175,6 +178,40 @@ def blob_store(database_url: str, objects: Objects | None) -> Iterator[SqlStore]
     open_store(database_url).close()
     with SqlStore.open(database_url, objects=objects) as opened:
         yield opened
+
+
+@pytest.fixture
+def client(database_url: str) -> Iterator[TestClient]:
+    """A client of an empty service, on each kind of database in turn."""
+    open_store(database_url).close()
+    app = create_app(ServerSettings(database_url=database_url))
+    with TestClient(app, base_url="http://localhost") as opened:
+        yield opened
+
+
+@pytest.fixture
+def simple_client(sqlite_path: Path) -> Iterator[TestClient]:
+    """A client of an empty service, for what no database has a part in."""
+    url = sqlite_url(sqlite_path).render_as_string()
+    open_store(url).close()
+    with TestClient(
+        create_app(ServerSettings(database_url=url)), base_url="http://localhost"
+    ) as opened:
+        yield opened
+
+
+@pytest.fixture
+def limited(sqlite_path: Path) -> Iterator[Callable[..., tuple[TestClient, SqlStore]]]:
+    """A function that starts a service with settings of its own, and gives its store."""
+    url = sqlite_url(sqlite_path).render_as_string()
+    with open_store(url) as store:
+
+        def start(**settings: object) -> tuple[TestClient, SqlStore]:
+            app = create_app(ServerSettings.model_validate({"database_url": url, **settings}))
+            app.state.store = store
+            return TestClient(app, base_url="http://localhost"), store
+
+        yield start
 
 
 @pytest.fixture

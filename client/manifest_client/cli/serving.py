@@ -255,11 +255,14 @@ def _kept_up_to_date(database: str | None) -> Iterator[None]:
 
 
 def _keep_looking(store: SqlStore, is_over: threading.Event) -> None:
-    while not is_over.wait(_LOOK_EVERY_SECONDS):
+    whole: set[str] = set()
+    while not is_over.is_set():
         try:
             _take_in(store)
+            _take_in_contents(store, whole, is_over)
         except (ManifestError, OSError) as error:
             typer.echo(f"manifest: runs were not taken in: {error}", err=True)
+        is_over.wait(_LOOK_EVERY_SECONDS)
 
 
 def _take_in(store: SqlStore) -> None:
@@ -268,6 +271,27 @@ def _take_in(store: SqlStore) -> None:
     from manifest_client.embedded import take_in
 
     take_in(store, run_directories(find_base()), warn)
+
+
+def _take_in_contents(store: SqlStore, whole: set[str], is_over: threading.Event) -> None:
+    """Blobs and trails of the runs of this folder, but for those that are in whole already."""
+    from manifest.rundir import find_base, run_directories
+    from manifest_client.contents import put_contents
+
+    runs = [run for run in run_directories(find_base()) if run.id not in whole]
+    known = store.digests(run.id for run in runs) if runs else {}
+    for run in runs:
+        if is_over.is_set():
+            return
+        if run.id not in known:
+            continue  # it could not be read, which was said
+        try:
+            put_contents(store, run)
+        except (ManifestError, OSError) as error:
+            typer.echo(f"manifest: not all of run {run.id} was taken in: {error}", err=True)
+            whole.add(run.id)
+        if known[run.id]:
+            whole.add(run.id)
 
 
 def _told(address: str) -> str:

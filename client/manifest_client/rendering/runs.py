@@ -11,7 +11,14 @@ from rich.text import Text
 
 from manifest import ranks
 from manifest.canonical import Json
-from manifest.describing import command_line, describe, shortened_command, shown
+from manifest.describing import (
+    command_line,
+    describe,
+    in_reading_order,
+    is_absent,
+    shortened_command,
+    shown,
+)
 from manifest.identity import short_id
 from manifest.models import SECTIONS, Manifest, Process, RunSummary, Verdict
 from manifest.times import age, duration, local_time
@@ -27,22 +34,6 @@ STATUS_STYLES: Final = {
     "diverged": "bad",
     "not replayable": "warning",
 }
-_FIRST: Final = {
-    "settings": (
-        "torch.num_threads",
-        "torch.deterministic.mode",
-        "torch.default_dtype",
-        "torch.backends.cudnn.benchmark",
-        "torch.backends.cudnn.deterministic",
-        "fp32_precision.cuda.matmul",
-        "fp32_precision.cuda.conv",
-    ),
-    "packages": ("torch", "numpy", "torchvision", "lightning", "transformers", "accelerate"),
-    "environment": ("python.version", "python.implementation", "python.flags"),
-    "hardware": ("gpu.0.name", "cpu.model", "cpu.count", "memory_bytes", "os.kernel"),
-}
-"""What people look for, shown before the rest of a section."""
-
 _MOST_KEYS = 8
 _MOST_NOTES = 3
 _MOST_RANKS = 8
@@ -121,10 +112,7 @@ def section(
     """The keys and values of one section."""
     count = f"{len(values)} key" + ("s" if len(values) != 1 else "")
     lines = [styled((name, "heading"), (f"  {count}", "quiet"))]
-    first = _FIRST.get(name, ()) if not is_whole else ()
-    pairs = sorted(
-        values.items(), key=lambda pair: (_is_absent(pair[1]), _place(pair[0], first), pair[0])
-    )
+    pairs = in_reading_order("" if is_whole else name, values)
     visible = pairs if is_whole else pairs[:most]
     key_width = min(_WIDEST_KEY, max(len(shown(key)) for key, _ in visible))
     for key, value in visible:
@@ -274,14 +262,10 @@ def _replays(manifest: Manifest, replays: Sequence[RunSummary]) -> Iterator[Text
         )
 
 
-def _place(key: str, first: tuple[str, ...]) -> int:
-    return first.index(key) if key in first else len(first)
-
-
 def _pair(key: str, value: Json, key_width: int, width: int, *, is_whole: bool) -> list[Text]:
     said = describe(value)
     key_text = shown(key) if is_whole else folded(key, key_width)
-    style = "quiet" if _is_absent(value) else ""
+    style = "quiet" if is_absent(value) else ""
     line = styled(("  " + key_text.ljust(key_width) + "  ", "key"), (said, style))
     if not is_whole:
         space = max(10, width - key_width - 4)
@@ -291,7 +275,3 @@ def _pair(key: str, value: Json, key_width: int, width: int, *, is_whole: bool) 
     if line.cell_len <= width:
         return [line]
     return [styled(("  " + key_text, "key")), indented(styled((said, style)), 6, width)]
-
-
-def _is_absent(value: Json) -> bool:
-    return isinstance(value, Mapping) and value.keys() == {"$absent"}

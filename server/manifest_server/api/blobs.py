@@ -66,15 +66,15 @@ def get_blob(
     """The bytes of a blob that a run of the caller's refers to."""
     blob = store.blobs.find(digest, project=caller.project)
     if if_none_match == f'"{digest}"':
-        return Response(status_code=304, headers=_headers(blob))
-    return StreamingResponse(store.blobs.read(blob), headers=_headers(blob) | _length(blob))
+        return Response(status_code=304, headers=attachment(blob))
+    return StreamingResponse(store.blobs.read(blob), headers=attachment(blob) | length(blob))
 
 
 @router.head("/blobs/{digest}", response_class=Response, responses=documented(404))
 def head_blob(digest: Digest, store: Store, caller: Reader) -> Response:
     """Whether a blob is there, and its size."""
     blob = store.blobs.find(digest, project=caller.project)
-    return Response(headers=_headers(blob) | _length(blob))
+    return Response(headers=attachment(blob) | length(blob))
 
 
 def keep(store: Store, received: ReceivedBlob, digest: str | None = None) -> str:
@@ -89,17 +89,20 @@ def keep(store: Store, received: ReceivedBlob, digest: str | None = None) -> str
     return received.digest
 
 
-def _headers(blob: KeptBlob) -> dict[str, str]:
+def attachment(blob: KeptBlob, name: str = "") -> dict[str, str]:
+    """The headers of a blob's bytes: something to save, never something to show."""
+    name = name or blob.digest.removeprefix("sha256:")
     return {
         "ETag": f'"{blob.digest}"',
         # Bytes under their digest never change; who may read them may.
         "Cache-Control": "private, max-age=31536000, immutable",
         "Content-Type": "application/octet-stream",
         # It is what a program had, and may be a page: no browser is to take it for one.
-        "Content-Disposition": f'attachment; filename="{blob.digest.removeprefix("sha256:")}"',
+        "Content-Disposition": f'attachment; filename="{name}"',
         "X-Content-Type-Options": "nosniff",
     }
 
 
-def _length(blob: KeptBlob) -> dict[str, str]:
+def length(blob: KeptBlob) -> dict[str, str]:
+    """The header that says how many bytes follow."""
     return {"Content-Length": str(blob.size)}

@@ -13,15 +13,18 @@ from urllib.parse import urlencode
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from manifest.describing import (
+    as_sentence,
     capitalized,
     command_line,
     describe,
     shortened_command,
     shown,
 )
+from manifest.errors import FilterInvalid
+from manifest.filtering import Comparison, Field, written
 from manifest.identity import short_id
 from manifest.models import Manifest
 from manifest.times import age, duration
@@ -57,18 +60,23 @@ def page(
         fresh: Whether a browser must ask again each time.
         values: What the template needs.
     """
-    visitor = getattr(request.state, "visitor", None)
-    body = (
-        _environment()
-        .get_template(template)
-        .render(path=request.url.path, visitor=visitor, now=datetime.now(UTC).isoformat(), **values)
-    )
+    body = rendered(request, template, **values)
     headers = {
         "Content-Security-Policy": POLICY,
         "Cache-Control": "no-cache" if fresh else "max-age=60",
         "Vary": "Cookie",
     }
     return HTMLResponse(body, status_code=status, headers=headers)
+
+
+def rendered(request: Request, template: str, **values: Any) -> str:
+    """The text that a template gives."""
+    visitor = getattr(request.state, "visitor", None)
+    return (
+        _environment()
+        .get_template(template)
+        .render(path=request.url.path, visitor=visitor, now=datetime.now(UTC).isoformat(), **values)
+    )
 
 
 def address(path: str, **parameters: Any) -> str:
@@ -87,6 +95,14 @@ def address(path: str, **parameters: Any) -> str:
     return path + ("?" + urlencode(given) if given else "")
 
 
+def fitting(section: str, key: str, value: str) -> str | None:
+    """Where the runs are listed that have a value; None where no filter can say so."""
+    try:
+        return address("/", filter=written(Comparison(Field(section, key), "=", value)))
+    except FilterInvalid:
+        return None
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -100,6 +116,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "address": address,
         "asset": address_of,
+        "fitting": fitting,
         "impacts": IMPACTS,
         "short_id": short_id,
     }
@@ -107,7 +124,12 @@ def _environment() -> Environment:
         "age": age,
         "shown": shown,
         "quoted": shlex.quote,
+        "marked": _marked,
+        "moment_of": _moment_of,
         "said": _said,
+        "sentence": as_sentence,
+        "shown_text": _shown_text,
+        "size": _size,
         "capitalized": capitalized,
         "command": _command,
         "command_of": _command_of,
@@ -159,7 +181,38 @@ def _state_of(value: Any) -> str:
 
 
 def _took(run: Any) -> str:
-    return duration(run.started_at, run.ended_at) if run.ended_at else ""
+    is_over = run.started_at and run.ended_at
+    return duration(run.started_at, run.ended_at) if is_over else ""
+
+
+def _moment_of(microseconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(microseconds / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, OSError, ValueError):
+        return str(microseconds)
+
+
+def _marked(text: str) -> Markup:
+    """A sentence, harmless, with what stands between backticks as code."""
+    parts = [escape(shown(part)) for part in text.split("`")]
+    is_even = len(parts) % 2 == 1
+    codes = [Markup("<code>{}</code>").format(p) if n % 2 else p for n, p in enumerate(parts)]
+    return Markup("").join(codes) if is_even else escape(shown(text))
+
+
+def _shown_text(text: str) -> str:
+    """Several lines, harmless."""
+    return "\n".join(map(shown, text.splitlines()))
+
+
+def _size(count: int) -> str:
+    """Bytes as people say them."""
+    size = float(count)
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
 
 
 def _utc(moment: str) -> str:

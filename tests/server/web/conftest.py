@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from fastapi.testclient import TestClient
 
+from manifest.models import Manifest, Verdict
 from manifest_migrations.upgrade import open_store
 from manifest_server.app import create_app
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
+
+PutRun = Callable[..., Manifest]
+MakeManifest = Callable[..., Manifest]
 
 HTML = {"Accept": "text/html"}
 
@@ -40,3 +44,27 @@ def guarded(database_url: str) -> Iterator[TestClient]:
         app, base_url="http://localhost", headers=HTML, follow_redirects=False
     ) as client:
         yield client
+
+
+@pytest.fixture
+def put_run(client: TestClient, make_manifest: MakeManifest) -> PutRun:
+    """A function that puts a run of `make_manifest`, with its verdict if it has one."""
+
+    def put(*, outcome: str | None = None, **changes: object) -> Manifest:
+        run = make_manifest(**changes)
+        body = run.model_dump_json(by_alias=True, exclude_unset=True)
+        assert client.put(f"/api/v1/runs/{run.id}", content=body).status_code == 200
+        if outcome is not None:
+            verdict = Verdict.model_validate(
+                {
+                    "outcome": outcome,
+                    "original": run.replay_of,
+                    "replay": run.id,
+                    "sentence": f"it was {outcome}",
+                }
+            )
+            address = f"/api/v1/runs/{run.id}/verdict"
+            assert client.put(address, content=verdict.model_dump_json()).status_code == 204
+        return run
+
+    return put

@@ -1,0 +1,27 @@
+"""All pages, put together."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from manifest_server.web import (
+    account,
+    assets,
+    catalog,
+    comparison,
+    divergence,
+    files,
+    replays,
+    run,
+    runs,
+    tagging,
+    tokens,
+)
+
+router = APIRouter(include_in_schema=False)
+
+for _module in (
+    *(account, assets, catalog, comparison, divergence),
+    *(files, replays, run, runs, tagging, tokens),
+):
+    router.include_router(_module.router)
