@@ -29,6 +29,7 @@ from manifest.models import Manifest
 from manifest_migrations.upgrade import open_store
 from manifest_server.app import create_app
 from manifest_server.database import sqlite_url
+from manifest_server.intake import Intake
 from manifest_server.objects import Objects, open_objects
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
@@ -204,11 +205,11 @@ def simple_client(sqlite_path: Path) -> Iterator[TestClient]:
 def limited(sqlite_path: Path) -> Iterator[Callable[..., tuple[TestClient, SqlStore]]]:
     """A function that starts a service with settings of its own, and gives its store."""
     url = sqlite_url(sqlite_path).render_as_string()
-    with open_store(url) as store:
+    with open_store(url) as store, Intake(store, most_waiting=10) as intake:
 
         def start(**settings: object) -> tuple[TestClient, SqlStore]:
             app = create_app(ServerSettings.model_validate({"database_url": url, **settings}))
-            app.state.store = store
+            app.state.store, app.state.intake = store, intake
             return TestClient(app, base_url="http://localhost"), store
 
         yield start
