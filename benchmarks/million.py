@@ -66,7 +66,7 @@ def main() -> None:
     """Fill both databases, and print what reads take."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=200, help="of each question")
+    parser.add_argument("--rounds", type=int, default=30, help="of each question")
     parser.add_argument("--url", action="append", help="databases filled by a call before")
     options = parser.parse_args()
     if options.url:
