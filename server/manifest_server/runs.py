@@ -9,9 +9,9 @@ from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Insert,
-    Select,
     bindparam,
     exists,
     select,
@@ -25,6 +25,7 @@ from manifest.filtering import Filter
 from manifest.models import Manifest, RunSummary, Section, Verdict
 from manifest_server.blobs import refer_from_runs, refer_from_sections
 from manifest_server.database import location
+from manifest_server.newest import newest_runs
 from manifest_server.packing import (
     KeptSection,
     PackedRun,
@@ -43,7 +44,6 @@ from manifest_server.rows import (
     locked_keys,
     portions,
 )
-from manifest_server.searching import condition
 from manifest_server.tables import (
     SHARED,
     projects,
@@ -271,16 +271,14 @@ def list_runs(
     wanted: Filter | None = None,
 ) -> list[RunSummary]:
     """The newest runs first, from below `before`."""
-    statement = select(*_SUMMARY)
+    chosen: list[ColumnElement[bool]] = []
     if before is not None:
-        statement = statement.where(runs.c.id < before)
+        chosen.append(runs.c.id < before)
     if project is not None:
-        statement = statement.where(runs.c.project == project)
+        chosen.append(runs.c.project == project)
     if status is not None:
-        statement = statement.where(runs.c.status == status)
-    if wanted is not None:
-        statement = statement.where(condition(wanted, connection.dialect.name))
-    return _newest(connection, statement, limit)
+        chosen.append(runs.c.status == status)
+    return _newest(connection, chosen, limit, wanted=wanted, is_of_project=project is not None)
 
 
 def find_runs(
@@ -288,15 +286,15 @@ def find_runs(
 ) -> list[RunSummary]:
     """Runs whose id starts with these hexadecimal digits, newest first."""
     lowest, highest = digits.ljust(_HEX_DIGITS, "0"), digits.ljust(_HEX_DIGITS, "f")
-    statement = select(*_SUMMARY).where(runs.c.id.between(lowest, highest))
+    chosen: list[ColumnElement[bool]] = [runs.c.id.between(lowest, highest)]
     if project is not None:
-        statement = statement.where(runs.c.project == project)
-    return _newest(connection, statement, limit)
+        chosen.append(runs.c.project == project)
+    return _newest(connection, chosen, limit)
 
 
 def list_replays(connection: Connection, run_id: str) -> list[RunSummary]:
     """Replays of a run, newest first."""
-    return _newest(connection, select(*_SUMMARY).where(runs.c.replay_of == run_id), None)
+    return _newest(connection, [runs.c.replay_of == run_id], None)
 
 
 def digests(
@@ -317,9 +315,14 @@ def _is_in_project(connection: Connection, name: str, key: str, project: str) ->
     return bool(connection.scalar(select(is_referred_to)))
 
 
-def _newest(connection: Connection, statement: Select[Any], limit: int | None) -> list[RunSummary]:
-    rows = connection.execute(statement.order_by(runs.c.id.desc()).limit(limit))
-    return [RunSummary.model_validate(row) for row in rows.mappings()]
+def _newest(
+    connection: Connection,
+    chosen: Sequence[ColumnElement[bool]],
+    limit: int | None,
+    **more: Any,
+) -> list[RunSummary]:
+    rows = newest_runs(connection, _SUMMARY, chosen, limit=limit, **more)
+    return [RunSummary.model_validate(row) for row in rows]
 
 
 def _insert_or_replace(connection: Connection, rows: Sequence[dict[str, object]]) -> None:

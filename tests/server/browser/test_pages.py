@@ -25,6 +25,11 @@ PAGES: Final[dict[str, Callable[[Service], str]]] = {
     "columns": lambda _: "/?columns=settings.torch.num_threads,tags.team",
     "fault": lambda _: "/?filter=config.lr+%3E",
     "nothing": lambda _: '/?filter=name+%3D+"nobody"',
+    "run": lambda s: f"/runs/{s.ids['first']}",
+    "failed run": lambda s: f"/runs/{s.ids['broken']}",
+    "replay": lambda s: f"/runs/{s.ids['replay']}",
+    "divergence": lambda s: f"/divergence?a={s.ids['first']}&b={s.ids['second']}",
+    "no divergence": lambda s: f"/divergence?a={s.ids['second']}&b={s.ids['replay']}",
     "projects": lambda _: "/projects",
     "tokens": lambda _: "/tokens",
     "about": lambda _: "/about",
@@ -110,6 +115,14 @@ def test_a_facet_is_chosen_and_taken_back(service: Service, open_page: Open) -> 
     expect(page.locator("[data-row]")).to_have_count(1)
 
 
+def test_a_run_is_read_tagged_and_its_code_opened(service: Service, open_page: Open) -> None:
+    page = open_page(f"{service.url}/runs/{service.ids['second']}")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("second")
+    expect(page.locator("main")).to_contain_text("bit for bit")
+    page.get_by_role("link", name="train.py", exact=True).first.click()
+    expect(page.locator("main")).to_contain_text("range(3)")
+
+
 def test_without_scripts_runs_are_found_and_compared(service: Service, open_page: Open) -> None:
     page = open_page(service.url, java_script_enabled=False)
     for name in ("first", "second"):
@@ -147,7 +160,10 @@ def test_what_a_manifest_says_is_text_and_nothing_else(
     hostile = {**harmless, "id": run_id, "name": HOSTILE, "project": HOSTILE, "sections": sections}
     put(service, {**hostile, "status": "crashed"})
 
-    for address in ("/", "/projects", f"/compare?ids={service.ids['first']},{run_id}"):
+    for address in (
+        *("/", "/projects", f"/runs/{run_id}"),
+        f"/compare?ids={service.ids['first']},{run_id}",
+    ):
         page = open_page(service.url + address)
         expect(page.get_by_text("<script>alert(1)</script>").first).to_be_visible()
         assert page.locator("img").count() == 0
