@@ -37,6 +37,9 @@ Digest = NewType("Digest", str)
 
 ABSENT: Final = {"$absent": True}
 
+_encoder = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 _EXACT_INTEGER = 2**53
 _LONG_BITS = 4096
 
@@ -80,9 +83,7 @@ def attempted(probe: Callable[[], object]) -> Json:
 
 def canonical_bytes(value: Json) -> bytes:
     """Encode a plain value in its one byte form."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode("utf-8")
+    return _encoder.encode(value).encode("utf-8")
 
 
 def digest_bytes(data: bytes | bytearray | memoryview) -> Digest:

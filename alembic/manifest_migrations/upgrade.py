@@ -31,15 +31,20 @@ _LOCK_KEY: Final = int.from_bytes(b"manifest", "big")
 _one_at_a_time = threading.Lock()  # Alembic's context is global to the process
 
 
-def open_store(url: str | URL, *, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS) -> SqlStore:
+def open_store(
+    url: str | URL,
+    *,
+    busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
+    is_durable: bool = True,
+) -> SqlStore:
     """Open a store, making or upgrading its schema where that is needed.
 
-    Any number of processes may do so at once.
+    Any number of processes may do so at once. The arguments are those of `open_engine`.
 
     Raises:
         StoreUnusable: The database cannot be used, or its schema is newer than this version.
     """
-    engine = open_engine(url, busy_timeout_seconds=busy_timeout_seconds)
+    engine = open_engine(url, busy_timeout_seconds=busy_timeout_seconds, is_durable=is_durable)
     with ExitStack() as undo:
         store = undo.enter_context(SqlStore(engine))
         if not store.is_current():

@@ -40,7 +40,8 @@ def open_embedded(base: Path, on_warning: Warn, *, newest: int | None = None) ->
     from manifest_migrations.upgrade import open_store
     from manifest_server.database import sqlite_url
 
-    store = open_store(sqlite_url(base / STORE))
+    # What the power takes from an index is taken in again: nobody need wait for the disk.
+    store = open_store(sqlite_url(base / STORE), is_durable=False)
     try:
         take_in(store, run_directories(base), on_warning, newest=newest)
     except BaseException:

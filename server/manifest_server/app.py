@@ -13,6 +13,7 @@ from starlette_compress import CompressMiddleware
 
 from manifest_server.api import blobs, catalog, comparisons, docs, health, runs, tokens, trails
 from manifest_server.api.description import describe, operation_id
+from manifest_server.intake import Intake
 from manifest_server.metrics import Metrics
 from manifest_server.middleware.access_log import AccessLog
 from manifest_server.middleware.bodies import Bodies
@@ -40,8 +41,12 @@ def create_app(settings: ServerSettings) -> FastAPI:
         objects = None
         if settings.blob_url is not None:
             objects = open_objects(settings.blob_url, endpoint=settings.blob_endpoint)
-        with SqlStore.open(settings.database_url, objects=objects) as store:
+        with (
+            SqlStore.open(settings.database_url, objects=objects) as store,
+            Intake(store, most_waiting=settings.most_waiting_runs) as intake,
+        ):
             app.state.store = store
+            app.state.intake = intake
             limiter = anyio.to_thread.current_default_thread_limiter()
             limiter.total_tokens = _THREADS[store.backend]
             yield

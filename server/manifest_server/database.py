@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,14 +23,16 @@ from sqlalchemy import (
     select,
     table,
 )
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from manifest.errors import ManifestError, StoreUnusable
+from manifest_server.fairness import FairLock
 from manifest_server.tables import VERSION_TABLE
 
 BUSY_TIMEOUT_SECONDS: Final = 30.0
 """How long one process waits for another that writes the same SQLite file."""
 
+_WRITE_LOCK: Final = "write_lock"
 _LOCKED: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -39,16 +42,31 @@ def sqlite_url(path: Path) -> URL:
     return URL.create("sqlite", database=str(path))
 
 
-def open_engine(url: str | URL, *, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS) -> Engine:
+def open_engine(
+    url: str | URL,
+    *,
+    busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
+    is_durable: bool = True,
+) -> Engine:
     """Make an engine for a SQLite file or a PostgreSQL database; connects to nothing yet.
+
+    Args:
+        url: Its address.
+        busy_timeout_seconds: How long to wait for another process that writes.
+        is_durable: Whether what was committed to SQLite survives the loss of power. What can be
+            made again from elsewhere need not wait for the disk. PostgreSQL is as it was set up.
 
     Raises:
         StoreUnusable: The address is of another kind, or its driver is not installed.
     """
     address = _checked_url(url)
     if address.get_backend_name() == "sqlite":
-        engine = create_engine(address, connect_args={"timeout": busy_timeout_seconds})
-        event.listen(engine, "connect", _set_up_sqlite)
+        engine = create_engine(
+            address,
+            connect_args={"timeout": busy_timeout_seconds},
+            execution_options={_WRITE_LOCK: FairLock()},
+        )
+        event.listen(engine, "connect", partial(_set_up_sqlite, is_durable=is_durable))
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
@@ -69,8 +87,11 @@ def transaction(engine: Engine, *, is_writing: bool = False) -> Iterator[Connect
     Raises:
         StoreUnusable: The database cannot be reached, read or written.
     """
+    # SQLite has one writer at a time, and lets whoever comes second sleep and try again.
+    lock = engine.get_execution_options().get(_WRITE_LOCK) if is_writing else None
     try:
         with (
+            lock or nullcontext(),
             engine.connect().execution_options(is_writing=is_writing) as connection,
             connection.begin(),
         ):
@@ -134,6 +155,11 @@ def unusable(url: URL, error: DBAPIError) -> StoreUnusable:
     )
 
 
+def is_outage(error: Exception) -> bool:
+    """Whether the database itself fails, whatever it is given."""
+    return isinstance(error.__cause__, OperationalError)
+
+
 def damaged(url: URL, reason: str) -> StoreUnusable:
     """Say that a store holds what nobody wrote, and how to be rid of it."""
     remedy = (
@@ -160,12 +186,12 @@ def _checked_url(url: str | URL) -> URL:
     )
 
 
-def _set_up_sqlite(connection: Any, _record: object) -> None:
+def _set_up_sqlite(connection: Any, _record: object, *, is_durable: bool) -> None:
     # The driver's own transactions begin too late for a snapshot and never for DDL.
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
-    # The last commits may be lost with the power, never the file: they are taken in again.
-    connection.execute("PRAGMA synchronous = NORMAL")
+    # Without FULL the last commits may be lost with the power, though never the file.
+    connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, BinaryIO, Final, cast, get_args
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 
 from manifest.errors import RunNotFound
 from manifest.models import Manifest, Scope, Token
+from manifest_server.intake import Intake as RunIntake
 from manifest_server.metrics import Metrics as Counters
 from manifest_server.problems import Problem
 from manifest_server.rates import Rates
@@ -63,13 +65,16 @@ OWNER: Final = Caller("owner", frozenset(get_args(Scope)))
 """The user of this machine, where no token is asked for."""
 
 
-def settings_of(request: Request) -> ServerSettings:
+# Those that only look something up are coroutines: FastAPI sends every other one to a thread.
+
+
+async def settings_of(request: Request) -> ServerSettings:
     """The settings of this service."""
     settings: ServerSettings = request.app.state.settings
     return settings
 
 
-def store_of(request: Request) -> SqlStore:
+async def store_of(request: Request) -> SqlStore:
     """The store of this service."""
     store: SqlStore = request.app.state.store
     return store
@@ -124,27 +129,28 @@ def check_visible(store: SqlStore, caller: Caller, run_id: str) -> None:
         raise RunNotFound(run_id, store.location)
 
 
-def caller_with(scope: Scope) -> Callable[[Request], Caller]:
+def caller_with(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
     """Ask for a caller that has a scope."""
 
-    def caller_with_scope(request: Request) -> Caller:
-        caller = caller_of(request)
+    async def caller_with_scope(request: Request) -> Caller:
+        caller = await caller_of(request)
         caller.check_scope(scope)
         return caller
 
     return caller_with_scope
 
 
-def caller_of(request: Request) -> Caller:
+async def caller_of(request: Request) -> Caller:
     """Whoever asks; where tokens are asked for, only with one, and not more than is fair."""
-    return caller_by(request, _bearer)
+    return await caller_by(request, _bearer)
 
 
-def caller_by(request: Request, secret_of: Callable[[Request], str]) -> Caller:
+async def caller_by(request: Request, secret_of: Callable[[Request], str]) -> Caller:
     """The same, with the token that is found in a request."""
-    if settings_of(request).auth == "none":
+    settings: ServerSettings = request.app.state.settings
+    if settings.auth == "none":
         return OWNER
-    caller = _of_token(request, secret_of(request))
+    caller = await _of_token(request, secret_of(request))
     request.state.caller = caller.name
     _check_rate(request, caller.token_id or "")
     return caller
@@ -162,9 +168,10 @@ def _bearer(request: Request) -> str:
     return secret.strip() if kind.lower() == "bearer" else ""
 
 
-def _of_token(request: Request, secret: str) -> Caller:
+async def _of_token(request: Request, secret: str) -> Caller:
     is_possible = len(secret) <= _LONGEST_TOKEN
-    token = store_of(request).authenticate(secret) if is_possible else None
+    store: SqlStore = request.app.state.store
+    token = await run_in_threadpool(store.authenticate, secret) if is_possible else None
     if token is None:
         _check_rate(request, request.client.host if request.client else "")
         detail = "this token is unknown, has expired or was revoked; ask an administrator for one"
@@ -181,7 +188,13 @@ def _check_rate(request: Request, caller: str) -> None:
         raise Problem(429, "too-many-requests", detail, headers=retry)
 
 
-def metrics_of(request: Request) -> Counters:
+async def intake_of(request: Request) -> RunIntake:
+    """What takes runs into the store of this service."""
+    intake: RunIntake = request.app.state.intake
+    return intake
+
+
+async def metrics_of(request: Request) -> Counters:
     """The counters of this service."""
     metrics: Counters = request.app.state.metrics
     return metrics
@@ -189,6 +202,7 @@ def metrics_of(request: Request) -> Counters:
 
 Settings = Annotated[ServerSettings, Depends(settings_of)]
 Store = Annotated[SqlStore, Depends(store_of)]
+Intake = Annotated[RunIntake, Depends(intake_of)]
 Metrics = Annotated[Counters, Depends(metrics_of)]
 Body = Annotated[bytes, Depends(body_of)]
 ReceivedBlob = Annotated[Received, Depends(received_blob)]

@@ -11,7 +11,7 @@ from manifest.models import FacetValue
 from manifest.summaries import label
 from manifest_server.searching import condition
 from manifest_server.tables import SHARED, projects, run_terms, runs, section_terms, terms
-from manifest_server.terms import scalar
+from manifest_server.terms import NO_SECTION, scalar
 
 _HIGHEST: Final = "\U0010ffff"
 
@@ -27,7 +27,7 @@ def list_fields(
     """Fields that begin with a prefix, as filters write them: attributes, then keys in order."""
     section, dot, key = prefix.partition(".")
     attributes = [name for name in ATTRIBUTES if name.startswith(prefix)]
-    statement = select(terms.c.section, terms.c.key).distinct()
+    statement = select(terms.c.section, terms.c.key).where(terms.c.section != NO_SECTION).distinct()
     if dot:
         statement = statement.where(terms.c.section == section, _begins(terms.c.key, key))
     else:
@@ -51,7 +51,7 @@ def count_values(
     if project is not None:
         chosen.append(runs.c.project == project)
     if wanted is not None:
-        chosen.append(condition(wanted, connection.dialect.name))
+        chosen.append(condition(wanted, connection).sql)
     if not field.section:
         return _of_column(connection, field.key, chosen, limit)
     return _of_terms(connection, field, chosen, limit)

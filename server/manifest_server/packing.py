@@ -29,8 +29,8 @@ _VOLATILE: Final = {
         r"env(_now)?\.(PYTHONHASHSEED|HOSTNAME|PWD|OLDPWD|SLURM_.*|MASTER_PORT|TORCHELASTIC_.*)"
         r"|launcher\.(id|address|port|command).*"
     ),
-    "settings": re.compile(r"python\.hash_probe"),
 }
+_VOLATILE_SETTINGS: Final = frozenset({"python.hash_probe"})
 _VOLATILE_OF_LOADERS: Final = frozenset({"base_seed", "generator_state", "iterators"})
 
 
@@ -57,6 +57,16 @@ class PackedRun:
     blobs: set[Digest] = field(default_factory=set)
     """What the run refers to in that which is its own."""
 
+    @property
+    def id(self) -> str:
+        """Of the run."""
+        return str(self.row["id"])
+
+    @property
+    def digest(self) -> str:
+        """Of the manifest; empty while the run goes on."""
+        return str(self.row["digest"])
+
 
 @dataclass(frozen=True, slots=True)
 class KeptSection:
@@ -66,20 +76,6 @@ class KeptSection:
     name: str
     key: str
     body: bytes
-
-
-def pack_runs(manifests: Iterable[Manifest]) -> list[PackedRun]:
-    """Turn manifests into rows.
-
-    A sealed run never changes, so its sections are split off to be shared; a run that still goes
-    on is kept whole, or every look at it would leave sections behind that nobody refers to.
-
-    Raises:
-        DamagedRun: A manifest has no canonical form, or its id or digest is none.
-        DigestMismatch: A section is not what its digest says.
-        DigestWrong: The manifest is not.
-    """
-    return [_pack_run(manifest) for manifest in manifests]
 
 
 def unpack_run(document: bytes, digest: str, sections: Iterable[KeptSection]) -> Manifest:
@@ -149,7 +145,17 @@ _Peeled: TypeAlias = dict[str, dict[str, dict[str, Any]]]
 """By process ('' for the run's own), by section."""
 
 
-def _pack_run(manifest: Manifest) -> PackedRun:
+def pack_run(manifest: Manifest) -> PackedRun:
+    """Turn a manifest into rows.
+
+    A sealed run never changes, so its sections are split off to be shared; a run that still goes
+    on is kept whole, or every look at it would leave sections behind that nobody refers to.
+
+    Raises:
+        DamagedRun: The manifest has no canonical form, or its id or digest is none.
+        DigestMismatch: A section is not what its digest says.
+        DigestWrong: The manifest is not.
+    """
     try:
         _check_keys(manifest)
         packed = PackedRun(row=_listed(manifest))
@@ -213,19 +219,21 @@ def _check_digest(
 ) -> None:
     # Put together from what was encoded already: encoding everything again would cost as much as
     # all the rest.
-    parts = {key: canonical_bytes(value) for key, value in document.items()}
-    parts["sections"] = _canonical_map(bodies)
+    rest = dict(document)
     if any("sections" in process.model_fields_set for process in manifest.processes.values()):
         whole = manifest.model_dump(mode="json", exclude_unset=True, include={"processes"})
-        parts["processes"] = canonical_bytes(whole["processes"])
-    found = digest_bytes(_canonical_map(parts))
+        rest["processes"] = whole["processes"]
+    before = {key: value for key, value in rest.items() if key < "sections"}
+    after = {key: value for key, value in rest.items() if key > "sections"}
+    sections = b",".join(canonical_bytes(name) + b":" + bodies[name] for name in sorted(bodies))
+    members = (
+        canonical_bytes(before)[1:-1],
+        b'"sections":{' + sections + b"}",
+        canonical_bytes(after)[1:-1],
+    )
+    found = digest_bytes(b"{" + b",".join(filter(None, members)) + b"}")
     if found != manifest.digest:
         raise DigestWrong(manifest.id, manifest.digest, found)
-
-
-def _canonical_map(values: Mapping[str, bytes]) -> bytes:
-    members = (canonical_bytes(key) + b":" + values[key] for key in sorted(values))
-    return b"{" + b",".join(members) + b"}"
 
 
 def _put_sections(
@@ -275,10 +283,13 @@ def _peel(name: str, section: Section) -> tuple[Section, dict[str, Any]]:
     """Take off what is another in every run."""
     if name == "loaders":
         return _peel_loaders(section)
-    volatile = _VOLATILE.get(name)
-    if volatile is None:
+    if name == "settings":
+        found = section.keys() & _VOLATILE_SETTINGS
+    elif (volatile := _VOLATILE.get(name)) is not None:
+        found = {key for key in section if volatile.fullmatch(key)}
+    else:
         return section, {}
-    own = {key: value for key, value in section.items() if volatile.fullmatch(key)}
+    own = {key: section[key] for key in found}
     return ({k: v for k, v in section.items() if k not in own} if own else section), own
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Insert,
-    Select,
     bindparam,
     exists,
     select,
@@ -25,6 +25,7 @@ from manifest.filtering import Filter
 from manifest.models import Manifest, RunSummary, Section, Verdict
 from manifest_server.blobs import refer_from_runs, refer_from_sections
 from manifest_server.database import location
+from manifest_server.newest import newest_runs
 from manifest_server.packing import (
     KeptSection,
     PackedRun,
@@ -36,8 +37,13 @@ from manifest_server.packing import (
     unpack_run,
     unpack_verdict,
 )
-from manifest_server.rows import insert, insert_missing, locked_keys, portions
-from manifest_server.searching import condition
+from manifest_server.rows import (
+    execute_many,
+    insert_many,
+    insert_missing,
+    locked_keys,
+    portions,
+)
 from manifest_server.tables import (
     SHARED,
     projects,
@@ -54,29 +60,56 @@ _HEX_DIGITS: Final = 32
 
 _KEYS = [runs.c[f"{name}_key"] for name in SHARED]
 _SUMMARY = [runs.c[name] for name in RunSummary.model_fields]
+_TERM = [each.name for each in fields(Term)]
 _VERDICT_COLUMNS = ("outcome", "verdict")
 
 
-def put_runs(connection: Connection, packed: Sequence[PackedRun]) -> None:
+def put_runs(
+    connection: Connection, packed: Sequence[PackedRun]
+) -> list[tuple[PackedRun, DigestMismatch]]:
     """Insert runs, or replace what was known of them while they were not sealed.
 
-    Raises:
-        DigestMismatch: A sealed run is kept with another digest.
+    Returns:
+        Those of which nothing was written, as another sealed run is kept under their id.
     """
+    if not packed:
+        return []
+    chosen = _chosen(packed)
+    _insert_or_replace(connection, [run.row for run in chosen])
+    # Somebody else may have been here before.
+    kept = digests(connection, (run.id for run in chosen))
+    _put_parts(connection, [run for run in chosen if not _is_other(run, kept)])
+    return [(run, _refused(connection, run, kept)) for run in packed if _is_other(run, kept)]
+
+
+def _chosen(packed: Sequence[PackedRun]) -> list[PackedRun]:
+    """Of each run one: the first that is sealed, or the last that is not."""
+    found: dict[str, PackedRun] = {}
+    for run in packed:
+        if run.id not in found or not found[run.id].digest:
+            found[run.id] = run
     # One order for everybody, or two writers of the same rows wait for each other for ever.
-    in_order = sorted(packed, key=lambda run: str(run.row["id"]))
-    shared = {key: section for run in in_order for key, section in run.sections.items()}
+    return sorted(found.values(), key=lambda run: run.id)
+
+
+def _put_parts(connection: Connection, added: Sequence[PackedRun]) -> None:
+    """Insert what lies beside the rows of runs."""
+    shared = {key: section for run in added for key, section in run.sections.items()}
     _put_sections(connection, shared)
-    names = sorted({str(run.row["project"]) for run in in_order})
+    names = sorted({str(run.row["project"]) for run in added})
     insert_missing(connection, projects, [{"name": name} for name in names])
-    _insert_or_replace(connection, [run.row for run in in_order])
-    _refuse_other_digests(connection, in_order)
-    insert_missing(connection, run_sections, [row for run in in_order for row in run.references])
-    put_run_terms(
-        connection, [(str(run.row["id"]), term) for run in in_order for term in run.terms]
-    )
-    blobs = ((str(run.row["id"]), digest) for run in in_order for digest in run.blobs)
-    refer_from_runs(connection, blobs)
+    insert_missing(connection, run_sections, [row for run in added for row in run.references])
+    put_run_terms(connection, [(run.id, term) for run in added for term in run.terms])
+    refer_from_runs(connection, ((run.id, digest) for run in added for digest in run.blobs))
+
+
+def _is_other(run: PackedRun, kept: Mapping[str, str]) -> bool:
+    return bool(run.digest) and run.digest != kept[run.id]
+
+
+def _refused(connection: Connection, run: PackedRun, kept: Mapping[str, str]) -> DigestMismatch:
+    where = f"run {run.id}, sealed already in {location(connection.engine.url)}"
+    return DigestMismatch(kept[run.id], run.digest, where)
 
 
 def put_run_terms(connection: Connection, pairs: Sequence[tuple[str, Term]]) -> None:
@@ -112,7 +145,8 @@ def _put_sections(connection: Connection, shared: Mapping[str, SharedSection]) -
 
 
 def _put_terms(connection: Connection, found: Mapping[int, Term]) -> None:
-    rows = [asdict(found[number]) for number in sorted(found)]
+    # Not `asdict`, which copies whatever it meets.
+    rows = [{name: getattr(found[number], name) for name in _TERM} for number in sorted(found)]
     insert_missing(connection, terms, rows)
 
 
@@ -237,16 +271,14 @@ def list_runs(
     wanted: Filter | None = None,
 ) -> list[RunSummary]:
     """The newest runs first, from below `before`."""
-    statement = select(*_SUMMARY)
+    chosen: list[ColumnElement[bool]] = []
     if before is not None:
-        statement = statement.where(runs.c.id < before)
+        chosen.append(runs.c.id < before)
     if project is not None:
-        statement = statement.where(runs.c.project == project)
+        chosen.append(runs.c.project == project)
     if status is not None:
-        statement = statement.where(runs.c.status == status)
-    if wanted is not None:
-        statement = statement.where(condition(wanted, connection.dialect.name))
-    return _newest(connection, statement, limit)
+        chosen.append(runs.c.status == status)
+    return _newest(connection, chosen, limit, wanted=wanted, is_of_project=project is not None)
 
 
 def find_runs(
@@ -254,15 +286,15 @@ def find_runs(
 ) -> list[RunSummary]:
     """Runs whose id starts with these hexadecimal digits, newest first."""
     lowest, highest = digits.ljust(_HEX_DIGITS, "0"), digits.ljust(_HEX_DIGITS, "f")
-    statement = select(*_SUMMARY).where(runs.c.id.between(lowest, highest))
+    chosen: list[ColumnElement[bool]] = [runs.c.id.between(lowest, highest)]
     if project is not None:
-        statement = statement.where(runs.c.project == project)
-    return _newest(connection, statement, limit)
+        chosen.append(runs.c.project == project)
+    return _newest(connection, chosen, limit)
 
 
 def list_replays(connection: Connection, run_id: str) -> list[RunSummary]:
     """Replays of a run, newest first."""
-    return _newest(connection, select(*_SUMMARY).where(runs.c.replay_of == run_id), None)
+    return _newest(connection, [runs.c.replay_of == run_id], None)
 
 
 def digests(
@@ -283,18 +315,24 @@ def _is_in_project(connection: Connection, name: str, key: str, project: str) ->
     return bool(connection.scalar(select(is_referred_to)))
 
 
-def _newest(connection: Connection, statement: Select[Any], limit: int | None) -> list[RunSummary]:
-    rows = connection.execute(statement.order_by(runs.c.id.desc()).limit(limit))
-    return [RunSummary.model_validate(row) for row in rows.mappings()]
+def _newest(
+    connection: Connection,
+    chosen: Sequence[ColumnElement[bool]],
+    limit: int | None,
+    **more: Any,
+) -> list[RunSummary]:
+    rows = newest_runs(connection, _SUMMARY, chosen, limit=limit, **more)
+    return [RunSummary.model_validate(row) for row in rows]
 
 
 def _insert_or_replace(connection: Connection, rows: Sequence[dict[str, object]]) -> None:
-    connection.execute(_inserting_or_replacing(connection.dialect.name), rows)
+    statement = _inserting_or_replacing(connection.dialect.name, tuple(rows[0]))
+    execute_many(connection, statement, rows)
 
 
 @cache
-def _inserting_or_replacing(dialect: str) -> Insert:
-    statement = insert(dialect, runs)
+def _inserting_or_replacing(dialect: str, names: tuple[str, ...]) -> Insert:
+    statement = insert_many(dialect, runs, names)
     replaced = {
         column.name: statement.excluded[column.name]
         for column in runs.c
@@ -303,12 +341,3 @@ def _inserting_or_replacing(dialect: str) -> Insert:
     return statement.on_conflict_do_update(
         index_elements=[runs.c.id], set_=replaced, where=runs.c.digest.is_(None)
     )
-
-
-def _refuse_other_digests(connection: Connection, packed: Sequence[PackedRun]) -> None:
-    kept = digests(connection, {str(run.row["id"]) for run in packed})
-    for run in packed:
-        run_id, digest = str(run.row["id"]), str(run.row["digest"])
-        if digest and digest != kept[run_id]:
-            where = f"run {run_id}, sealed already in {location(connection.engine.url)}"
-            raise DigestMismatch(kept[run_id], digest, where)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import operator as operators
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard
 
 from sqlalchemy import (
     ColumnElement,
+    Connection,
     Double,
     Select,
     and_,
+    bindparam,
     cast,
     collate,
+    exists,
     false,
     func,
     literal,
@@ -19,6 +22,8 @@ from sqlalchemy import (
     or_,
     select,
 )
+from sqlalchemy.sql.elements import False_, UnaryExpression
+from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.types import Text
 
 from manifest.filtering import (
@@ -35,7 +40,7 @@ from manifest.filtering import (
 )
 from manifest.summaries import label
 from manifest_server.tables import SHARED, run_terms, runs, section_terms, terms
-from manifest_server.terms import double, term_id
+from manifest_server.terms import double, several_values, term_id
 
 _IDS: Final = frozenset({"id", "replay_of"})
 _LARGEST_INTEGER: Final = 2**63 - 1
@@ -48,47 +53,151 @@ _OPERATORS: Final = {
 }
 
 
-def condition(wanted: Filter, dialect: str) -> ColumnElement[bool]:
+class Condition(NamedTuple):
+    """What holds of the runs that a filter means: true or false, never unknown."""
+
+    sql: ColumnElement[bool]
+    """For a database that plans by itself."""
+    walked: ColumnElement[bool]
+    """For runs looked at one after the other, none below the bound parameter `LOWEST`."""
+    holders: Select[tuple[str]] | None = None
+    """The ids of these runs, where they can be enumerated."""
+
+    @property
+    def is_never(self) -> bool:
+        """Whether no run is meant, as it is known already."""
+        return isinstance(self.sql, False_)
+
+
+LOWEST: Final = "lowest"
+
+
+def condition(wanted: Filter, connection: Connection) -> Condition:
     """What holds of the runs that a filter means.
 
-    Every part is true or false, never unknown, so that `not` may stand before any.
-
-    Args:
-        wanted: The filter.
-        dialect: The name of the database: ``sqlite`` or ``postgresql``.
+    Terms and sections are looked up at once: what nobody has needs no search, and a database plans
+    better where it sees the keys than where it must guess how many there will be.
     """
     if isinstance(wanted, Not):
-        return not_(condition(wanted.part, dialect))
+        part = condition(wanted.part, connection)
+        return Condition(not_(part.sql), not_(part.walked))
     if isinstance(wanted, All):
-        return and_(*(condition(part, dialect) for part in wanted.parts))
+        parts = conditions(wanted, connection)
+        return Condition(
+            and_(*(part.sql for part in parts)), and_(*(part.walked for part in parts))
+        )
     if isinstance(wanted, Either):
-        return or_(*(condition(part, dialect) for part in wanted.parts))
+        parts = [condition(part, connection) for part in wanted.parts]
+        return Condition(or_(*(part.sql for part in parts)), or_(*(part.walked for part in parts)))
     if wanted.field.section:
-        return _of_terms(wanted, dialect)
-    return _of_column(wanted, dialect)
+        return _of_field(wanted.field, _terms(wanted, connection), connection)
+    sql = _of_column(wanted, connection.dialect.name)
+    return Condition(sql, sql)
 
 
-def _of_terms(wanted: Comparison | Among | Present, dialect: str) -> ColumnElement[bool]:
-    section = wanted.field.section
-    found = _terms(wanted, dialect)
-    if section not in SHARED:
-        return runs.c.id.in_(select(run_terms.c.run_id).where(run_terms.c.term.in_(found)))
+def conditions(wanted: Filter, connection: Connection) -> list[Condition]:
+    """What holds of the runs that a filter means, in parts that must hold together."""
+    if not isinstance(wanted, All):
+        return [condition(wanted, connection)]
+    bounds: dict[Field, list[Comparison]] = {}
+    for part in wanted.parts:
+        if isinstance(part, Comparison) and _is_bound(part):
+            bounds.setdefault(part.field, []).append(part)
+    ranges = {
+        field: found
+        for field, found in bounds.items()
+        if len(found) > 1 and not _has_several_values(field, connection)
+    }
+    left = [part for part in wanted.parts if not (_is_bound(part) and part.field in ranges)]
+    return [condition(part, connection) for part in left] + [
+        _of_field(field, _known_if_few(_between(field, found, connection), connection), connection)
+        for field, found in ranges.items()
+    ]
+
+
+def _is_bound(part: Filter) -> TypeGuard[Comparison]:
+    return (
+        isinstance(part, Comparison)
+        and bool(part.field.section)
+        and part.operator in _BOUNDS
+        and isinstance(part.value, (int, float))
+        and not isinstance(part.value, bool)
+    )
+
+
+def _has_several_values(field: Field, connection: Connection) -> bool:
+    # Of two values one may lie above the lower bound and the other below the upper.
+    term = several_values(field.section, field.key)
+    return connection.scalar(select(terms.c.id).where(terms.c.id == term.id)) is not None
+
+
+def _between(field: Field, bounds: list[Comparison], connection: Connection) -> Select[tuple[int]]:
+    found = _of_key(field)
+    for bound in bounds:
+        found = found.where(_of_term(bound.operator, bound.value, connection.dialect.name))
+    return found
+
+
+def _of_field(field: Field, found: _Terms, connection: Connection) -> Condition:
+    if field.section in SHARED:
+        return _of_shared(field.section, found, connection)
+    return _of_own(found)
+
+
+def _of_shared(section: str, found: _Terms, connection: Connection) -> Condition:
     key = runs.c[f"{section}_key"]
-    sections = select(section_terms.c.key).where(section_terms.c.term.in_(found))
-    return and_(key.is_not(None), key.in_(sections))
+    holding = select(section_terms.c.key).where(section_terms.c.term.in_(found)).distinct()
+    some = list(connection.scalars(holding.limit(_MOST + 1)))
+    if not some:
+        return Condition(false(), false())
+    keys = some if len(some) <= _MOST else holding
+    sql = and_(key.is_not(None), key.in_(keys))
+    # A sign before it keeps SQLite from the index, which is not in the order of the walk.
+    signed = UnaryExpression(key, operator=custom_op("+"), type_=key.type)
+    is_sqlite = connection.dialect.name == "sqlite"
+    walked = and_(key.is_not(None), signed.in_(keys)) if is_sqlite else sql
+    return Condition(sql, walked, select(runs.c.id).where(sql))
 
 
-def _terms(wanted: Comparison | Among | Present, dialect: str) -> list[int] | Select[tuple[int]]:
-    """The numbers of the terms that are meant: known at once for what is equal."""
+def _of_own(found: _Terms) -> Condition:
+    if found == []:
+        return Condition(false(), false())
+    has_term = run_terms.c.term.in_(found)
+    holders = select(run_terms.c.run_id).where(has_term)
+    if isinstance(found, list) and len(found) <= _MOST_PROBES:
+        walked: ColumnElement[bool] = exists().where(has_term, run_terms.c.run_id == runs.c.id)
+    else:
+        lowest = bindparam(LOWEST, type_=run_terms.c.run_id.type)
+        walked = runs.c.id.in_(holders.where(run_terms.c.run_id >= lowest))
+    return Condition(runs.c.id.in_(holders), walked, holders)
+
+
+def _terms(wanted: Comparison | Among | Present, connection: Connection) -> _Terms:
+    """The numbers of the terms that are meant, unless they are very many."""
     section, key = wanted.field.section, wanted.field.key
     if isinstance(wanted, Among):
         return sorted({term_id(section, key, value) for value in wanted.values})
     if isinstance(wanted, Comparison) and wanted.operator == "=":
         return [term_id(section, key, wanted.value)]
-    found = select(terms.c.id).where(terms.c.section == section, terms.c.key == key)
-    if isinstance(wanted, Present):
-        return found
-    return found.where(_of_term(wanted.operator, wanted.value, dialect))
+    found = _of_key(wanted.field)
+    if isinstance(wanted, Comparison):
+        found = found.where(_of_term(wanted.operator, wanted.value, connection.dialect.name))
+    return _known_if_few(found, connection)
+
+
+def _of_key(field: Field) -> Select[tuple[int]]:
+    return select(terms.c.id).where(terms.c.section == field.section, terms.c.key == field.key)
+
+
+def _known_if_few(found: Select[tuple[int]], connection: Connection) -> _Terms:
+    some: list[int] = list(connection.scalars(found.limit(_MOST + 1)))
+    return some if len(some) <= _MOST else found
+
+
+_BOUNDS: Final = frozenset({"<", "<=", ">", ">="})
+_Terms: TypeAlias = list[int] | Select[tuple[int]]
+_MOST: Final = 1000
+_MOST_PROBES: Final = 8
 
 
 def _of_term(operator: str, value: Scalar, dialect: str) -> ColumnElement[bool]:

@@ -54,6 +54,9 @@ class ServerSettings(BaseSettings):
     most_row_bytes: int = Field(
         default=16 * _MEGABYTE, gt=0, description="The most rows of a trail in one request."
     )
+    most_waiting_runs: int = Field(
+        default=1000, gt=0, description="How many runs may wait to be committed; more are refused."
+    )
     workers: int = Field(
         default=1,
         ge=1,

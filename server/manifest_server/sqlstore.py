@@ -15,7 +15,7 @@ from typing import Self
 
 from sqlalchemy import URL, Connection, Engine
 
-from manifest.errors import RunNotFound, StoreUnusable, TokenNotFound
+from manifest.errors import ManifestError, RunNotFound, StoreUnusable, TokenNotFound
 from manifest.filtering import Field, Filter
 from manifest.models import (
     Annotations,
@@ -34,6 +34,7 @@ from manifest_server.blobs import GRACE, mark_unused
 from manifest_server.blobstore import Blobs
 from manifest_server.database import (
     BUSY_TIMEOUT_SECONDS,
+    is_outage,
     location,
     open_engine,
     reading,
@@ -41,7 +42,7 @@ from manifest_server.database import (
     transaction,
 )
 from manifest_server.objects import Objects
-from manifest_server.packing import pack_runs
+from manifest_server.packing import PackedRun, pack_run
 from manifest_server.tables import REVISION
 from manifest_server.trailstore import Trails
 
@@ -142,26 +143,65 @@ class SqlStore:
         self.put_runs([(manifest, verdict)])
 
     def put_runs(self, runs: Iterable[tuple[Manifest, Verdict | None]]) -> None:
-        """Keep many runs in one transaction.
+        """Keep many runs in one transaction, or none of them.
 
         All are held in memory: give many thousands in portions.
         """
         pairs = list(runs)
-        known = self.digests(manifest.id for manifest, _ in pairs)
         # Everything slow is done before the transaction, where nobody waits for it.
-        packed = pack_runs(
-            manifest
-            for manifest, _ in pairs
-            if not (manifest.digest and manifest.digest == known.get(manifest.id))
-        )
+        packed = [pack_run(manifest) for manifest in self._news(each for each, _ in pairs)]
         verdicts = [(manifest.id, verdict) for manifest, verdict in pairs if verdict is not None]
         if not packed and not verdicts:
             return
         with transaction(self._engine, is_writing=True) as connection:
-            if packed:
-                queries.put_runs(connection, packed)
+            for _, error in queries.put_runs(connection, packed):
+                raise error
             if verdicts:
                 queries.put_verdicts(connection, verdicts)
+
+    def put_each(self, manifests: Sequence[Manifest]) -> list[Exception | None]:
+        """Keep runs of several senders in one transaction, but for those that are refused.
+
+        Returns:
+            For each run None, or why it is not kept: see `put_run`.
+
+        Raises:
+            StoreUnusable: None of them is kept.
+        """
+        news = {id(manifest): _packed(manifest) for manifest in self._news(manifests)}
+        errors = {key: error for key, error in news.items() if isinstance(error, Exception)}
+        packed = {key: run for key, run in news.items() if isinstance(run, PackedRun)}
+        refused = self._put_packed(list(packed.values()))
+        errors |= {key: refused[id(run)] for key, run in packed.items() if id(run) in refused}
+        return [errors.get(id(manifest)) for manifest in manifests]
+
+    def _put_packed(self, packed: Sequence[PackedRun]) -> dict[int, Exception]:
+        """Keep runs, and say by `id` which were refused and why."""
+        if not packed:
+            return {}
+        try:
+            with transaction(self._engine, is_writing=True) as connection:
+                return {id(run): error for run, error in queries.put_runs(connection, packed)}
+        except Exception as error:
+            if is_outage(error):
+                raise
+            if len(packed) == 1:
+                return {id(packed[0]): error}
+        # One that the database cannot take must not keep the others out.
+        found: dict[int, Exception] = {}
+        for run in packed:
+            found |= self._put_packed([run])
+        return found
+
+    def _news(self, manifests: Iterable[Manifest]) -> list[Manifest]:
+        """Those that are not kept yet as they are; one that goes on may always have grown."""
+        each = list(manifests)
+        known = self.digests(manifest.id for manifest in each)
+        return [
+            manifest
+            for manifest in each
+            if not (manifest.digest and manifest.digest == known.get(manifest.id))
+        ]
 
     def get_run(self, run_id: str) -> Manifest:
         """The whole manifest of one run.
@@ -400,6 +440,13 @@ class SqlStore:
         if _is_id(run_id):
             return run_id
         raise RunNotFound(run_id, self.location)
+
+
+def _packed(manifest: Manifest) -> PackedRun | Exception:
+    try:
+        return pack_run(manifest)
+    except ManifestError as error:
+        return error
 
 
 def _is_id(text: str) -> bool:

@@ -235,6 +235,15 @@ terms = Table(
 """Every pair of a key and a value that some run has, once."""
 
 Index("ix_terms_section_key_value", terms.c.section, terms.c.key, terms.c.value)
+_is_number = terms.c.number.is_not(None)
+Index(
+    "ix_terms_section_key_number",
+    terms.c.section,
+    terms.c.key,
+    terms.c.number,
+    sqlite_where=_is_number,
+    postgresql_where=_is_number,
+)
 
 section_terms = Table(
     "section_terms",

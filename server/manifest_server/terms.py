@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -14,7 +15,11 @@ from manifest.filtering import Scalar
 OWN: Final = ("config", "seeds")
 """Sections whose terms belong to the run itself; those of `tables.SHARED` belong to the section."""
 
-_UNSEARCHED: Final = {"seeds": ("draws", "os_entropy_uses")}
+# Of what is another in every run, draws and entropy would only take room.
+_UNSEARCHED: Final = {"seeds": ("draws", "entropy", "os_entropy_uses")}
+NO_SECTION: Final = ""
+"""The section of terms that are no pair of a manifest."""
+
 _MOST_TERMS = 5000
 _MOST_ELEMENTS = 32
 _DEEPEST = 8
@@ -57,7 +62,14 @@ def terms_of(section: str, values: Mapping[str, Json]) -> Iterator[Term]:
     left_out = _UNSEARCHED.get(section, ())
     chosen = {key: value for key, value in values.items() if key not in left_out}
     found = {Term.of(section, key, value): None for key, value in _leaves(chosen)}
-    yield from islice(found, _MOST_TERMS)
+    counts = Counter(term.key for term in found)
+    several = (several_values(section, key) for key, count in counts.items() if count > 1)
+    yield from islice((*several, *found), _MOST_TERMS)
+
+
+def several_values(section: str, key: str) -> Term:
+    """The term of whatever has several values under a key: one may be below 1, another above 9."""
+    return Term.of(NO_SECTION, f"{section}.{key}", value=True)
 
 
 def values_of(section: Mapping[str, Json], key: str) -> list[Scalar]:

@@ -7,7 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import closing, suppress
+from http.client import HTTPConnection, HTTPException
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +18,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from manifest.delivered import acknowledged, is_delivered
+from manifest.identity import new_run_id
 from manifest.rundir import RunDirectory
+from manifest.sealing import seal_document
 from manifest_client.settings import user_file
 from manifest_migrations.upgrade import open_store
 
@@ -281,3 +286,47 @@ def test_a_token_without_the_scope_is_told_so(
     answer = call("sync")
     assert answer.code == 2
     assert "'write'" in answer.err
+
+
+def test_a_service_that_is_killed_has_lost_nothing_that_it_acknowledged(
+    make_service: Callable[[Path], Service], tmp_path: Path
+) -> None:
+    service = make_service(tmp_path)
+    service.start()
+    answered: list[str] = []
+    senders = [
+        threading.Thread(target=_send_until_it_ends, args=(service.port, answered))
+        for _ in range(8)
+    ]
+    for sender in senders:
+        sender.start()
+    while len(answered) < 50:
+        assert any(sender.is_alive() for sender in senders)
+    service.stop()
+    for sender in senders:
+        sender.join()
+    with open_store(service.database) as store:
+        kept = store.digests(answered)
+    assert len(answered) >= 50
+    assert [run_id for run_id in answered if not kept.get(run_id)] == []
+
+
+def _send_until_it_ends(port: int, answered: list[str]) -> None:
+    connection = HTTPConnection("127.0.0.1", port)
+    with suppress(OSError, HTTPException), closing(connection):
+        while True:
+            document: dict[str, Any] = {
+                "schema": 1,
+                "id": new_run_id(),
+                "project": "killed",
+                "status": "finished",
+                "started_at": "2025-01-31T08:00:00Z",
+                "mode": "run",
+                "sections": {"config": {"lr": 0.1}},
+            }
+            seal_document(document)
+            connection.request("PUT", f"/api/v1/runs/{document['id']}", json.dumps(document))
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 200
+            answered.append(document["id"])

@@ -29,6 +29,7 @@ from manifest.models import Manifest
 from manifest_migrations.upgrade import open_store
 from manifest_server.app import create_app
 from manifest_server.database import sqlite_url
+from manifest_server.intake import Intake
 from manifest_server.objects import Objects, open_objects
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
@@ -106,6 +107,44 @@ def store(database_url: str) -> Iterator[SqlStore]:
     """An empty store, on each kind of database in turn."""
     with open_store(database_url) as opened:
         yield opened
+
+
+CROWD = 3200
+"""How many runs `crowded` has: more than are looked at one after the other at first."""
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def crowded(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[SqlStore, list[Manifest]]]:
+    """A store of each kind with some thousand runs, the oldest first; nobody may change it."""
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            url = sqlite_url(tmp_path_factory.mktemp("crowd") / "store.db").render_as_string()
+        else:
+            server = request.getfixturevalue("postgresql_server")
+            url = stack.enter_context(_postgresql_database(server))
+        manifests = [_one_of_the_crowd(number) for number in range(CROWD)]
+        store = stack.enter_context(open_store(url))
+        store.put_runs([(manifest, None) for manifest in manifests])
+        yield store, manifests
+
+
+def _one_of_the_crowd(number: int) -> Manifest:
+    config = {"lr": number / CROWD, "batch": number % 8, "layers": [number, -number]}
+    return _make_manifest(
+        id=f"01990000-0000-7000-8000-{number:012x}",
+        project=f"project {number % 5}",
+        name=f"number {number}",
+        status="failed" if number % 10 == 0 else "finished",
+        replay_of=f"01990000-0000-7000-8000-{number % 7:012x}" if number % 9 == 8 else None,
+        sections={
+            "settings": {"threads": number % 4, "is_old": number < 1100},
+            "packages": {"torch": f"2.{number // 4 % 3}"},
+            "code": {"git.commit": f"{number // 10}"},
+            "config": config if number % 2 else {**config, "layers": number},
+        },
+    )
 
 
 @pytest.fixture(scope="session")
@@ -204,11 +243,11 @@ def simple_client(sqlite_path: Path) -> Iterator[TestClient]:
 def limited(sqlite_path: Path) -> Iterator[Callable[..., tuple[TestClient, SqlStore]]]:
     """A function that starts a service with settings of its own, and gives its store."""
     url = sqlite_url(sqlite_path).render_as_string()
-    with open_store(url) as store:
+    with open_store(url) as store, Intake(store, most_waiting=10) as intake:
 
         def start(**settings: object) -> tuple[TestClient, SqlStore]:
             app = create_app(ServerSettings.model_validate({"database_url": url, **settings}))
-            app.state.store = store
+            app.state.store, app.state.intake = store, intake
             return TestClient(app, base_url="http://localhost"), store
 
         yield start

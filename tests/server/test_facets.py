@@ -77,3 +77,17 @@ def test_names_projects(filled: SqlStore) -> None:
 )
 def test_finds_fields_by_how_they_begin(filled: SqlStore, prefix: str, fields: list[str]) -> None:
     assert sorted(filled.list_fields(prefix)) == sorted(fields)
+
+
+def test_what_every_run_has_otherwise_is_no_field(
+    store: SqlStore, make_manifest: MakeManifest
+) -> None:
+    store.put_run(make_manifest(sections={"seeds": {"entropy": "00ff", "hash_seed": "7"}}))
+    assert store.list_fields("seeds.") == ["seeds.hash_seed"]
+
+
+def test_that_a_run_has_several_values_is_no_field(filled: SqlStore) -> None:
+    fields = filled.list_fields(limit=500)
+    assert "config.tags" in fields
+    assert [field for field in fields if field.startswith(".")] == []
+    assert filled.list_fields(".") == []

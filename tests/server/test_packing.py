@@ -18,7 +18,7 @@ from manifest_server.packing import (
     PackedRun,
     SharedSection,
     compressed,
-    pack_runs,
+    pack_run,
     unpack_run,
 )
 from manifest_server.tables import SHARED
@@ -45,7 +45,7 @@ def document_of(manifest: Manifest) -> dict[str, Any]:
 
 
 def there_and_back(manifest: Manifest) -> Manifest:
-    (packed,) = pack_runs([manifest])
+    packed = pack_run(manifest)
     return unpacked(packed, str(manifest.digest))
 
 
@@ -113,7 +113,7 @@ def test_a_field_that_was_not_given_stays_out_of_the_document(
 def test_runs_of_one_environment_share_its_sections(
     make_manifest: Callable[..., Manifest],
 ) -> None:
-    first, second = pack_runs([make_manifest(), make_manifest(project="other")])
+    first, second = map(pack_run, [make_manifest(), make_manifest(project="other")])
     assert first.sections == second.sections
     names = {section.name for section in first.sections.values()}
     assert names == {"environment", "packages", "settings"}
@@ -132,7 +132,7 @@ def test_what_every_run_has_otherwise_does_not_keep_it_from_sharing(
         )
         for seed in ("1", "2")
     ]
-    first, second = pack_runs(manifests)
+    first, second = map(pack_run, manifests)
     shared = [set(each.sections) for each in (first, second)]
     assert {first.sections[key].name for key in shared[0] & shared[1]} >= {
         "environment",
@@ -146,14 +146,14 @@ def test_ranks_share_the_sections_of_their_run(make_manifest: Callable[..., Mani
         f"main.x{rank}": {"sections": make_manifest().sections, "rank": rank} for rank in range(8)
     }
     (alone,), (packed,) = (
-        pack_runs([make_manifest()]),
-        pack_runs([make_manifest(processes=ranks)]),
+        [pack_run(make_manifest())],
+        [pack_run(make_manifest(processes=ranks))],
     )
     assert packed.sections == alone.sections
 
 
 def test_a_run_that_goes_on_is_kept_whole(make_manifest: Callable[..., Manifest]) -> None:
-    (packed,) = pack_runs([make_manifest(is_sealed=False)])
+    packed = pack_run(make_manifest(is_sealed=False))
     assert packed.sections == {}
     assert packed.references == []
 
@@ -166,7 +166,7 @@ def test_a_section_that_is_not_what_its_digest_says_is_refused(
         update={"sections": {**good.sections, "packages": {"package-0": "6.6.6"}}}
     )
     with pytest.raises(DigestMismatch, match="section 'packages' of run"):
-        pack_runs([good, changed])
+        pack_run(changed)
 
 
 def test_true_is_not_one_even_beside_a_run_that_says_one(
@@ -177,7 +177,7 @@ def test_true_is_not_one_even_beside_a_run_that_says_one(
     ]
     flags = [
         unpacked(packed, manifest.digest).sections["settings"]["flag"]
-        for packed, manifest in zip(pack_runs(manifests), manifests, strict=True)
+        for packed, manifest in zip(map(pack_run, manifests), manifests, strict=True)
     ]
     assert [repr(flag) for flag in flags] == ["1", "True", "1.0", "0", "False"]
 
@@ -186,7 +186,7 @@ def test_bytes_that_were_changed_are_not_handed_out(
     make_manifest: Callable[..., Manifest],
 ) -> None:
     manifest = make_manifest()
-    (packed,) = pack_runs([manifest])
+    packed = pack_run(manifest)
     evil = SharedSection("packages", {"evil": True}, b'{"evil":true}')
     packed.sections.update(dict.fromkeys(packed.sections, evil))
     with pytest.raises(DigestMismatch, match="in the store"):
@@ -200,7 +200,7 @@ def test_a_value_without_canonical_form_is_refused_in_a_sentence(
     manifest = make_manifest(is_sealed=False)
     broken = manifest.model_copy(update={"sections": {"config": {"key": value}}})
     with pytest.raises(DamagedRun, match="is not a readable run directory"):
-        pack_runs([broken])
+        pack_run(broken)
 
 
 def test_a_name_that_only_looks_like_an_id_is_refused(
@@ -210,7 +210,7 @@ def test_a_name_that_only_looks_like_an_id_is_refused(
         make_manifest(id="-" * 36)
     unchecked = make_manifest().model_copy(update={"id": "-" * 36})
     with pytest.raises(DamagedRun, match="expected a run id"):
-        pack_runs([unchecked])
+        pack_run(unchecked)
 
 
 def test_a_process_without_sections_comes_back_without() -> None:

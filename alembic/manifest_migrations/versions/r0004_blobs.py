@@ -1,4 +1,4 @@
-"""Blobs, and who refers to them; trails in segments; the training section, shared like others.
+"""Blobs, and who refers to them; trails in segments; the training section shared; ranges.
 
 Revision 0004. Training sections of before stay in the documents of their runs.
 """
@@ -28,6 +28,14 @@ def upgrade() -> None:
     """Bring the schema to this revision."""
     op.add_column("runs", sa.Column("training_key", SIXTEEN))
     op.create_index("ix_runs_training_key_id", "runs", ["training_key", "id"])
+    is_number = sa.text("number IS NOT NULL")
+    op.create_index(
+        "ix_terms_section_key_number",
+        "terms",
+        ["section", "key", "number"],
+        sqlite_where=is_number,
+        postgresql_where=is_number,
+    )
     _create_blobs()
     _create_trails()
     _refer_to_blobs()
@@ -47,6 +55,7 @@ def downgrade() -> None:
         "blobs",
     ):
         op.drop_table(table)
+    op.drop_index("ix_terms_section_key_number", "terms")
     op.drop_index("ix_runs_training_key_id", "runs")
     op.drop_column("runs", "training_key")
 

@@ -25,6 +25,7 @@ from manifest_server.dependencies import (
     Admin,
     Body,
     Caller,
+    Intake,
     Reader,
     Store,
     Writer,
@@ -84,22 +85,28 @@ class Kept(BaseModel):
     digest: str = Field(description="Of the manifest; empty while the run goes on.")
 
 
-@router.put("/{run_id}", openapi_extra=body("Manifest"))
-def put_run(run_id: RunId, store: Store, caller: Writer, body: Body) -> Kept:
-    """Keep a run; any number of times.
+@router.put("/{run_id}", responses=documented(503), openapi_extra=body("Manifest"))
+async def put_run(  # waits for the thread that commits, and holds none meanwhile
+    run_id: RunId, store: Store, caller: Writer, body: Body, intake: Intake
+) -> Kept:
+    """Keep a run; any number of times. What is answered with 200 survives the loss of power.
 
     The body is the manifest, as `manifest.json` in a run directory. A run that still goes on has no
     digest and may be put again as it grows; one that is sealed never changes.
 
     Of one that is sealed, sections that are kept already may be left out: `digests` names them.
     """
-    manifest = _parsed(Manifest, body, "manifest")
-    if manifest.id != run_id:
-        detail = f"the address names {run_id}, the manifest {manifest.id}"
-        raise Problem(422, "id-mismatch", detail)
-    caller.check_project(manifest.project)
-    store.put_run(_completed(manifest, store, caller))
-    return Kept(id=manifest.id, digest=manifest.digest)
+
+    def read() -> Manifest:
+        manifest = _parsed(Manifest, body, "manifest")
+        if manifest.id != run_id:
+            detail = f"the address names {run_id}, the manifest {manifest.id}"
+            raise Problem(422, "id-mismatch", detail)
+        caller.check_project(manifest.project)
+        return _completed(manifest, store, caller)
+
+    kept = await intake.put_run(read)
+    return Kept(id=kept.id, digest=kept.digest)
 
 
 @router.post("", openapi_extra=body("NewRuns"))

@@ -27,7 +27,7 @@ def show_login(
 
 
 @router.post("/login")
-def log_in(
+async def log_in(
     request: Request,
     token: Annotated[str, Form(max_length=200)],
     to: Annotated[str, Form(alias="next", max_length=8000)] = "/",
@@ -35,7 +35,7 @@ def log_in(
     """Keep a token that is good; say what is wrong with one that is not."""
     check_origin(request)
     try:
-        caller = caller_by(request, lambda _: token.strip())
+        caller = await caller_by(request, lambda _: token.strip())
         caller.check_scope("read")
     except Problem as problem:
         return page(

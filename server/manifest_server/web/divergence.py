@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from manifest.comparing import WORDS, compare_trails, reason, sentence
 from manifest.dense import first_operation, operation_sentence
 from manifest.diffing import diff
+from manifest.findings import Blobs
 from manifest.lanes import State, lanes
 from manifest.leaves import OWN
 from manifest.models import Divergence, KeptTrail, Manifest, TrailComparison
@@ -111,7 +112,9 @@ def show_divergence(
         divergence=divergence,
         said="" if parting is None else sentence(parting.comparison),
         reason="" if divergence is None else reason(divergence),
-        explanations=[] if divergence is None else _explanations(before, after, divergence),
+        explanations=[]
+        if divergence is None
+        else _explanations(before, after, divergence, store.blobs.text),
         names={stream: words.removeprefix("the ") for stream, words in WORDS.items()},
         streams=STREAMS,
     )
@@ -296,9 +299,9 @@ def _parts(name: str) -> list[str]:
     return name.split(".", _MOST_DOTS)
 
 
-def _explanations(before: Manifest, after: Manifest, found: Divergence) -> list[str]:
+def _explanations(before: Manifest, after: Manifest, found: Divergence, blobs: Blobs) -> list[str]:
     """What was recorded otherwise, in a sentence, and what no run repeats."""
-    said = diff(before, after)
+    said = diff(before, after, blobs=blobs)
     is_explained = any(each.impact in ("certain", "possible") for each in said.differences)
     return [said.conclusion, *unrepeated(before, found, is_explained=is_explained)]
 

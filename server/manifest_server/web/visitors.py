@@ -6,27 +6,28 @@ changes something is taken from our own pages alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
 
 from manifest.models import Scope
-from manifest_server.dependencies import Caller, caller_by, settings_of, token_missing
+from manifest_server.dependencies import Caller, caller_by, token_missing
 from manifest_server.problems import Problem
+from manifest_server.settings import ServerSettings
 
 COOKIE: Final = "manifest_token"
 _DAYS: Final = 30
 
 
-def visitor_with(scope: Scope) -> Callable[[Request], Caller]:
+def visitor_with(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
     """Ask for a visitor that has a scope; whoever has none is asked to sign in."""
 
-    def visitor_with_scope(request: Request) -> Caller:
+    async def visitor_with_scope(request: Request) -> Caller:
         if request.method not in ("GET", "HEAD"):
             check_origin(request)
-        caller = caller_by(request, _kept_secret)
+        caller = await caller_by(request, _kept_secret)
         caller.check_scope(scope)
         request.state.visitor = caller
         return caller
@@ -54,7 +55,8 @@ def sign_out(response: Response) -> None:
 
 def needs_sign_in(request: Request) -> bool:
     """Whether this service asks for tokens at all."""
-    return settings_of(request).auth == "tokens"
+    settings: ServerSettings = request.app.state.settings
+    return settings.auth == "tokens"
 
 
 def _kept_secret(request: Request) -> str:

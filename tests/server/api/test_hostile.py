@@ -21,6 +21,7 @@ from manifest.models import Manifest
 from manifest_migrations.upgrade import open_store
 from manifest_server.app import create_app
 from manifest_server.database import sqlite_url
+from manifest_server.intake import Intake
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
 
@@ -208,7 +209,7 @@ def judged(request: Request, answer: Answer, place: str) -> str:
 def started(url: str, runner: asyncio.Runner, place: str, **settings: Any) -> Service:
     store = open_store(url)
     app = create_app(ServerSettings(database_url=url, most_manifest_bytes=2**20, **settings))
-    app.state.store = store
+    app.state.store, app.state.intake = store, Intake(store, most_waiting=1000)
     return Service(app, runner, store, place)
 
 
@@ -224,7 +225,7 @@ def service(
         url = request.getfixturevalue("module_postgresql_url")
     with asyncio.Runner() as runner:
         made = started(url, runner, str(place))
-        with made.store:
+        with made.store, made.app.state.intake:
             made.store.put_run(Manifest.model_validate(EXAMPLES["Manifest"]))
             yield made
 
@@ -390,7 +391,7 @@ def test_a_token_of_another_project_finds_nothing(
     with asyncio.Runner() as runner:
         url = sqlite_url(tmp_path / "store.db").render_as_string()
         guarded = started(url, runner, str(tmp_path), auth="tokens", requests_per_second=0)
-        with guarded.store as store:
+        with guarded.store as store, guarded.app.state.intake:
             theirs, mine = make_manifest(project="dogs"), make_manifest(project="cats")
             for manifest in (theirs, mine):
                 store.put_run(manifest)

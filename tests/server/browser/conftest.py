@@ -100,6 +100,7 @@ class Service:
     url: str
     ids: Mapping[str, str]
     """Runs by name."""
+    database: str
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -117,7 +118,7 @@ def service(
         environ = _environ(home, MANIFEST_DIR=str(project / ".manifest"), MANIFEST_URL=url)
         done = _run(MANIFEST, "sync", "--all", folder=project, environ=environ)
         assert done.returncode == 0, done.stderr
-        yield Service(url, _ids(project))
+        yield Service(url, _ids(project), request.param)
 
 
 def _ids(project: Path) -> dict[str, str]:
