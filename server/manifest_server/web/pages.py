@@ -11,6 +11,7 @@ from manifest_server.web import (
     comparison,
     divergence,
     files,
+    guide,
     replays,
     run,
     runs,
@@ -22,6 +23,6 @@ router = APIRouter(include_in_schema=False)
 
 for _module in (
     *(account, assets, catalog, comparison, divergence),
-    *(files, replays, run, runs, tagging, tokens),
+    *(files, guide, replays, run, runs, tagging, tokens),
 ):
     router.include_router(_module.router)

@@ -32,6 +32,8 @@ PAGES: Final[dict[str, Callable[[Service], str]]] = {
     "divergence": lambda s: f"/divergence?a={s.ids['first']}&b={s.ids['second']}",
     "no divergence": lambda s: f"/divergence?a={s.ids['second']}&b={s.ids['replay']}",
     "projects": lambda _: "/projects",
+    "guide": lambda _: "/guide/replay",
+    "settings": lambda _: "/guide/settings",
     "tokens": lambda _: "/tokens",
     "about": lambda _: "/about",
     "compare": lambda s: f"/compare?ids={s.ids['first']},{s.ids['second']}",
