@@ -28,7 +28,7 @@ Open = Callable[..., Page]
 Theme = Literal["dark", "light"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there, other tests cannot run an event loop
 def browser() -> Iterator[Browser]:
     """Chromium: the system's, or else the one that Playwright installs."""
     found = next(filter(None, map(shutil.which, _BROWSERS)), None)
