@@ -22,7 +22,16 @@ from manifest_server.web.templating import page
 
 router = APIRouter(include_in_schema=False, prefix="/guide")
 
-ORDER: Final = ("pages", "filters", "replay", "resume", "do-no-harm", "delivering", "service")
+ORDER: Final = (
+    "start",
+    "pages",
+    "filters",
+    "replay",
+    "resume",
+    "do-no-harm",
+    "delivering",
+    "service",
+)
 """The documents, in the order in which one reads them."""
 
 _MOST_FOUND: Final = 50
