@@ -24,6 +24,7 @@ router = APIRouter(include_in_schema=False, prefix="/guide")
 
 ORDER: Final = (
     "start",
+    "why",
     "pages",
     "filters",
     "replay",
