@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sysconfig
@@ -187,6 +188,49 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for number in (port, port + 10_000):
             for left_behind in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
                 left_behind.unlink()
+
+
+class Serving:
+    """A service in a process of its own, at a free port."""
+
+    def __init__(self, home: Path, database: str, **settings: str) -> None:
+        kept = {name: text for name, text in os.environ.items() if name[:9] != "MANIFEST_"}
+        given = {"database_url": database, "port": "0", **settings}
+        variables = {f"MANIFEST_SERVER_{name.upper()}": text for name, text in given.items()}
+        self._environ = {**kept, "HOME": str(home), **variables}
+        self._home = home
+
+    def __enter__(self) -> str:
+        """Gives its address."""
+        self._process = subprocess.Popen(
+            [str(Path(sysconfig.get_path("scripts"), "manifest")), "server"],
+            cwd=self._home,
+            env=self._environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if "http://" in line:
+                return "http://" + line.partition("http://")[2].split()[0].rstrip("/")
+        raise AssertionError("the service did not start")
+
+    def kill(self) -> None:
+        """End it as a failing machine would."""
+        self._process.kill()
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process.wait()
+
+
+@pytest.fixture(scope="session")
+def serve() -> type[Serving]:
+    """Serve a database from a process of its own; see `Serving`."""
+    return Serving
 
 
 @pytest.fixture

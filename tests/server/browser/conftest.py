@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -17,7 +16,6 @@ from typing import Any, Final, Literal
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from manifest_migrations.upgrade import open_store
 from manifest_server.database import sqlite_url
 
 MANIFEST: Final = str(Path(sysconfig.get_path("scripts"), "manifest"))
@@ -25,6 +23,7 @@ _TRAIN: Final = Path(__file__).with_name("train.py")
 _BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
 
 Open = Callable[..., Page]
+Serve = Any  # the class is that of the fixture
 Theme = Literal["dark", "light"]
 
 
@@ -105,7 +104,10 @@ class Service:
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def service(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, project: Path
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    project: Path,
+    serve: Serve,
 ) -> Iterator[Service]:
     """A service of a team, which the runs were delivered to, on each kind of database in turn."""
     home = tmp_path_factory.mktemp("service")
@@ -113,8 +115,7 @@ def service(
         database = sqlite_url(home / "store.db").render_as_string()
     else:
         database = request.getfixturevalue("module_postgresql_url")
-    open_store(database).close()
-    with serving(home, database) as url:
+    with serve(home, database) as url:
         environ = _environ(home, MANIFEST_DIR=str(project / ".manifest"), MANIFEST_URL=url)
         done = _run(MANIFEST, "sync", "--all", folder=project, environ=environ)
         assert done.returncode == 0, done.stderr
@@ -127,39 +128,6 @@ def _ids(project: Path) -> dict[str, str]:
     ]
     named = {d["name"]: d["id"] for d in documents if not d.get("replay_of")}
     return {**named, "replay": next(d["id"] for d in documents if d.get("replay_of"))}
-
-
-class serving:  # noqa: N801 -- reads as a function
-    """A service in a process of its own, at a free port."""
-
-    def __init__(self, home: Path, database: str, **settings: str) -> None:
-        variables = {f"MANIFEST_SERVER_{name.upper()}": text for name, text in settings.items()}
-        self._environ = _environ(
-            home, MANIFEST_SERVER_DATABASE_URL=database, MANIFEST_SERVER_PORT="0", **variables
-        )
-        self._home = home
-
-    def __enter__(self) -> str:
-        """Gives its address."""
-        self._process = subprocess.Popen(
-            [MANIFEST, "server"],
-            cwd=self._home,
-            env=self._environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if "http://" in line:
-                return "http://" + line.partition("http://")[2].split()[0].rstrip("/")
-        raise AssertionError("the service did not start")
-
-    def __exit__(self, *_: object) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._process.wait()
 
 
 @pytest.fixture
@@ -196,9 +164,3 @@ def open_page(browser: Browser) -> Iterator[Open]:
 def _note(wrong: list[str], kind: str, text: str) -> None:
     if kind in ("error", "warning") and "the server responded with a status of 4" not in text:
         wrong.append(f"{kind}: {text}")
-
-
-@pytest.fixture(scope="session")
-def serve() -> type[serving]:
-    """Serve a database; see `serving`."""
-    return serving
