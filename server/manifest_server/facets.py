@@ -45,11 +45,25 @@ def count_values(
     limit: int,
     project: str | None = None,
     wanted: Filter | None = None,
+    newest: int | None = None,
 ) -> list[FacetValue]:
-    """How many runs have each value of a field, the most frequent first."""
+    """How many runs have each value of a field, the most frequent first.
+
+    Args:
+        connection: To the database.
+        field: Whose values.
+        limit: How many values.
+        project: Only runs of this project.
+        wanted: Only runs that this filter means.
+        newest: Only so many of the newest runs are looked at, however many fit.
+    """
     chosen: list[ColumnElement[bool]] = []
     if project is not None:
         chosen.append(runs.c.project == project)
+    if newest is not None:
+        oldest = select(runs.c.id).where(*chosen).order_by(runs.c.id.desc())
+        if (bound := connection.scalar(oldest.offset(newest - 1).limit(1))) is not None:
+            chosen.append(runs.c.id >= bound)
     if wanted is not None:
         chosen.append(condition(wanted, connection).sql)
     if not field.section:

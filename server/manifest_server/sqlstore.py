@@ -319,11 +319,15 @@ class SqlStore:
         limit: int = 20,
         project: str | None = None,
         wanted: Filter | None = None,
+        newest: int | None = None,
     ) -> list[FacetValue]:
-        """How many runs have each value of a field, the most frequent first."""
+        """How many runs have each value of a field, the most frequent first.
+
+        Where `newest` is given, no more than so many of the newest runs are looked at.
+        """
         with self._reading() as connection:
             return facets.count_values(
-                connection, field, limit=limit, project=project, wanted=wanted
+                connection, field, limit=limit, project=project, wanted=wanted, newest=newest
             )
 
     def get_annotations(self, run_id: str) -> Annotations:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,17 @@ def test_counts_only_what_is_meant(filled: SqlStore) -> None:
     assert [(each.value, each.runs) for each in within] == [("2.0", 2)]
     assert [(each.value, each.runs) for each in filtered] == [("2.0", 2), ("2.1", 1)]
     assert [(each.value, each.runs) for each in own] == [(0.1, 1)]
+
+
+def test_counts_among_the_newest_runs_alone(filled: SqlStore) -> None:
+    def counts(**chosen: Any) -> list[tuple[object, int]]:
+        found = filled.count_values(Field("settings", "torch.version"), **chosen)
+        return [(each.value, each.runs) for each in found]
+
+    assert counts(newest=4) == [("2.1", 3), ("2.0", 1)]
+    assert counts(newest=4, wanted=parse_filter("config.lr = 0.1")) == [("2.0", 1), ("2.1", 1)]
+    assert counts(newest=1, project="cats") == [("2.0", 1)]
+    assert counts(newest=100) == counts()
 
 
 def test_names_projects(filled: SqlStore) -> None:

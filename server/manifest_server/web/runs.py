@@ -23,6 +23,8 @@ from manifest_server.web.visitors import Visitor
 router = APIRouter(include_in_schema=False)
 
 PAGE_RUNS: Final = 50
+COUNTED_RUNS: Final = 5000
+"""Among how many of the newest runs values are counted, so that a million leave the page quick."""
 
 _MOST_COLUMNS: Final = 8
 _FACETS: Final = ("status", "project", "outcome")
@@ -59,7 +61,13 @@ def show_runs(
     if fault is None:
         project = visitor.project
         found = store.list_runs(limit=PAGE_RUNS + 1, before=before, project=project, wanted=wanted)
-        counted = partial(store.count_values, limit=_MOST_VALUES, project=project, wanted=wanted)
+        counted = partial(
+            store.count_values,
+            limit=_MOST_VALUES,
+            project=project,
+            wanted=wanted,
+            newest=COUNTED_RUNS,
+        )
         to = partial(address, "/", columns=columns)
         facets = [_facet(name, counted(Field("", name)), filter, to) for name in _FACETS]
     shown, is_more = found[:PAGE_RUNS], len(found) > PAGE_RUNS
@@ -76,6 +84,7 @@ def show_runs(
         cells=_cells(store, shown, [field for _, field in fields]),
         facets=[facet for facet in facets if len(facet.values) > 1 or any(facet.chosen)],
         older=older,
+        counted_runs=COUNTED_RUNS,
         newest=address("/", filter=filter, columns=columns) if before else None,
         is_of_many_projects=len({run.project for run in shown}) > 1,
         is_running=any(run.status == "running" for run in shown),
