@@ -84,7 +84,9 @@ def _document(name: str) -> Document:
     tokens = markdown.parse(text)
     sections = list(_sections(tokens))
     _point_within(tokens)
-    body = Markup(markdown.renderer.render(tokens, markdown.options, {}))  # noqa: S704 -- our own
+    rendered = markdown.renderer.render(tokens, markdown.options, {})
+    # Where a block scrolls, the keyboard can scroll it.
+    body = Markup(rendered.replace("<pre>", '<pre tabindex="0">'))  # noqa: S704 -- our own
     title = sections[0][1]
     headings = [(anchor, words) for anchor, words, _ in sections[1:]]
     return Document(name, title, body, headings, sections)
