@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from manifest.canonical import SCHEMA
 from manifest.filtering import Field
 from manifest_server.dependencies import Settings, Store
-from manifest_server.web.templating import address, page
+from manifest_server.web.templating import fitting, page
 from manifest_server.web.visitors import Visitor
 
 router = APIRouter(include_in_schema=False)
@@ -28,7 +28,7 @@ def show_projects(request: Request, store: Store, visitor: Visitor) -> Response:
     for each in found:
         name = str(each.value)
         newest = store.list_runs(limit=1, project=name)
-        rows.append((name, each.runs, newest[0] if newest else None, _filtered(name)))
+        rows.append((name, each.runs, newest[0] if newest else None, fitting("", "project", name)))
     return page(request, "projects.html", rows=rows)
 
 
@@ -46,8 +46,3 @@ def show_about(request: Request, store: Store, settings: Settings, visitor: Visi
         "Python": sys.version.partition(" ")[0],
     }
     return page(request, "about.html", facts=facts, is_current=store.is_current())
-
-
-def _filtered(project: str) -> str:
-    quoted = project.replace("\\", "\\\\").replace('"', '\\"')
-    return address("/", filter=f'project = "{quoted}"')

@@ -12,7 +12,15 @@ from fastapi.responses import JSONResponse, Response
 
 from manifest.canonical import ABSENT
 from manifest.errors import FilterInvalid
-from manifest.filtering import Field, Filter, expected_next, parse_field, parse_filter
+from manifest.filtering import (
+    Comparison,
+    Field,
+    Filter,
+    expected_next,
+    parse_field,
+    parse_filter,
+    written,
+)
 from manifest.models import FacetValue, RunSummary
 from manifest_server.dependencies import Store
 from manifest_server.problems import Problem
@@ -79,7 +87,7 @@ def show_runs(
         fault=fault,
         columns=columns,
         before=before,
-        fields=[written for written, _ in fields],
+        fields=[name for name, _ in fields],
         runs=shown,
         cells=_cells(store, shown, [field for _, field in fields]),
         facets=[facet for facet in facets if len(facet.values) > 1 or any(facet.chosen)],
@@ -112,9 +120,9 @@ def _wanted(text: str) -> tuple[Filter | None, FilterInvalid | None]:
 
 def _fields(columns: str) -> list[tuple[str, Field]]:
     found: list[tuple[str, Field]] = []
-    for written in filter(None, (part.strip() for part in columns.split(","))):
+    for name in filter(None, (part.strip() for part in columns.split(","))):
         try:
-            found.append((written, parse_field(written)))
+            found.append((name, parse_field(name)))
         except FilterInvalid as error:
             raise Problem(422, "columns-invalid", str(error)) from None
     return found[:_MOST_COLUMNS]
@@ -143,7 +151,7 @@ def _cells(
 
 
 def _facet(name: str, values: Sequence[FacetValue], text: str, to: Callable[..., str]) -> Facet:
-    conditions = [f'{name} = "{_escaped(str(each.value))}"' for each in values]
+    conditions = [written(Comparison(Field("", name), "=", str(each.value))) for each in values]
     chosen = [condition in text for condition in conditions]
     addresses = [
         to(filter=_toggled(text, condition, is_chosen=is_chosen))
@@ -161,10 +169,6 @@ def _toggled(text: str, condition: str, *, is_chosen: bool) -> str:
         if part in text:
             return text.replace(part, "", 1)
     return text
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _last_word(text: str) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -48,22 +47,19 @@ _ADDRESS: Final = re.compile(r"(https?://[^\s<>\"]+[^\s<>\".,;:)])")
 _STATES: Final = {"$absent": "absent", "$redacted": "redacted", "$failed": "failed"}
 
 
-def page(
-    request: Request, template: str, *, status: int = 200, fresh: bool = True, **values: Any
-) -> Response:
+def page(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
     """Render a page.
 
     Args:
         request: What it answers.
         template: Its name in `templates`.
         status: The HTTP status.
-        fresh: Whether a browser must ask again each time.
         values: What the template needs.
     """
     body = rendered(request, template, **values)
     headers = {
         "Content-Security-Policy": POLICY,
-        "Cache-Control": "no-cache" if fresh else "max-age=60",
+        "Cache-Control": "no-cache",
         "Vary": "Cookie",
     }
     return HTMLResponse(body, status_code=status, headers=headers)
@@ -75,7 +71,7 @@ def rendered(request: Request, template: str, **values: Any) -> str:
     return (
         _environment()
         .get_template(template)
-        .render(path=request.url.path, visitor=visitor, now=datetime.now(UTC).isoformat(), **values)
+        .render(path=request.url.path, visitor=visitor, **values)
     )
 
 
@@ -123,7 +119,6 @@ def _environment() -> Environment:
     environment.filters |= {
         "age": age,
         "shown": shown,
-        "quoted": shlex.quote,
         "marked": _marked,
         "moment_of": _moment_of,
         "said": _said,

@@ -31,13 +31,6 @@ function readyHelp() {
   button.addEventListener("click", () => one("#help").showModal());
 }
 
-// Times in the reader's zone; UTC stays where the mouse rests.
-function showLocalTimes(within) {
-  for (const time of all("time[data-full]", within)) {
-    time.textContent = new Date(time.dateTime).toLocaleString();
-  }
-}
-
 function readyCopying(within) {
   for (const button of all("[data-copy]", within)) {
     button.hidden = false;
@@ -75,7 +68,6 @@ function readySelection(within) {
 }
 
 function ready(within) {
-  showLocalTimes(within);
   readyCopying(within);
   readySelection(within);
   readySearch(within);
