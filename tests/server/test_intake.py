@@ -175,7 +175,7 @@ class Running(NamedTuple):
     def listens(self) -> bool:
         try:
             socket.create_connection(("127.0.0.1", self.port)).close()
-        except ConnectionRefusedError:
+        except ConnectionError:  # refused, or taken up by a listener that closed just then
             return False
         return True
 
