@@ -14,7 +14,13 @@ from torch import Tensor
 from xxhash import xxh3_128, xxh3_128_digest
 
 from manifest.pytorch.lanes import device_fingerprint
-from manifest.pytorch.tensors import Number, Reading, fingerprint, is_on_host
+from manifest.pytorch.tensors import (
+    Number,
+    Reading,
+    fingerprint,
+    is_on_host,
+    number_and_fingerprint,
+)
 from manifest.streams import UNOBSERVED
 
 _DEEPEST = 32
@@ -119,6 +125,11 @@ class Losses(Gathering):
 
     def add(self, value: object) -> None:
         """Add a loss, as the program gives it to a backward pass."""
+        if self._is_empty and type(value) is Tensor and (known := number_and_fingerprint(value)):
+            number, self._first = known
+            self._is_empty = False
+            self._sum = (self._sum or 0.0) + number
+            return
         super().add(value)
         if isinstance(value, (list, tuple)) and len(value) == 1:
             value = value[0]
@@ -168,9 +179,9 @@ def arrived(observed: list[bytes] | Reading | None) -> list[bytes]:
 
 def combined(observed: list[bytes] | Reading | None) -> bytes:
     """One digest for several, in order, waited for where need be."""
-    digests = observed.wait() if isinstance(observed, Reading) else observed
-    if not digests:
+    if not observed:
         return UNOBSERVED
+    digests = observed if type(observed) is list else arrived(observed)
     return digests[0] if len(digests) == 1 else xxh3_128_digest(b"".join(digests))
 
 

@@ -20,7 +20,7 @@ from manifest.trail import TrailWriter
 
 _MOST_WAITING = 256
 
-_HERE = (list, float)
+_HERE = frozenset((list, float, type(None)))
 
 Observed = list[bytes] | Reading | None
 
@@ -88,12 +88,10 @@ class Row:
 
     def is_ready(self) -> bool:
         """Whether nothing of it is still on its way."""
-        for observed in (self.batch, self.loss, self.grads, self.params, self.number):
-            if observed is None or type(observed) in _HERE:
-                continue
-            if isinstance(observed, (Reading, Number)) and not observed.is_ready():
-                return False
-        return True
+        parts = (self.batch, self.loss, self.grads, self.params, self.number)
+        if _HERE.issuperset(map(type, parts)):  # the way of a training on the processor: short
+            return True
+        return all(part.is_ready() for part in parts if isinstance(part, (Reading, Number)))
 
     def write(
         self, trail: TrailWriter, known: dict[str, tuple[str, ...]], *, is_dense: bool = False

@@ -22,6 +22,7 @@ meta, fake, freed         dtype and shape alone
 from __future__ import annotations
 
 import ctypes
+import struct
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -43,6 +44,9 @@ _COMPRESSED: Final = {
 }
 
 _MOST_SHAPES = 4096
+
+_FLOAT = struct.Struct("<f")
+_FLOAT_SEED = xxh3_64_intdigest(b"torch.float32[]")  # as `_shape` gives it
 
 
 def fingerprint(tensor: Tensor) -> bytes:
@@ -71,6 +75,19 @@ def fingerprint(tensor: Tensor) -> bytes:
     if not address or tensor.untyped_storage().nbytes() < reach:
         return _described(tensor)
     return xxh3_128_digest(view(address), seed)
+
+
+def number_and_fingerprint(tensor: Tensor) -> tuple[float, bytes] | None:
+    """What a lone float32 in host memory is, and its `fingerprint`, by the shortest way there is.
+
+    None for any other tensor, and for a NaN, of whose payload a number tells nothing.
+    """
+    if tensor.dtype is not torch.float32 or tensor.ndim or not tensor.is_cpu:
+        return None
+    number = tensor.item()
+    if number != number:  # noqa: PLR0124
+        return None
+    return number, xxh3_128_digest(_FLOAT.pack(number), _FLOAT_SEED)
 
 
 def fingerprint_many(tensors: Iterable[Tensor]) -> list[bytes]:

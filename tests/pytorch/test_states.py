@@ -54,6 +54,34 @@ def test_copies_are_of_their_moment_whatever_is_drawn_later() -> None:
         assert in_form(copies) == expected, number
 
 
+def test_a_reading_that_looks_at_little_sees_every_draw() -> None:
+    watching = Generators()
+    for number, draw in enumerate([*DRAWS, *DRAWS[::-1], lambda: None]):
+        draw()
+        first, again = watching.read(), watching.read()
+        fresh = Generators().read()
+        assert first.by_name() == again.by_name() == fresh.by_name(), number
+        assert first.cell() == again.cell() == fresh.cell(), number
+
+
+def test_what_has_not_changed_is_not_read_again() -> None:
+    watching = Generators()
+    torch.manual_seed(0)
+    random.seed(0)  # which keeps no second value back
+    watching.read()
+    assert watching.read() is watching.read()
+
+
+def test_a_state_that_is_put_back_is_seen() -> None:
+    watching = Generators()
+    torch.manual_seed(0)
+    state, before = torch.get_rng_state(), watching.read().by_name()
+    torch.randn(700)
+    assert watching.read().by_name() != before
+    torch.set_rng_state(state)
+    assert watching.read().by_name() == before
+
+
 def test_states_follow_a_generator_that_is_put_in_the_place_of_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

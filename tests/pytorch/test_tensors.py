@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from manifest.pytorch.tensors import (
     Watchpoints,
     fingerprint,
     fingerprint_many,
+    number_and_fingerprint,
     start_reading,
 )
 from manifest.streams import UNOBSERVED
@@ -126,6 +128,29 @@ def test_signs_of_zero_and_payloads_of_nan_are_told_apart() -> None:
     words = [0x00000000, -0x80000000, 0x7FC00000, 0x7FC00001, -0x400000]
     floats = torch.tensor(words, dtype=torch.int32).view(torch.float32)
     assert len(set(fingerprint_many(list(floats)))) == len(words)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1.5, 1e-45, -3.4e38, math.inf, -math.inf])
+def test_a_number_has_the_fingerprint_of_its_tensor(value: float) -> None:
+    tensor = torch.tensor(value)
+    assert number_and_fingerprint(tensor) == (tensor.item(), fingerprint(tensor))
+    needs_grad = torch.tensor(value, requires_grad=True)
+    assert number_and_fingerprint(needs_grad * 1) == (tensor.item(), fingerprint(tensor))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor(math.nan),
+        torch.tensor([1.0]),
+        torch.tensor(1.0, dtype=torch.float64),
+        torch.tensor(1),
+        torch.empty((), device="meta"),
+    ],
+    ids=str,
+)
+def test_what_is_not_a_lone_number_is_not_read_as_one(tensor: Tensor) -> None:
+    assert number_and_fingerprint(tensor) is None
 
 
 def test_a_parameter_equals_its_data() -> None:
