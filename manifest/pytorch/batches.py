@@ -143,6 +143,9 @@ class Losses(Gathering):
     def take_number(self) -> float | Number | None:
         """The sum of what was added since the last time; None if not all of it were numbers."""
         found: float | Number | None = self._sum
+        if not self._sums and self._are_numbers:
+            self._sum = None
+            return found
         if self._sums:
             (total, *others) = self._sums.values()
             found = Number(total) if found is None and not others else None

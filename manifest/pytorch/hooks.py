@@ -42,6 +42,7 @@ class Listener(Protocol):
 
 _listener: Listener | None = None
 _is_installed = False
+_cuda: Any = torch.cuda
 
 
 def listen(listener: Listener) -> None:
@@ -89,16 +90,18 @@ def _before_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, 
     if is_compiling():
         return
     listening = _listener
-    if listening is not None and not _is_capturing():
-        listening.before_step(optimizer, has_closure=_has_closure(args, kwargs))
+    if listening is not None and not (_cuda._initialized and _is_capturing()):
+        has_closure = (len(args) > 1 or bool(kwargs)) and _has_closure(args, kwargs)
+        listening.before_step(optimizer, has_closure=has_closure)
 
 
 def _after_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     if is_compiling():
         return
     listening = _listener
-    if listening is not None and not _is_capturing():
-        listening.after_step(optimizer, has_closure=_has_closure(args, kwargs))
+    if listening is not None and not (_cuda._initialized and _is_capturing()):
+        has_closure = (len(args) > 1 or bool(kwargs)) and _has_closure(args, kwargs)
+        listening.after_step(optimizer, has_closure=has_closure)
 
 
 def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -106,11 +109,9 @@ def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 def _is_capturing() -> bool:
-    cuda = torch.cuda
-    # Asking would initialise it.
-    if not cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return False
-    return bool(cuda.is_current_stream_capturing())
+    # Asked only where CUDA is initialised already, as asking would do that; and of the attribute,
+    # not the function, as each call in here is one more at every step of every training.
+    return _cuda.is_initialized() and bool(_cuda.is_current_stream_capturing())
 
 
 def _watched_backward(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -147,7 +148,7 @@ def _gather(stream: str, value: object) -> None:
     if is_compiling():
         return
     listening = _listener
-    if listening is not None and not _is_capturing():
+    if listening is not None and not (_cuda._initialized and _is_capturing()):
         listening.gather(stream, value)
 
 

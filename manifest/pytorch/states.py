@@ -116,27 +116,28 @@ class Generators:
 
     def _are_unchanged(self) -> bool:
         # Most steps of most programs draw nothing here; then it is one look at a few dozen bytes.
-        python, numpy, ends = self._python, self._numpy, self._ends
-        return (
-            not self._is_stale
-            and ends is not None
-            and self._pythons() is python
-            and self._numpys() is numpy
-            and self._default is torch.default_generator
-            and (python is None or python.generator.gauss_next is None)
-            and b"".join(ends) == self._content
-        )
+        ends, python, numpy = self._ends, self._python, self._numpy
+        if ends is None or python is None or numpy is None or self._is_stale:
+            return False
+        modules = sys.modules
+        random, mtrand = modules.get("random"), modules.get("numpy.random.mtrand")
+        if random is None or random._inst is not python.generator:
+            return False
+        if mtrand is None or mtrand._rand._bit_generator is not numpy.bits:
+            return False
+        if self._default is not torch.default_generator or random._inst.gauss_next is not None:
+            return False
+        return b"".join(ends) == self._content
 
     def _remember(self, drawn: Drawn) -> None:
         if self._default is not torch.default_generator:
             self._default, self._ends = torch.default_generator, None
             self._default_ends = _torch_ends(self._default)
         python, numpy = self._python, self._numpy
-        if python is not None and python.generator.gauss_next is not None:
+        if python is None or numpy is None or python.generator.gauss_next is not None:
             return
         if self._ends is None:
-            found = [self._default_ends]
-            found += [each.ends for each in (python, numpy) if each is not None]
+            found = [self._default_ends, python.ends, numpy.ends]
             self._ends = [end for ends in found for end in ends] if all(found) else None
         if self._ends is not None:
             self._content = b"".join(self._ends)

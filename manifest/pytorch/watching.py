@@ -205,9 +205,9 @@ class Watcher:
     def _digested(
         self, stream: str, watched: Watched, tensors: Sequence[Tensor | None]
     ) -> Observed:
-        step = self._rows.count
-        is_due = is_digested(step, watched.period) or step in self._always
-        if stream in self._blind or not is_due:
+        if watched.period > 1 and not self._is_due(watched.period):
+            return None
+        if stream in self._blind:
             return None
         try:
             points = watched.grads if stream == "grad" else watched.params
@@ -216,22 +216,30 @@ class Watcher:
             self._go_blind(stream, error)
             return None
 
+    def _is_due(self, period: int) -> bool:
+        step = self._rows.count
+        return is_digested(step, period) or step in self._always
+
     def _add_row(self, watched: Watched, parameters: list[Tensor], grads: Observed) -> bool:
         with self._lock:
             rows = self._rows
             if rows.count == 0:
-                self._opened()
-                if self._on_first_step is not None:
-                    self._on_first_step()
+                self._begin_trail()
             params = self._digested("param", watched, parameters)
-            local = self._local
+            local, trail = self._local, self._trail
             batch, loss = local.batch.take(), local.loss.take()
             number = local.loss.take_number()
             is_last = rows.count + 1 == self._until
             row = Row(watched, self._drawn(), batch, loss, grads, params, number)
-            rows.add(row, self._trail, is_last=is_last)
-            self._note_failure()
+            rows.add(row, trail, is_last=is_last)
+            if trail is not None and trail.failure is not None:
+                self._note_failure()
             return is_last
+
+    def _begin_trail(self) -> None:
+        self._opened()
+        if self._on_first_step is not None:
+            self._on_first_step()
 
     def _drawn(self) -> Drawn:
         if "rng" in self._blind:
@@ -256,12 +264,14 @@ class Watcher:
 
     def _look(self, optimizer: Optimizer) -> _Seen:
         parameters = _parameters(optimizer)
-        return _Seen(optimizer, parameters, self._watched(optimizer, parameters))
-
-    def _watched(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> Watched:
         watched = self._optimizers.get(id(optimizer))
-        if watched is not None and watched.is_of(optimizer, parameters):
-            return watched
+        if watched is None or not watched.is_of(optimizer, parameters):
+            watched = self._watch(optimizer, parameters, watched)
+        return _Seen(optimizer, parameters, watched)
+
+    def _watch(
+        self, optimizer: Optimizer, parameters: Sequence[Tensor], watched: Watched | None
+    ) -> Watched:
         if watched is None or watched.optimizer is None or watched.optimizer() is not optimizer:
             self._tell_of(optimizer)
         names = parameter_names(optimizer.param_groups, _names.by_parameter())
@@ -350,7 +360,10 @@ def _texts(digests: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    groups = optimizer.param_groups
+    if len(groups) == 1:
+        return list(groups[0]["params"])
+    return [parameter for group in groups for parameter in group["params"]]
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

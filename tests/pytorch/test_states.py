@@ -56,7 +56,8 @@ def test_copies_are_of_their_moment_whatever_is_drawn_later() -> None:
 
 def test_a_reading_that_looks_at_little_sees_every_draw() -> None:
     watching = Generators()
-    for number, draw in enumerate([*DRAWS, *DRAWS[::-1], lambda: None]):
+    nothing: Callable[[], object] = lambda: None  # noqa: E731
+    for number, draw in enumerate([*DRAWS, *DRAWS[::-1], nothing]):
         draw()
         first, again = watching.read(), watching.read()
         fresh = Generators().read()
