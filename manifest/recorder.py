@@ -33,11 +33,10 @@ from manifest.seeding import RecordedSeed
 from manifest.snapshotdocs import find_snapshot
 from manifest.snapshots import Snapshots, resume
 from manifest.tracking import Tracking
+from manifest.training import Training
 
 if TYPE_CHECKING:
     from manifest.pytorch.continuing import Continuing
-    from manifest.pytorch.loaders import Loaders
-    from manifest.pytorch.watching import Watcher
 
 _MOST_JOURNALS_OF_FORKS = 16
 _MOST_INPUTS_AT_ONCE = 32
@@ -46,8 +45,6 @@ _FOREGROUND_TIMEOUT_SECONDS = 5
 
 _active: Recorder | None = None
 _hooks: Hooks | None = None
-_watcher: Watcher | None = None
-_loaders: Loaders | None = None
 
 
 def active() -> Recorder | None:
@@ -76,7 +73,10 @@ class Recorder:
         self.process, journal = run.claim(process)
         self._journal: Journal | None = journal
         self.original = original_of(self.origin, self.process, os.environ)
-        self.tracking = Tracking(self, self._recorded_generators, on_tracked=_look_for_generators)
+        self.training = Training(self)
+        self.tracking = Tracking(
+            self, self._recorded_generators, on_tracked=self.training.look_for_generators
+        )
         self.snapshots = Snapshots(run, self.tracking, self)
         self._continuing: Continuing | None = None
         self.background: list[Work] = []
@@ -294,15 +294,11 @@ class Recorder:
         _active = None
 
     def _record_end(self, hooks: Hooks) -> None:
-        if _watcher is not None:  # first, as it reads what the others let go of
-            with self.guarded("trail"):
-                _watcher.finish()
+        self.training.finish_steps()  # first, as it reads what the others let go of
         if self._continuing is not None:
             with self.guarded("snapshots"):
                 self._continuing.end()
-        if _loaders is not None:
-            with self.guarded("loaders"):
-                _loaders.finish()
+        self.training.finish_loaders()
         self.tracking.finish()
         # After Ctrl-C nothing is imported any more: dataclasses are made by `exec` of a text, and
         # any such `exec` makes CPython forget that it has to end by the signal.
@@ -324,12 +320,7 @@ class Recorder:
             self.begin_with_settings("torch")
         if self._from_start and self._is_program:
             self.capture_surroundings()
-        with self.guarded("loaders"):
-            _watch_loaders(str(self.root))
-        with self.guarded("training"):
-            _watch_autocast()
-        with self.guarded("trail"):
-            _watch_steps(_number(os.environ.get("MANIFEST_UNTIL")))
+        self.training.begin()
 
     def first_step(self) -> None:
         """Record what is settled once training has begun."""
@@ -366,10 +357,10 @@ class Recorder:
         """Generators of the program's own whose states belong to each step, by name."""
         named = self.tracking.items()
         known = self.tracking.ids()
-        loaders = _loaders.generators() if _loaders is not None else []
+        loaders = self.training.loaders
         noticed = _hooks.noticed.living() if _hooks is not None else []
         found = [
-            *loaders,
+            *(loaders.generators() if loaders is not None else ()),
             *(
                 (name, each, mine)
                 for kind, name, each, mine in noticed
@@ -384,6 +375,14 @@ class Recorder:
                 named.append((name, generator))
         return named
 
+    def named_generators(self) -> Mapping[str, Any]:
+        """Those of them that the program has named."""
+        return self.tracking.generators()
+
+    def trail_path(self) -> Path | None:
+        """Where the trail of this process is to lie."""
+        return None if self.is_over else self.run.trail_path(self.process)
+
     def _record_rank(self) -> None:
         rank = launcher.joined_rank()
         if rank is not None:
@@ -391,18 +390,16 @@ class Recorder:
 
     def step(self, loss: object, model: object) -> None:
         """End a training step by hand, where no optimizer of PyTorch does."""
-        if _watcher is not None:
-            with self.guarded("trail"):
-                _watcher.step(loss=loss, model=model)
+        self.training.step(loss, model)
 
     def track(self, name: str, value: Any) -> None:
         """Follow a generator, or know a loader by a name; what fails becomes a note."""
         data = sys.modules.get("torch.utils.data")
         if data is None or not isinstance(value, data.DataLoader):
             self.tracking.track(name, value)
-        elif _loaders is not None:
+        elif (loaders := self.training.loaders) is not None:
             with self.guarded("loaders"):
-                _loaders.positions.name(value, str(name))
+                loaders.positions.name(value, str(name))
 
     def snapshot(self, name: str | int | None) -> str | None:
         """Keep a snapshot of this process.
@@ -411,8 +408,8 @@ class Recorder:
             The name under which it is kept; None if it could not be.
         """
         with self.guarded("snapshots"):
-            step = None if _watcher is None else _watcher.steps
-            return self.snapshots.take(name, step=step, loaders=_loaders)
+            training = self.training
+            return self.snapshots.take(name, step=training.steps, loaders=training.loaders)
         return None
 
     def resume(self, run: RunDirectory, name: str, *, is_strict: bool) -> list[RestoredItem]:
@@ -429,7 +426,7 @@ class Recorder:
             run,
             snapshot,
             tracking=self.tracking,
-            loaders=_loaders,
+            loaders=self.training.loaders,
             on_outcome=lambda item: self.restored([item]),
             is_strict=is_strict,
         )
@@ -516,79 +513,11 @@ def complain(what: str) -> None:
         pass
 
 
-def import_watching() -> None:
-    """Import what watches PyTorch; the program has imported torch."""
-    from manifest.pytorch import autocasting, loaders, watching  # noqa: F401
-
-
 def prepare_settings() -> None:
     """Be ready to read settings."""
     from manifest.settings import prepare
 
     prepare()
-
-
-def _watch_steps(until: int | None) -> None:
-    global _watcher
-    from manifest.pytorch.watching import Watcher
-
-    make: Callable[..., Watcher] = Watcher
-    if (window := _window(os.environ.get("MANIFEST_DENSE"))) and _active is not None:
-        from manifest.pytorch.operating import DenseWatcher
-
-        make = functools.partial(DenseWatcher, str(_active.root), window)
-    _watcher = make(
-        _trail_path,
-        on_note=_note,
-        on_optimizer=_optimizer_seen,
-        on_first_step=_first_step,
-        own_generators=_own_generators,
-    )
-    _watcher.install(until=until, on_until=_stop_program)
-
-
-def _watch_loaders(root: str) -> None:
-    global _loaders
-    from manifest.pytorch.loaders import Loaders
-
-    _loaders = Loaders(root, on_facts=_loaders_seen, on_note=_note, tracked=_tracked)
-    _loaders.watch()
-
-
-def _watch_autocast() -> None:
-    from manifest.pytorch.autocasting import watch_autocast
-
-    watch_autocast(_precision_seen)
-
-
-def _precision_seen(device: str, precision: str) -> None:
-    if _active is not None:
-        _active.section("training", {"autocast": {device: precision}})
-
-
-def _optimizer_seen(name: str, facts: dict[str, Json]) -> None:
-    if _active is not None:
-        # Where no region of autocast follows, the map says that there was none.
-        _active.section("training", {name: facts, "autocast": {}})
-
-
-def _loaders_seen(facts: dict[str, Json]) -> None:
-    if _active is not None:
-        _active.section("loaders", facts)
-        _look_for_generators()
-
-
-def _look_for_generators() -> None:
-    if _watcher is not None:
-        _watcher.look_for_generators()
-
-
-def _own_generators() -> list[tuple[str, object]]:
-    return [] if _active is None else _active.own_generators()
-
-
-def _tracked() -> Mapping[str, Any]:
-    return {} if _active is None else _active.tracking.generators()
 
 
 def _forked() -> None:
@@ -601,30 +530,7 @@ def _note(where: str, what: object) -> None:
         _active.note(where, what)
 
 
-def _trail_path() -> Path | None:
-    return None if _active is None else _active.run.trail_path(_active.process)
-
-
-def _first_step() -> None:
-    if _active is not None:
-        _active.first_step()
-
-
-def _stop_program() -> None:
-    if _active is not None:
-        _active.stop_program()
-
-
 def _without_secrets(text: str) -> str:
     from manifest.environment.redaction import redact_text
 
     return redact_text(text[:4000])[:1000]
-
-
-def _window(text: str | None) -> range:
-    start, _, stop = (text or "").partition(":")
-    return range(_number(start) or 0, _number(stop) or 0)
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None

@@ -27,6 +27,7 @@ from manifest.journal import Journal
 from manifest.origin import INTERACTIVE, NOTEBOOK, RECORD, Origin, write_origin
 from manifest.recorder import Recorder, complain
 from manifest.rundir import RunDirectory, find_base
+from manifest.training import import_watchers
 
 _FIRST_MOMENTS_SECONDS = 0.05  # belong to the program: a busy thread would hold it up
 
@@ -359,5 +360,5 @@ import manifest.folding  # noqa: E402, F401
 
 if "torch" in sys.modules:
     with suppress(Exception):  # the recorder meets it again, and notes it
-        recorder.import_watching()
+        import_watchers()
         recorder.prepare_settings()
