@@ -24,12 +24,17 @@ router = APIRouter(include_in_schema=False, prefix="/guide")
 
 ORDER: Final = (
     "start",
+    "frameworks",
     "why",
-    "pages",
-    "filters",
+    "captured",
     "replay",
     "resume",
+    "pages",
+    "filters",
+    "commands",
+    "migrating",
     "do-no-harm",
+    "privacy",
     "delivering",
     "service",
 )
