@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterable
@@ -14,6 +15,8 @@ import typer
 from manifest_client.cli.arguments import RunArgument, examples
 
 if TYPE_CHECKING:
+    from manifest.models import Manifest
+    from manifest.recorded import Recorded
     from manifest.rundir import RunDirectory
 
 
@@ -21,9 +24,14 @@ class Format(StrEnum):
     """What a run can be written as."""
 
     ARCHIVE = "archive"
+    REQUIREMENTS = "requirements"
+    SCRIPT = "script"
+    DOCKERFILE = "dockerfile"
+    ROCRATE = "rocrate"
+    INTOTO = "intoto"
 
 
-_OF_BYTES: Final = frozenset({Format.ARCHIVE})
+_OF_BYTES: Final = frozenset({Format.ARCHIVE, Format.ROCRATE})
 """Formats that no terminal can show."""
 
 
@@ -31,7 +39,11 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
         "export",
-        epilog=examples("manifest export @latest --format archive -o run.tar"),
+        epilog=examples(
+            "manifest export @latest --format archive -o run.tar",
+            "manifest export @latest --format requirements > requirements.txt",
+            "manifest export 0199c3f2 --format script -o repeat.sh",
+        ),
     )(export)
     app.command("import", epilog=examples("manifest import run.tar"))(take_in)
 
@@ -84,11 +96,37 @@ def take_in(
 
 
 def _pieces(form: Format, run: RunDirectory) -> Iterable[bytes]:
-    match form:
-        case Format.ARCHIVE:
-            from manifest_client.archives import packed
+    from manifest.models import Manifest
+    from manifest.recorded import read
+    from manifest_client.archives import packed
+    from manifest_client.crates import crated
 
-            return packed(run)
+    if form is Format.ARCHIVE:
+        return packed(run)
+    manifest = Manifest.model_validate(run.seal())
+    recorded = read(manifest, base=run.path.parent.parent)
+    if form is Format.ROCRATE:
+        return crated(recorded, manifest, run)
+    return [os.fsencode(_text(form, recorded, manifest, run))]
+
+
+def _text(form: Format, recorded: Recorded, manifest: Manifest, run: RunDirectory) -> str:
+    match form:
+        case Format.REQUIREMENTS:
+            from manifest.exports.requirements import requirements_text
+
+            return requirements_text(recorded)
+        case Format.SCRIPT:
+            from manifest.exports.scripts import script_text
+
+            return script_text(recorded, run)
+        case Format.DOCKERFILE:
+            from manifest.exports.dockerfiles import dockerfile_text
+
+            return dockerfile_text(recorded, run)
+    from manifest.exports.statements import statement
+
+    return json.dumps(statement(recorded, manifest, run), indent=2, ensure_ascii=False) + "\n"
 
 
 def _write(pieces: Iterable[bytes], output: Path | None) -> None:
