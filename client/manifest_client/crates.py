@@ -10,6 +10,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -32,7 +33,7 @@ _ARCHIVE: Final = "run.tar"
 _REQUIREMENTS: Final = "requirements.txt"
 _PORTION_BYTES: Final = 1 << 20
 _MOMENT: Final = (1980, 1, 1, 0, 0, 0)  # of every member, so that a run has one crate
-_STATUS: Final = {"finished": "CompletedActionStatus"}
+_STATUS: Final = {"finished": "http://schema.org/CompletedActionStatus"}
 
 Entity = dict[str, Any]
 
@@ -81,7 +82,8 @@ def describe(recorded: Recorded, manifest: Manifest, files: list[str]) -> Entity
                 "name": shown(manifest.name or f"Run {manifest.id} of {manifest.project}"),
                 "description": f"A recorded run of `{shortened(command)}`, with all that "
                 f"`manifest import {_ARCHIVE}` and `manifest replay` need of it.",
-                "datePublished": manifest.ended_at or manifest.started_at,
+                "datePublished": _moment(manifest.ended_at or manifest.started_at),
+                "license": _to("#licence"),
                 "conformsTo": _to(PROFILE),
                 "hasPart": [_to(_reference(name)) for name in parts],
                 "mentions": _to(action),
@@ -91,6 +93,12 @@ def describe(recorded: Recorded, manifest: Manifest, files: list[str]) -> Entity
                 "@type": "CreativeWork",
                 "name": "Process Run Crate",
                 "version": "0.5",
+            },
+            {
+                "@id": "#licence",
+                "@type": "CreativeWork",
+                "name": "No licence is stated",
+                "description": "Whoever publishes this says here how it may be used.",
             },
             _program(recorded),
             _action(manifest, action, command, files),
@@ -138,16 +146,14 @@ def _action(manifest: Manifest, action: str, command: str, files: list[str]) -> 
         "@type": "CreateAction",
         "name": f"Run {manifest.id}",
         "description": command,
-        "startTime": manifest.started_at,
+        "startTime": _moment(manifest.started_at),
         "instrument": _to("#program"),
         "object": [_to(_reference(name)) for name in files],
         "result": _to(_ARCHIVE),
-        "actionStatus": _to(
-            f"http://schema.org/{_STATUS.get(manifest.status, 'FailedActionStatus')}"
-        ),
+        "actionStatus": _STATUS.get(manifest.status, "http://schema.org/FailedActionStatus"),
     }
     if manifest.ended_at:
-        found["endTime"] = manifest.ended_at
+        found["endTime"] = _moment(manifest.ended_at)
     if manifest.error:
         found["error"] = shown(manifest.error)
     return found
@@ -158,6 +164,11 @@ def _file(name: str) -> Entity:
     kind = kinds.get(name) or ("text/x-python" if name.endswith(".py") else None)
     entity = {"@id": _reference(name), "@type": "File", "name": shown(os.path.basename(name))}
     return entity | ({"encodingFormat": kind} if kind else {})
+
+
+def _moment(text: str) -> str:
+    # What validators of this profile take, of all the forms that its standard has.
+    return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def _reference(name: str) -> str:

@@ -48,6 +48,7 @@ def test_the_library_reads_it_as_a_process_run_crate(crate: Path) -> None:
     profile = found.root_dataset["conformsTo"]
     assert profile.id == PROFILE
     assert found.root_dataset["datePublished"] is not None
+    assert found.root_dataset["license"]["name"] == "No licence is stated"
     action = found.root_dataset["mentions"]
     assert action.type == "CreateAction"
     assert action["instrument"].type == "SoftwareApplication"

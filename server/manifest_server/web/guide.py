@@ -29,6 +29,7 @@ ORDER: Final = (
     "filters",
     "replay",
     "resume",
+    "exports",
     "do-no-harm",
     "delivering",
     "service",
