@@ -34,6 +34,7 @@ _REPOSITORY: Final = re.compile(
 _NO_REPOSITORY: Final = (
     "no repository is known: only the files that ran are there; REPOSITORY can name it"
 )
+_TELL_VERSION: Final = "import platform; print(platform.python_version())"
 _END: Final = "END"
 """Ends what stands in the script; no line of Base64 or of requirements is like it."""
 
@@ -205,6 +206,10 @@ def _start(recorded: Recorded) -> Iterator[str]:
     yield f'cd -- "$project"/{_quoted(str(folder))}'
     yield "PATH=$folder/environment/bin:$PATH"
     yield "export PATH"
+    if (version := python_version(recorded)) is not None:
+        yield f"found=$(python -c '{_TELL_VERSION}')"
+        told = f"this is Python $found; the run was recorded with {version}"
+        yield f'[ "$found" = {version} ] || echo "{told}" >&2'
     for name, value in given_variables(recorded).items():
         yield f"unset {name}" if value is None else f"export {name}={_quoted(value)}"
     mask = given.mask(recorded.environment)

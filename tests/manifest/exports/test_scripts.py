@@ -65,6 +65,15 @@ def test_an_argument_that_was_not_stored_is_asked_for(exported: Exported, sh: Sh
     assert "argument 5 was not stored" in done.stderr
 
 
+def test_another_python_than_the_recorded_one_is_told(exported: Exported, sh: Sh) -> None:
+    same = script_text(exported.recorded, exported.run)
+    other = exported.altered(environment={"python.version": "3.99.1"})
+    assert sh(same, ARGUMENT_5="x").stderr == ""
+    done = sh(script_text(other, exported.run), "run", ARGUMENT_5="x")
+    assert done.stderr.endswith("; the run was recorded with 3.99.1\n")
+    assert done.returncode == 0
+
+
 def test_shellcheck_finds_nothing(exported: Exported, tmp_path: Path) -> None:
     path = tmp_path / "repeat.sh"
     path.write_text(script_text(exported.recorded, exported.run))
