@@ -19,8 +19,8 @@ from manifest.rundir import RunDirectory
 
 def stranger(run: RunDirectory) -> str | None:
     """Who recorded a run, if it was not this user on this machine."""
-    if (service := run.pulled_from()) is not None:
-        return f"someone who sent it to {service}"
+    if (sender := run.sender()) is not None:
+        return sender
     if (owner := run.path.stat().st_uid) != os.getuid():
         return f"user {owner}"
     try:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +28,8 @@ _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,200}[a-z0-9])?")
 _VERSION: Final = re.compile(r"[0-9][A-Za-z0-9.!+_-]{0,100}")
 _PYTHON: Final = re.compile(r"3\.\d{1,2}\.\d{1,3}")
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_ADDRESS: Final = re.compile(r"(?:https|ssh|file)://[^\s;#@\\]+(?:@[^\s;#@\\]+)?")
+# Without "$": installers put variables of whoever installs into addresses.
+_ADDRESS: Final = re.compile(r"(?:https|ssh|file)://[^\s;#@$\\]+(?:@[^\s;#@$\\]+)?")
 _TORCH_BUILD: Final = re.compile(r".*\+(cpu|cu\d{2,4}|rocm[\d.]{1,8}|xpu)")
 _HOW_TO_GET_UV: Final = "`pip install 'manifest-replay[rebuild]'` brings it"
 _SELF: Final = "manifest-replay"
@@ -54,11 +56,10 @@ def rebuild(recorded: Recorded, *, cache: Path | None = None) -> Path:
     Raises:
         NotReplayable: uv is not there, or something that was recorded cannot be had.
     """
-    version = recorded.environment.get("python.version")
-    if not isinstance(version, str) or not _PYTHON.fullmatch(version):
-        raise NotReplayable(
-            [f"the recorded Python version {str(version)[:40]!r} is none to install"]
-        )
+    version = python_version(recorded)
+    if version is None:
+        told = str(recorded.environment.get("python.version"))
+        raise NotReplayable([f"the recorded Python version {told[:40]!r} is none to install"])
     wanted = requirements(recorded)
     base = cache or _cache()
     folder = base / digest_value([version, wanted]).removeprefix("sha256:")[:24]
@@ -75,15 +76,34 @@ def rebuild(recorded: Recorded, *, cache: Path | None = None) -> Path:
     return folder / "bin" / "python"
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A recorded package, as an installer takes it."""
+
+    name: str
+    line: str = ""
+    """Empty where the project itself holds its source, or it cannot be named."""
+    problem: str = ""
+
+
 def requirements(recorded: Recorded) -> list[str]:
     """The recorded packages, each as an installer takes it.
 
     Raises:
         NotReplayable: Some cannot be named so; all of them are said.
     """
+    found = named(recorded)
+    problems = [f"package {each.name[:80]}: {each.problem}" for each in found if each.problem]
+    if problems:
+        raise NotReplayable(problems)
+    return [each.line for each in found if each.line]
+
+
+def named(recorded: Recorded) -> list[Named]:
+    """The recorded packages, and why one cannot be named; Manifest itself is left out."""
     origins = recorded.environment.get("packages.origins")
     origins = origins if isinstance(origins, dict) else {}
-    lines, problems = [], []
+    found = []
     for name, version in sorted(recorded.packages.items()):
         if name == _SELF:
             continue
@@ -91,12 +111,16 @@ def requirements(recorded: Recorded) -> list[str]:
         try:
             line = _requirement(name, version, origin if isinstance(origin, dict) else {}, recorded)
         except ValueError as error:
-            problems.append(f"package {name[:80]}: {error}")
+            found.append(Named(name, problem=str(error)))
         else:
-            lines += [line] if line else []
-    if problems:
-        raise NotReplayable(problems)
-    return lines
+            found.append(Named(name, line))
+    return found
+
+
+def python_version(recorded: Recorded) -> str | None:
+    """The recorded version of Python; None where that is none to install."""
+    version = recorded.environment.get("python.version")
+    return version if isinstance(version, str) and _PYTHON.fullmatch(version) else None
 
 
 def _requirement(name: str, version: str, origin: Mapping[str, Json], recorded: Recorded) -> str:

@@ -53,12 +53,12 @@ def lay_out(recorded: Recorded, run: RunDirectory, folder: Path) -> Laid:
     try:
         state = files.repository(recorded, Original(run, folder))
         if state is not None:
-            made = workspace.build(_project(recorded, state), run, project_folder)
+            made = workspace.build(project(recorded, state), run, project_folder)
             return Laid(made)
     except NotReplayable as error:
         reasons = [f"the source is that of the run directory alone: {'; '.join(error.reasons)}"]
         workspace.remove(project_folder)
-    return Laid(workspace.build(_project(recorded, None), run, project_folder), reasons)
+    return Laid(workspace.build(project(recorded, None), run, project_folder), reasons)
 
 
 def restart(
@@ -96,7 +96,8 @@ def restart(
     )
 
 
-def _project(recorded: Recorded, state: SourceState | None) -> workspace.Project:
+def project(recorded: Recorded, state: SourceState | None) -> workspace.Project:
+    """What a run recorded of its files, for a workspace."""
     root = recorded.root
     within = {
         os.path.relpath(path, root): facts
@@ -123,7 +124,7 @@ def _arguments(recorded: Recorded, wish: Wish, place: Place) -> list[str]:
     if argv[0].endswith(".py") and not executable.endswith(".py"):
         argv = [argv[0], *argv]  # a script alone, which an interpreter ran
     argv[0] = _executable(executable, recorded, place)
-    if _starts_with_launcher(recorded):
+    if starts_with_launcher(recorded):
         argv = rendezvous.with_free_ports(argv)
     return [*argv, *wish.changes.arguments]
 
@@ -153,7 +154,7 @@ def _folder(recorded: Recorded, wish: Wish, place: Place) -> Path:
 
 def _environ(recorded: Recorded, run: RunDirectory, wish: Wish, place: Place) -> dict[str, str]:
     environment, changes = recorded.environment, wish.changes
-    as_given = launcher.as_given(environment) if _starts_with_launcher(recorded) else environment
+    as_given = launcher.as_given(environment) if starts_with_launcher(recorded) else environment
     # Without what was said to another run: this process may be recorded itself, or is not to be.
     environ = variables.restore_variables(as_given, as_user_made_it(os.environ))
     environ = asked.restore_asked(environment, environ) | rendezvous.variables(environment)
@@ -176,7 +177,8 @@ def _environ(recorded: Recorded, run: RunDirectory, wish: Wish, place: Place) ->
     return environ
 
 
-def _starts_with_launcher(recorded: Recorded) -> bool:
+def starts_with_launcher(recorded: Recorded) -> bool:
+    """Whether the command is that of whoever started the ranks, if there are any."""
     # If there is one: what its ranks were told is for it to tell again.
     return recorded.mode == origin.RUN or recorded.command.ranks is not None
 

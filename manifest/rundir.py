@@ -118,17 +118,24 @@ class RunDirectory:
 
     def mark_as_pulled(self, url: str) -> None:
         """Write down which service the run was fetched from."""
-        (self.path / "pulled.json").write_bytes(canonical_bytes({"url": url}) + b"\n")
+        self._mark({"url": url})
 
-    def pulled_from(self) -> str | None:
-        """The service that the run was fetched from; None for one that was recorded here."""
+    def mark_as_imported(self, archive: str) -> None:
+        """Write down which archive the run was taken from."""
+        self._mark({"archive": archive})
+
+    def sender(self) -> str | None:
+        """Who gave us a run that came from elsewhere; None for one that was recorded here."""
         try:
             found = json.loads((self.path / "pulled.json").read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
-            return "a service"
-        return str(found.get("url")) if isinstance(found, dict) else "a service"
+            found = None
+        told = found if isinstance(found, dict) else {}
+        if "archive" in told:
+            return f"someone who packed it into {told['archive']}"
+        return f"someone who sent it to {told.get('url', 'a service')}"
 
     def has_process(self) -> bool:
         """Whether any process of the program has said anything."""
@@ -257,6 +264,9 @@ class RunDirectory:
         """Every trail of the run, by process."""
         found = sorted((self.path / "trail").glob("*.bin"))
         return {path.stem: path for path in found if _is_of_files(path)}
+
+    def _mark(self, where_from: dict[str, str]) -> None:
+        (self.path / "pulled.json").write_bytes(canonical_bytes(where_from) + b"\n")
 
     def _sealed(self) -> dict[str, Any]:
         path = self.path / "manifest.json"

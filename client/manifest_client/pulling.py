@@ -6,13 +6,9 @@ fetched, so that nobody runs it in the belief that it is their own.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,19 +16,17 @@ from manifest.blobs import blobs_of
 from manifest.canonical import canonical_bytes, digest_bytes
 from manifest.delivered import acknowledge, contents
 from manifest.errors import BlobNotFound, DamagedRun, DigestMismatch, RunNotFound
-from manifest.journal import Journal
-from manifest.models import KeptTrail, Manifest
-from manifest.rundir import RunDirectory, furnish
+from manifest.models import KeptTrail
+from manifest.rundir import RunDirectory
 from manifest.sealing import read_sealed
 from manifest.trail import Trail
+from manifest_client.arriving import PROCESS, drafted, settle, write_origin
 from manifest_client.connection import API, Client
 from manifest_client.httpstore import HttpStore
 from manifest_client.problems import AnswerUnusable
 
 _KEPT_TRAILS = TypeAdapter(list[KeptTrail])
-_PROCESS: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,127}")
 _SUFFIX: Final = re.compile(r"(?!bin$)[a-z]{1,20}")
-_ENTROPY: Final = re.compile(r"[0-9a-f]{64}")
 
 
 def pull(run_id: str, client: Client, base: Path) -> RunDirectory:
@@ -55,9 +49,9 @@ def pull(run_id: str, client: Client, base: Path) -> RunDirectory:
     if not manifest.digest:
         raise DamagedRun(f"{client.url}: run {run_id}", "it goes on; fetch it when it is over")
     verdict = store.get_verdict(run_id)
-    with _draft(base, run_id) as draft:
+    with drafted(base, run_id) as draft:
         _write_manifest(draft, client)
-        _write_journal(draft, manifest)
+        write_origin(draft, manifest)
         for digest in sorted(blobs_of(manifest)):
             _write_blob(draft, digest, client)
         for trail in _trails(run_id, client):
@@ -67,25 +61,7 @@ def pull(run_id: str, client: Client, base: Path) -> RunDirectory:
         draft.mark_as_pulled(client.url)
         if (what := contents(draft)) is not None:
             acknowledge(draft, client.url, what)
-        try:
-            draft.path.rename(run.path)
-        except OSError:
-            if not run.path.is_dir():  # else another process was quicker
-                raise
-    return run
-
-
-@contextmanager
-def _draft(base: Path, run_id: str) -> Iterator[RunDirectory]:
-    # Made under the base of its own, for the folder of a run is named by its id.
-    folder = base / f".pull-{os.getpid()}"
-    try:
-        draft = RunDirectory.create(folder, run_id)
-        (base / "runs").mkdir(exist_ok=True)
-        furnish(base)
-        yield draft
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        return settle(draft, base)
 
 
 def _write_manifest(draft: RunDirectory, client: Client) -> None:
@@ -93,35 +69,6 @@ def _write_manifest(draft: RunDirectory, client: Client) -> None:
     data = client.request("GET", path, reference=draft.id).content
     document = read_sealed(data, client.url + path)
     (draft.path / "manifest.json").write_bytes(canonical_bytes(document) + b"\n")
-
-
-def _write_journal(draft: RunDirectory, manifest: Manifest) -> None:
-    """The entry that a run begins with, from which a replay takes its entropy."""
-    seeds = manifest.sections.get("seeds", {})
-    root = manifest.sections.get("command", {}).get("root")
-    entropy = seeds.get("entropy")
-    if not isinstance(entropy, str) or not _ENTROPY.fullmatch(entropy):
-        raise DamagedRun(draft.id, "it does not say from which entropy it drew")
-    if not isinstance(root, str) or not os.path.isabs(root):
-        raise DamagedRun(draft.id, "it does not say in which folder it ran")
-    journal = Journal(draft.path / "journal" / "run.jsonl")
-    said: dict[str, Any] = {
-        "schema": manifest.schema_version,
-        "id": manifest.id,
-        "mode": manifest.mode,
-        "project": manifest.project,
-        "name": manifest.name,
-        "replay_of": manifest.replay_of,
-        "root": root,
-        "entropy": entropy,
-        "entropy_from": seeds.get("entropy_from"),
-        "pinned_os_entropy": seeds.get("pinned_os_entropy") is True,
-    }
-    journal.append("run", **said)
-    failure = journal.failure
-    journal.close()
-    if failure is not None:
-        raise failure
 
 
 def _write_blob(draft: RunDirectory, digest: str, client: Client) -> None:
@@ -141,7 +88,7 @@ def _trails(run_id: str, client: Client) -> list[KeptTrail]:
         raise AnswerUnusable(client.url, str(error)) from error
     for trail in found:
         names = [trail.process, *trail.files]
-        if not _PROCESS.fullmatch(trail.process) or not all(map(_SUFFIX.fullmatch, trail.files)):
+        if not PROCESS.fullmatch(trail.process) or not all(map(_SUFFIX.fullmatch, trail.files)):
             raise AnswerUnusable(client.url, f"it names files {names!r:.200}")
     return found
 

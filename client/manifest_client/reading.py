@@ -42,13 +42,14 @@ def read_run(run: RunDirectory, on_warning: Warn) -> ReadRun | None:
     except (DamagedRun, NewerSchema) as error:
         on_warning(f"skipped a run: {error}")
     except ValidationError as error:
-        on_warning(f"skipped a run: {DamagedRun(str(run.path), _first_fault(error))}")
+        on_warning(f"skipped a run: {DamagedRun(str(run.path), first_fault(error))}")
     except OSError as error:
         on_warning(f"skipped a run: {run.path}: {error.strerror or error}")
     return None
 
 
-def _first_fault(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong with a document, and where."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     return f"{place}: {first['msg']}"

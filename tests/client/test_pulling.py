@@ -77,8 +77,8 @@ def resealed(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
 def test_an_honest_answer_becomes_a_run(client: Client, base: Path, golden: RunDirectory) -> None:
     run = pull(ID, client, base)
     assert run.document() == golden.document()
-    assert run.pulled_from() == URL
-    assert golden.pulled_from() is None
+    assert run.sender() == f"someone who sent it to {URL}"
+    assert golden.sender() is None
     assert {path.name for path in base.iterdir()} == {".gitignore", "salt", "runs"}
 
 
@@ -110,7 +110,7 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(
     with pytest.raises(error):
         pull(ID, client, base)
     assert list(base.glob("runs/*")) == []
-    assert list(base.glob(".pull*")) == []
+    assert list(base.glob(".arriving*")) == []
 
 
 def test_other_bytes_under_the_digest_of_a_blob_are_refused(

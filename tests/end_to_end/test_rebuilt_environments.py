@@ -152,6 +152,7 @@ def test_packages_are_named_by_version_commit_or_digest(run: RunDirectory, proje
         ("a", "1", {"url": "https://evil\n--pre", "commit": "1" * 40}),
         ("a", "1", {"url": "https://evil", "commit": "main"}),
         ("a", "1", {"url": "ext::sh -c evil", "commit": "1" * 40}),
+        ("a", "1", {"url": "https://evil/${SECRET}", "commit": "1" * 40}),
         ("a", "1", {"url": "file:///elsewhere", "editable": True}),
     ],
 )

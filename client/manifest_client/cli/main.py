@@ -20,6 +20,7 @@ from manifest_client.cli import (
     account,
     comparing,
     delivering,
+    exporting,
     listing,
     recording,
     replays,
@@ -48,6 +49,7 @@ listing.add_to(app)
 comparing.add_to(app)
 replays.add_to(app)
 delivering.add_to(app)
+exporting.add_to(app)
 account.add_to(app)
 serving.add_to(app)
 

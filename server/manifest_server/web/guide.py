@@ -33,6 +33,7 @@ ORDER: Final = (
     "filters",
     "commands",
     "migrating",
+    "exports",
     "do-no-harm",
     "privacy",
     "delivering",
