@@ -27,7 +27,7 @@ GROUPS: Final[Mapping[str, Sequence[str]]] = {
     "Start": ("start", "frameworks", "captured", "replay"),
     "How to": ("resume", "migrating", "filters", "pages", "delivering"),
     "Understand": ("why", "do-no-harm", "privacy"),
-    "Reference": ("commands",),
+    "Reference": ("commands", "api", "configuration"),
     "Operate": ("service",),
 }
 """The documents, by what one looks for, in the order in which one reads them."""
