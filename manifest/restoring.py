@@ -16,6 +16,7 @@ class RestoredItem(NamedTuple):
 
     what: str
     outcome: RestoreOutcome
+    """``restored``, ``equal already``, ``pending``, ``skipped`` or ``failed``."""
     reason: str = ""
     number: int = 1
     """How many things this one item stands for."""
@@ -36,6 +37,7 @@ class RestoreReport:
         self.run = run
         """The run whose state it is."""
         self.items = tuple(items)
+        """A `RestoredItem` for each thing that was looked at."""
         self.later = tuple(later)
         """Generators that are put back when the program tracks them under these names."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
@@ -22,24 +23,16 @@ from manifest_server.web.templating import page
 
 router = APIRouter(include_in_schema=False, prefix="/guide")
 
-ORDER: Final = (
-    "start",
-    "frameworks",
-    "why",
-    "captured",
-    "replay",
-    "resume",
-    "pages",
-    "filters",
-    "commands",
-    "migrating",
-    "exports",
-    "do-no-harm",
-    "privacy",
-    "delivering",
-    "service",
-)
-"""The documents, in the order in which one reads them."""
+GROUPS: Final[Mapping[str, Sequence[str]]] = {
+    "Start": ("start", "frameworks", "captured", "replay"),
+    "How to": ("resume", "exports", "migrating", "filters", "pages", "delivering"),
+    "Understand": ("why", "do-no-harm", "privacy"),
+    "Reference": ("commands", "api", "configuration"),
+    "Operate": ("service",),
+}
+"""The documents, by what one looks for, in the order in which one reads them."""
+
+ORDER: Final = tuple(chain.from_iterable(GROUPS.values()))
 
 _MOST_FOUND: Final = 50
 
@@ -61,13 +54,13 @@ class Document:
 def show_contents(request: Request, q: Annotated[str, Query(max_length=200)] = "") -> Response:
     """All documents, or the places in them where words stand."""
     found = list(_found(q)) if q.strip() else []
-    return page(request, "guide.html", documents=_documents(), q=q, found=found[:_MOST_FOUND])
+    return page(request, "guide.html", groups=_groups(), q=q, found=found[:_MOST_FOUND])
 
 
 @router.get("/settings")
 def show_settings(request: Request) -> Response:
     """Every setting that is known, with what it decides and who says so."""
-    return page(request, "settings.html", documents=_documents(), settings=all_settings())
+    return page(request, "settings.html", groups=_groups(), settings=all_settings())
 
 
 @router.get("/{name}")
@@ -75,8 +68,14 @@ def show_document(request: Request, name: str) -> Response:
     """One document."""
     for document in _documents():
         if document.name == name:
-            return page(request, "document.html", documents=_documents(), document=document)
+            return page(request, "document.html", groups=_groups(), document=document)
     raise Problem(404, "not-found", "the guide has no such page")
+
+
+@cache
+def _groups() -> dict[str, list[Document]]:
+    documents = {document.name: document for document in _documents()}
+    return {title: [documents[name] for name in names] for title, names in GROUPS.items()}
 
 
 @cache
@@ -110,11 +109,16 @@ def _sections(tokens: Sequence[Token]) -> Iterator[tuple[str, str, str]]:
             if heading:
                 yield anchor, heading, " ".join(texts)
             heading, texts = tokens[number + 1].content.replace("`", ""), []
-            anchor = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
+            anchor = anchor_of(heading)
             token.attrSet("id", anchor)
         elif token.type in ("inline", "fence") and tokens[number - 1].type != "heading_open":
             texts.append(token.content)
     yield anchor, heading, " ".join(texts)
+
+
+def anchor_of(heading: str) -> str:
+    """The anchor of a heading; of letters and digits alone, what GitHub makes of it too."""
+    return re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
 
 
 def _point_within(tokens: Sequence[Token]) -> None:
