@@ -16,12 +16,17 @@ Callback = Callable[[ModuleType], None]
 
 def when_imported(name: str, callback: Callback) -> None:
     """Call `callback(module)` once the module is complete; at once, if it is there already."""
-    module = sys.modules.get(name)
-    if module is not None and not _is_initializing(module):
-        callback(module)
+    if is_imported(name):
+        callback(sys.modules[name])
         return
     finder = _installed()
     finder.callbacks.setdefault(name, []).append(callback)
+
+
+def is_imported(name: str) -> bool:
+    """Whether a module is there and complete."""
+    module = sys.modules.get(name)
+    return module is not None and not _is_initializing(module)
 
 
 # `importlib.abc` is not used: it imports `tempfile`, and with it `random`.
