@@ -76,8 +76,15 @@ class _Loader:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
         self._loader.exec_module(module)
+        self._bind(module)
         for callback in self._callbacks:
             callback(module)
+
+    def _bind(self, module: ModuleType) -> None:
+        # As the import system does right after this, so that callbacks find it by its whole name.
+        package, _, name = module.__name__.rpartition(".")
+        if package in sys.modules:
+            setattr(sys.modules[package], name, module)
 
 
 def _installed() -> _Finder:

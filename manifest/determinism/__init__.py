@@ -19,16 +19,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from manifest.determinism.reports import Item, Report
     from manifest.determinism.seeding import seed_everything
+    from manifest.determinism.switching import Deterministic, deterministic
 
 __all__ = [
+    "Deterministic",
     "Item",
     "Report",
+    "deterministic",
     "seed_everything",
 ]
 
 _HOMES = {
+    "Deterministic": "switching",
     "Item": "reports",
     "Report": "reports",
+    "deterministic": "switching",
     "seed_everything": "seeding",
 }
 
