@@ -17,7 +17,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from manifest.determinism.loading import loader_kwargs, seed_worker
     from manifest.determinism.reports import Item, Report
+    from manifest.determinism.samples import SeededSamples, sample_seed
     from manifest.determinism.seeding import seed_everything
     from manifest.determinism.switching import Deterministic, deterministic
 
@@ -25,16 +27,24 @@ __all__ = [
     "Deterministic",
     "Item",
     "Report",
+    "SeededSamples",
     "deterministic",
+    "loader_kwargs",
+    "sample_seed",
     "seed_everything",
+    "seed_worker",
 ]
 
 _HOMES = {
     "Deterministic": "switching",
     "Item": "reports",
     "Report": "reports",
+    "SeededSamples": "samples",
     "deterministic": "switching",
+    "loader_kwargs": "loading",
+    "sample_seed": "samples",
     "seed_everything": "seeding",
+    "seed_worker": "loading",
 }
 
 
