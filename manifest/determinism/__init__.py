@@ -18,6 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from manifest.determinism.loading import loader_kwargs, seed_worker
+    from manifest.determinism.operations import (
+        deterministic_adaptive_avg_pool,
+        deterministic_bincount,
+        deterministic_index_select,
+        deterministic_max_unpool,
+        deterministic_median,
+        deterministic_put,
+        deterministic_reflection_pad,
+    )
     from manifest.determinism.reports import Item, Report
     from manifest.determinism.samples import SeededSamples, sample_seed
     from manifest.determinism.seeding import seed_everything
@@ -29,6 +38,13 @@ __all__ = [
     "Report",
     "SeededSamples",
     "deterministic",
+    "deterministic_adaptive_avg_pool",
+    "deterministic_bincount",
+    "deterministic_index_select",
+    "deterministic_max_unpool",
+    "deterministic_median",
+    "deterministic_put",
+    "deterministic_reflection_pad",
     "loader_kwargs",
     "sample_seed",
     "seed_everything",
@@ -41,6 +57,13 @@ _HOMES = {
     "Report": "reports",
     "SeededSamples": "samples",
     "deterministic": "switching",
+    "deterministic_adaptive_avg_pool": "operations",
+    "deterministic_bincount": "operations",
+    "deterministic_index_select": "operations",
+    "deterministic_max_unpool": "operations",
+    "deterministic_median": "operations",
+    "deterministic_put": "operations",
+    "deterministic_reflection_pad": "operations",
     "loader_kwargs": "loading",
     "sample_seed": "samples",
     "seed_everything": "seeding",
