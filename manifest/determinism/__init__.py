@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from manifest.determinism.explaining import Explanation, explain
     from manifest.determinism.loading import loader_kwargs, seed_worker
     from manifest.determinism.operations import (
         deterministic_adaptive_avg_pool,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Deterministic",
+    "Explanation",
     "Item",
     "Report",
     "SeededSamples",
@@ -45,6 +47,7 @@ __all__ = [
     "deterministic_median",
     "deterministic_put",
     "deterministic_reflection_pad",
+    "explain",
     "loader_kwargs",
     "sample_seed",
     "seed_everything",
@@ -53,6 +56,7 @@ __all__ = [
 
 _HOMES = {
     "Deterministic": "switching",
+    "Explanation": "explaining",
     "Item": "reports",
     "Report": "reports",
     "SeededSamples": "samples",
@@ -64,6 +68,7 @@ _HOMES = {
     "deterministic_median": "operations",
     "deterministic_put": "operations",
     "deterministic_reflection_pad": "operations",
+    "explain": "explaining",
     "loader_kwargs": "loading",
     "sample_seed": "samples",
     "seed_everything": "seeding",

@@ -175,8 +175,8 @@ class Median(NamedTuple):
 def deterministic_median(input: Tensor, dim: int = -1, *, keepdim: bool = False) -> Median:  # noqa: A002 -- as torch names it
     """`torch.median` along a dimension with its indices, which deterministic mode refuses on CUDA.
 
-    Of equal elements, the index is that of the one in the middle when sorted stably. The values are those of plain `torch.median`, which is as
-    good on the CPU, and everywhere where no indices are asked for.
+    Of equal elements the one that a stable sort has in the middle is meant. The values are those
+    of plain `torch.median`, which is as good on the CPU, and everywhere without indices.
 
     Args:
         input: Real numbers.
