@@ -10,6 +10,7 @@ ManifestError
 ├── NotReplayable            something needed to run again is missing
 ├── NotAgreed                someone else recorded it, and nobody agreed to run it
 ├── UnknownChange            what a replay was told to do otherwise makes no sense
+├── ArgumentInvalid          an argument that nothing can be done with
 ├── NotRecordable            the command cannot be started or watched
 ├── StoreUnusable            the store cannot be opened, read or written
 ├── FilterInvalid            a filter that cannot be read
@@ -31,6 +32,7 @@ from __future__ import annotations
 __all__ = [
     "AmbiguousReference",
     "AnnotationsChanged",
+    "ArgumentInvalid",
     "BlobNotFound",
     "DamagedRun",
     "DigestMismatch",
@@ -129,6 +131,10 @@ class NotAgreed(ManifestError):
 
 class UnknownChange(ManifestError):
     """What a replay was told to do otherwise makes no sense."""
+
+
+class ArgumentInvalid(ManifestError, ValueError):
+    """An argument that nothing can be done with."""
 
 
 class NotRecordable(ManifestError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 
 from manifest.canonical import Json
+from manifest.determinism.telling import Tell, tell_of_error, watch_warnings
 from manifest.entropy import Entropy, new_master
 from manifest.environment.lookups import Lookups
 from manifest.files import Files
@@ -28,7 +29,7 @@ Note = Callable[[str, object], None]
 class Hooks:
     """The pinned sources, names and listeners of this process."""
 
-    def __init__(self, *, note: Note) -> None:
+    def __init__(self, *, note: Note, tell: Tell) -> None:
         self.entropy = Entropy(new_master(), "")
         self.uses = os_entropy.Uses()
         self.lineage = Lineage("")
@@ -40,6 +41,7 @@ class Hooks:
         self.was_interrupted = False
         self._from_start = False
         self._note = note
+        self._tell = tell
 
     def begin(self, master: bytes, process: str, *, is_pinning_os: bool) -> None:
         """Serve a recorder from now on."""
@@ -74,6 +76,9 @@ class Hooks:
         self._attempt("files", self.files.install)
         self._attempt("lookups", self.lookups.install)
         self._watch_exceptions()
+        when_imported(
+            "torch", lambda _: self._attempt("warnings", lambda: watch_warnings(self._tell))
+        )
 
     def watch_files(self, root: Path, on_source: Callable[[Path], None]) -> None:
         """Report the files of a project."""
@@ -131,6 +136,7 @@ class Hooks:
             self.error = _described(kind, error)
             self.was_interrupted = issubclass(kind, KeyboardInterrupt)
             previous(kind, error, trace)
+            tell_of_error(error, self._tell)
 
         sys.excepthook = excepthook
 

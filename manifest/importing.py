@@ -16,12 +16,17 @@ Callback = Callable[[ModuleType], None]
 
 def when_imported(name: str, callback: Callback) -> None:
     """Call `callback(module)` once the module is complete; at once, if it is there already."""
-    module = sys.modules.get(name)
-    if module is not None and not _is_initializing(module):
-        callback(module)
+    if is_imported(name):
+        callback(sys.modules[name])
         return
     finder = _installed()
     finder.callbacks.setdefault(name, []).append(callback)
+
+
+def is_imported(name: str) -> bool:
+    """Whether a module is there and complete."""
+    module = sys.modules.get(name)
+    return module is not None and not _is_initializing(module)
 
 
 # `importlib.abc` is not used: it imports `tempfile`, and with it `random`.
@@ -71,8 +76,15 @@ class _Loader:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
         self._loader.exec_module(module)
+        self._bind(module)
         for callback in self._callbacks:
             callback(module)
+
+    def _bind(self, module: ModuleType) -> None:
+        # As the import system does right after this, so that callbacks find it by its whole name.
+        package, _, name = module.__name__.rpartition(".")
+        if package in sys.modules:
+            setattr(sys.modules[package], name, module)
 
 
 def _installed() -> _Finder:

@@ -96,7 +96,7 @@ class Recorder:
         _active = self
         self._from_start = from_start
         self.say("process", **identify_process(), rank=launcher.told_rank(os.environ))
-        hooks = _hooks or Hooks(note=_note)
+        hooks = _hooks or Hooks(note=_note, tell=complain)
         hooks.begin(
             bytes.fromhex(self.origin["entropy"]),
             self.process,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import Any, ParamSpec, Self, SupportsIndex, TypeVar, overload
 
 from manifest import inheriting, meeting, recorder
 from manifest.background import Work, undisturbed
@@ -167,6 +167,7 @@ def record(
     project: str | None = None,
     name: str | None = None,
     config: Mapping[str, Any] | None = None,
+    seed: SupportsIndex | None = None,
     strict: bool = False,
 ) -> Run: ...
 def record(
@@ -176,19 +177,22 @@ def record(
     project: str | None = None,
     name: str | None = None,
     config: Mapping[str, Any] | None = None,
+    seed: SupportsIndex | None = None,
     strict: bool = False,
 ) -> Run | Callable[P, R]:
     """Record this program from here on.
 
     Call it first thing, right after the imports: what was drawn before cannot be repeated. Under
     `manifest run` it joins the run that is recorded already. It draws from no generator, changes
-    no setting and never raises, unless `strict`.
+    no setting and never raises, unless `strict`; it seeds only where it is given a seed.
 
     Args:
         function: To be recorded at each call.
         project: What the run belongs to; by default the name of the folder.
         name: A name for people.
         config: Settings of the program's own.
+        seed: Seed everything with this once the run is recorded, whether or not it could be: see
+            `manifest.determinism.seed_everything`.
         strict: Raise if the run cannot be recorded, instead of saying so once and going on.
 
     Returns:
@@ -197,6 +201,7 @@ def record(
 
     Raises:
         ManifestError: The run cannot be recorded, and `strict` is set.
+        ArgumentInvalid: Not every library takes the seed.
 
     Example:
         >>> import manifest
@@ -204,19 +209,29 @@ def record(
     """
     if function is not None:
         return _recorded_at_each_call(function)
-    if os.environ.get("MANIFEST_MODE") == "disabled":
-        return Run(None, is_owner=False)
-    try:
-        run = _begin(project, name)
-    except Exception as error:
-        if strict:
-            raise
-        is_known = isinstance(error, (ManifestError, OSError))
-        complain(f"this run is not recorded: {error if is_known else repr(error)}")
-        return Run(None, is_owner=False)
+    if seed is not None:
+        from manifest.determinism.seeding import checked_seed
+
+        seed = checked_seed(seed)
+    run = _recorded(project, name, seed, is_strict=strict)
     if config is not None:
         run.log_config(config)
     return run
+
+
+def _recorded(project: str | None, name: str | None, seed: int | None, *, is_strict: bool) -> Run:
+    if os.environ.get("MANIFEST_MODE") == "disabled":
+        _seed(seed)
+        return Run(None, is_owner=False)
+    try:
+        return _begin(project, name, seed)
+    except Exception as error:
+        if is_strict:
+            raise
+        is_known = isinstance(error, (ManifestError, OSError))
+        complain(f"this run is not recorded: {error if is_known else repr(error)}")
+        _seed(seed)
+        return Run(None, is_owner=False)
 
 
 def _recorded_at_each_call(function: Callable[P, R]) -> Callable[P, R]:
@@ -228,10 +243,18 @@ def _recorded_at_each_call(function: Callable[P, R]) -> Callable[P, R]:
     return recorded
 
 
-def _begin(project: str | None, name: str | None) -> Run:
+def _seed(seed: int | None) -> None:
+    if seed is not None:
+        from manifest.determinism.seeding import seed_everything
+
+        seed_everything(seed)
+
+
+def _begin(project: str | None, name: str | None, seed: int | None) -> Run:
     watching = recorder.active()
     if watching is not None:
         watching.say("about", project=project, name=name)
+        _seed(seed)
         return Run(watching, is_owner=False)
     generators = capture_generators()
     launch = find_launch(os.environ)
@@ -250,6 +273,9 @@ def _begin(project: str | None, name: str | None) -> Run:
     run = Run(watching, is_owner=True, launch=launch)
     _await_delivery_at_exit(directory)
     atexit.register(run.finish)
+    if seed is not None:
+        _seed(seed)
+        watching.section("generators", capture_generators())  # which nothing has drawn from
     return run
 
 

@@ -31,6 +31,14 @@ MOST_SEEDS_IN_ORDER = 500
 """What a replay can give again, of one place in one process."""
 
 _LIBRARIES = ("manifest", "numpy", "random", "torch")
+_PASSING_ON = (
+    "manifest.determinism.seeding",
+    "manifest.recording",
+    "manifest.importing",
+    "importlib",
+)
+"""What gives a seed on behalf of the program, whose own it is."""
+
 _OF_CONSTRUCTOR = ("random", "manifest.noticing")  # of a `Random`
 _SEEDING_OF_DEVICES = ("manual_seed", "manual_seed_all")
 
@@ -239,7 +247,7 @@ def watch_random(seeds: Seeds, random: Any) -> None:
             original(self, a, version)
             return
         function = "random.seed" if self is shared else "random.Random"
-        frame = first_outside(sys._getframe(1), _OF_CONSTRUCTOR)
+        frame = first_outside(sys._getframe(1), (*_OF_CONSTRUCTOR, *_PASSING_ON))
         seeds.give(function, a, frame, lambda given: original(self, given, version))
 
     random.Random.seed = seed
@@ -257,7 +265,7 @@ def watch_legacy_numpy(seeds: Seeds, bit_generator: ModuleType) -> None:
     def _legacy_seeding(self: Any, seed: Any) -> Any:
         if seed is None:
             return original(self, seed)
-        frame = first_outside(sys._getframe(1), ("numpy",))
+        frame = first_outside(sys._getframe(1), ("numpy", *_PASSING_ON))
         return seeds.give(_numpy_function(self), seed, frame, lambda given: original(self, given))
 
     replace_method(twister, "_legacy_seeding", _legacy_seeding)
@@ -309,7 +317,7 @@ def _torch_call(frame: FrameType | None) -> tuple[str, FrameType | None]:
         elif not module.startswith(("torch._compile", "torch._dynamo")):
             break
         frame = frame.f_back
-    return function, frame
+    return function, first_outside(frame, _PASSING_ON)
 
 
 def watch_device(seeds: Seeds, random: ModuleType) -> None:

@@ -11,7 +11,7 @@ import gc
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Final
@@ -37,6 +37,11 @@ def capture_settings(*, library: str | None = None) -> dict[str, Json]:
 def capture_slow_settings(*, library: str | None = None) -> dict[str, Json]:
     """Read the settings that take time; they are the same in every thread."""
     return _captured(library, is_slow=True)
+
+
+def read_settings(keys: Iterable[str], *, library: str | None = None) -> dict[str, Json]:
+    """Read these settings, as far as this build has them and their library is there."""
+    return _captured(library, keys=frozenset(keys))
 
 
 def restore_settings(
@@ -128,11 +133,13 @@ def _entries() -> list[_Entry]:
     return [_Entry(fields) for fields in json.loads(text)]
 
 
-def _captured(library: str | None, *, is_slow: bool) -> dict[str, Json]:
+def _captured(
+    library: str | None, *, is_slow: bool = False, keys: Collection[str] | None = None
+) -> dict[str, Json]:
     names = _names()
     values = {}
     for entry in _there(library):
-        if entry.is_slow is is_slow:
+        if entry.is_slow is is_slow if keys is None else entry.key in keys:
             value = _value(entry, names)
             if value is not _NOT_HERE:
                 values[entry.key] = value
