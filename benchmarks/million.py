@@ -40,6 +40,7 @@ from manifest_server.tables import (
     runs,
     section_terms,
     sections,
+    setups,
     terms,
 )
 from manifest_server.terms import terms_of
@@ -114,7 +115,7 @@ def settle(engine: Engine) -> None:
 def rows_of(made: Iterable[Made], seen: set[object]) -> dict[Table, list[tuple[object, ...]]]:
     """The rows of runs, by table; those that all runs share only where they are new."""
     found: dict[Table, list[tuple[object, ...]]] = {
-        table: [] for table in (projects, sections, terms, section_terms, runs)
+        table: [] for table in (projects, setups, sections, terms, section_terms, runs)
     } | {run_terms: [], run_annotations: []}
 
     def is_new(*key: object) -> bool:
@@ -130,6 +131,8 @@ def rows_of(made: Iterable[Made], seen: set[object]) -> dict[Table, list[tuple[o
         run_id = packed.row["id"]
         if is_new("project", packed.row["project"]):
             found[projects].append((packed.row["project"],))
+        if packed.setup and is_new("setup", packed.setup["key"]):
+            found[setups].append(tuple(packed.setup[column.name] for column in setups.c))
         for key, section in packed.sections.items():
             if is_new("section", key):
                 found[sections].append((key, compressed(section.body)))

@@ -10,7 +10,15 @@ from manifest.filtering import ATTRIBUTES, Field, Filter
 from manifest.models import FacetValue
 from manifest.summaries import label
 from manifest_server.searching import condition
-from manifest_server.tables import SHARED, projects, run_terms, runs, section_terms, terms
+from manifest_server.tables import (
+    SHARED,
+    projects,
+    run_terms,
+    runs,
+    section_terms,
+    setups,
+    terms,
+)
 from manifest_server.terms import NO_SECTION, scalar
 
 _HIGHEST: Final = "\U0010ffff"
@@ -65,9 +73,12 @@ def count_values(
         if (bound := connection.scalar(oldest.offset(newest - 1).limit(1))) is not None:
             chosen.append(runs.c.id >= bound)
     if wanted is not None:
-        chosen.append(condition(wanted, connection).sql)
+        chosen.append(condition(wanted, connection, project).sql)
     if not field.section:
         return _of_column(connection, field.key, chosen, limit)
+    if project is not None and len(chosen) == 1 and field.section in SHARED:
+        # By an index alone, without a look at the runs.
+        chosen = [runs.c.setup_key.in_(select(setups.c.key).where(setups.c.project == project))]
     return _of_terms(connection, field, chosen, limit)
 
 
@@ -102,17 +113,18 @@ def _of_terms(
 
 
 def _shared(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
-    # Runs are counted by section first: there are thousands of runs to a section.
-    key = runs.c[f"{field.section}_key"]
-    sections = (
+    # Runs are counted by setup first: there are thousands of runs to a setup.
+    key = runs.c.setup_key
+    counted = (
         select(key.label("key"), func.count().label("runs"))
         .where(key.is_not(None), *chosen)
         .group_by(key)
         .subquery()
     )
     return (
-        select(section_terms.c.term, sections.c.runs)
-        .join(sections, sections.c.key == section_terms.c.key)
+        select(section_terms.c.term, counted.c.runs)
+        .join_from(counted, setups, setups.c.key == counted.c.key)
+        .join(section_terms, section_terms.c.key == setups.c[f"{field.section}_key"])
         .where(section_terms.c.term.in_(_of_field(field)))
     )
 
@@ -139,8 +151,9 @@ def _is_in(project: str) -> ColumnElement[bool]:
         exists().where(
             terms.c.section == name,
             section_terms.c.term == terms.c.id,
-            runs.c[f"{name}_key"] == section_terms.c.key,
-            runs.c.project == project,
+            setups.c[f"{name}_key"] == section_terms.c.key,
+            setups.c.project == project,
+            runs.c.setup_key == setups.c.key,
         )
         for name in SHARED
     ]

@@ -28,7 +28,7 @@ def newest_runs(
     *,
     limit: int | None,
     wanted: Filter | None = None,
-    is_of_project: bool = False,
+    project: str | None = None,
 ) -> Sequence[RowMapping]:
     """Columns of the newest runs, newest first.
 
@@ -38,12 +38,12 @@ def newest_runs(
         chosen: What holds of them, and has an index that ends in the id.
         limit: How many.
         wanted: What else holds of them.
-        is_of_project: Whether they are of one project, which can be walked through to its end.
+        project: The only one that they are of, as `chosen` says; it can be walked to its end.
     """
     statement = select(*columns).order_by(runs.c.id.desc()).limit(limit).where(*chosen)
     if wanted is None:
         return connection.execute(statement).mappings().all()
-    parts = conditions(wanted, connection)
+    parts = conditions(wanted, connection, project)
     few = _few(connection, parts)
     if few is not None:
         return _walk(connection, statement.where(runs.c.id.in_(few)), parts, few[-1:])
@@ -53,7 +53,7 @@ def newest_runs(
         found = _walk(connection, newest, parts, [lowest or _BELOW_ALL])
         if lowest is None or len(found) == limit:
             return found
-    if is_of_project:
+    if project is not None:
         return _walk(connection, statement, parts, [_BELOW_ALL])
     return connection.execute(statement.where(*(each.sql for each in parts))).mappings().all()
 

@@ -15,7 +15,7 @@ from manifest.blobs import blobs_in
 from manifest.canonical import Digest, canonical_bytes, checked_digest, digest_bytes, digest_value
 from manifest.errors import DamagedRun, DigestMismatch, DigestWrong
 from manifest.models import Manifest, Section, Verdict
-from manifest.summaries import summarize
+from manifest.summaries import LABEL_LENGTHS, label, summarize
 from manifest_server.tables import SHARED
 from manifest_server.terms import OWN, Term, terms_of
 
@@ -48,6 +48,8 @@ class PackedRun:
     """The rows that one run becomes."""
 
     row: dict[str, object]
+    setup: dict[str, object] = field(default_factory=dict)
+    """The keys of the run's shared sections, together; empty where it has none."""
     sections: dict[str, SharedSection] = field(default_factory=dict)
     """By key."""
     references: list[dict[str, object]] = field(default_factory=list)
@@ -106,6 +108,17 @@ def unpack_run(document: bytes, digest: str, sections: Iterable[KeptSection]) ->
 def section_key(body: bytes) -> str:
     """Name what is kept of a section by the first half of its SHA-256, in hexadecimal digits."""
     return hashlib.sha256(body).hexdigest()[:32]
+
+
+def setup_of(project: str, keys: Mapping[str, str]) -> dict[str, object]:
+    """The row of the sections that a run shares, of which it has these keys, by name."""
+    kept = label(project, LABEL_LENGTHS["project"]) or ""
+    told = "\0".join([kept, *(keys.get(name, "") for name in SHARED)])
+    return {
+        "key": section_key(told.encode()),
+        "project": project,
+        **{f"{name}_key": keys.get(name) for name in SHARED},
+    }
 
 
 def section_key_of(digest: str) -> str:
@@ -196,10 +209,9 @@ def _check_keys(manifest: Manifest) -> None:
 
 def _listed(manifest: Manifest) -> dict[str, object]:
     # The outcome is kept with its verdict, which has an order of its own.
-    keys = dict.fromkeys(f"{name}_key" for name in SHARED)
     return {
         **summarize(manifest).model_dump(exclude={"outcome"}),
-        **keys,
+        "setup_key": None,
         "digest": manifest.digest,
     }
 
@@ -249,6 +261,7 @@ def _put_sections(
     if not packed.row["digest"]:
         return sections
     staying = {}
+    keys: dict[str, str] = {}
     for name, section in sections.items():
         if process is None and name in OWN:
             packed.terms.extend(terms_of(name, section))
@@ -262,21 +275,19 @@ def _put_sections(
             peeled.setdefault(process or "", {})[name] = own
             packed.blobs.update(blobs_in(own))
         body = None if own else bodies.get(name)
-        _put_section(
-            process or "", SharedSection(name, rest, body or canonical_bytes(rest)), packed
-        )
-    return staying
-
-
-def _put_section(process: str, section: SharedSection, packed: PackedRun) -> None:
-    key, name = section_key(section.body), section.name
-    packed.sections[key] = section
+        shared = SharedSection(name, rest, body or canonical_bytes(rest))
+        keys[name] = section_key(shared.body)
+        packed.sections[keys[name]] = shared
     if process:
-        packed.references.append(
-            {"run_id": packed.row["id"], "process": process, "name": name, "key": key}
+        run_id = packed.row["id"]
+        packed.references.extend(
+            {"run_id": run_id, "process": process, "name": name, "key": key}
+            for name, key in keys.items()
         )
-    else:
-        packed.row[f"{name}_key"] = key
+    elif keys:
+        packed.setup.update(setup_of(str(packed.row["project"]), keys))
+        packed.row["setup_key"] = packed.setup["key"]
+    return staying
 
 
 def _peel(name: str, section: Section) -> tuple[Section, dict[str, Any]]:

@@ -26,6 +26,7 @@ from manifest_server.tables import (
     section_terms,
     sections,
     segments,
+    setups,
     terms,
     trail_segments,
 )
@@ -63,8 +64,17 @@ def older_runs(
     return connection.scalars(statement.order_by(runs.c.id).limit(limit)).all()
 
 
+def collect_setups(connection: Connection, *, limit: int = _PORTION) -> int:
+    """Delete some setups that no run has; gives how many."""
+    is_unused = not_(exists().where(runs.c.setup_key == setups.c.key))
+    some = select(setups.c.key).where(is_unused).limit(limit)
+    locked = connection.scalars(some.with_for_update(skip_locked=True)).all()
+    deleted = connection.execute(delete(setups).where(setups.c.key.in_(locked), is_unused))
+    return deleted.rowcount
+
+
 def collect_sections(connection: Connection, *, limit: int = _PORTION) -> int:
-    """Delete some sections that no run refers to, and their terms; gives how many."""
+    """Delete some sections that nothing refers to, and their terms; gives how many."""
     some = select(sections.c.key).where(_is_unused()).limit(limit)
     # Those that a writer is about to refer to are locked by it and passed over. Asked again once
     # they are locked here, as a writer may have ended between the question and the lock.
@@ -87,7 +97,7 @@ def collect_sections(connection: Connection, *, limit: int = _PORTION) -> int:
 
 
 def _is_unused() -> ColumnElement[bool]:
-    used = [exists().where(runs.c[f"{name}_key"] == sections.c.key) for name in SHARED]
+    used = [exists().where(setups.c[f"{name}_key"] == sections.c.key) for name in SHARED]
     return not_(or_(*used, exists().where(run_sections.c.key == sections.c.key)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator as operators
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard
 
 from sqlalchemy import (
@@ -39,7 +40,7 @@ from manifest.filtering import (
     Scalar,
 )
 from manifest.summaries import label
-from manifest_server.tables import SHARED, run_terms, runs, section_terms, terms
+from manifest_server.tables import SHARED, run_terms, runs, section_terms, setups, terms
 from manifest_server.terms import double, several_values, term_id
 
 _IDS: Final = frozenset({"id", "replay_of"})
@@ -72,33 +73,35 @@ class Condition(NamedTuple):
 LOWEST: Final = "lowest"
 
 
-def condition(wanted: Filter, connection: Connection) -> Condition:
-    """What holds of the runs that a filter means.
+def condition(wanted: Filter, connection: Connection, project: str | None = None) -> Condition:
+    """What holds of the runs that a filter means, where all of them may be of one project.
 
-    Terms and sections are looked up at once: what nobody has needs no search, and a database plans
+    Terms and setups are looked up at once: what nobody has needs no search, and a database plans
     better where it sees the keys than where it must guess how many there will be.
     """
     if isinstance(wanted, Not):
-        part = condition(wanted.part, connection)
+        part = condition(wanted.part, connection, project)
         return Condition(not_(part.sql), not_(part.walked))
     if isinstance(wanted, All):
-        parts = conditions(wanted, connection)
+        parts = conditions(wanted, connection, project)
         return Condition(
             and_(*(part.sql for part in parts)), and_(*(part.walked for part in parts))
         )
     if isinstance(wanted, Either):
-        parts = [condition(part, connection) for part in wanted.parts]
+        parts = [condition(part, connection, project) for part in wanted.parts]
         return Condition(or_(*(part.sql for part in parts)), or_(*(part.walked for part in parts)))
     if wanted.field.section:
-        return _of_field(wanted.field, _terms(wanted, connection), connection)
+        return _of_fields([(wanted.field, _terms(wanted, connection))], connection, project)[0]
     sql = _of_column(wanted, connection.dialect.name)
     return Condition(sql, sql)
 
 
-def conditions(wanted: Filter, connection: Connection) -> list[Condition]:
+def conditions(
+    wanted: Filter, connection: Connection, project: str | None = None
+) -> list[Condition]:
     """What holds of the runs that a filter means, in parts that must hold together."""
     if not isinstance(wanted, All):
-        return [condition(wanted, connection)]
+        return [condition(wanted, connection, project)]
     bounds: dict[Field, list[Comparison]] = {}
     for part in wanted.parts:
         if isinstance(part, Comparison) and _is_bound(part):
@@ -109,9 +112,19 @@ def conditions(wanted: Filter, connection: Connection) -> list[Condition]:
         if len(found) > 1 and not _has_several_values(field, connection)
     }
     left = [part for part in wanted.parts if not (_is_bound(part) and part.field in ranges)]
-    return [condition(part, connection) for part in left] + [
-        _of_field(field, _known_if_few(_between(field, found, connection), connection), connection)
+    held = [
+        (field, _known_if_few(_between(field, found, connection), connection))
         for field, found in ranges.items()
+    ]
+    others: list[Filter] = []
+    for part in left:
+        if isinstance(part, (Comparison, Among, Present)) and part.field.section:
+            held.append((part.field, _terms(part, connection)))
+        else:
+            others.append(part)
+    return [
+        *(condition(part, connection, project) for part in others),
+        *_of_fields(held, connection, project),
     ]
 
 
@@ -138,19 +151,29 @@ def _between(field: Field, bounds: list[Comparison], connection: Connection) -> 
     return found
 
 
-def _of_field(field: Field, found: _Terms, connection: Connection) -> Condition:
-    if field.section in SHARED:
-        return _of_shared(field.section, found, connection)
-    return _of_own(found)
+def _of_fields(
+    held: Sequence[tuple[Field, _Terms]], connection: Connection, project: str | None
+) -> list[Condition]:
+    shared = [(field.section, found) for field, found in held if field.section in SHARED]
+    own = [_of_own(found) for field, found in held if field.section not in SHARED]
+    return [*own, _of_shared(shared, connection, project)] if shared else own
 
 
-def _of_shared(section: str, found: _Terms, connection: Connection) -> Condition:
-    key = runs.c[f"{section}_key"]
-    holding = select(section_terms.c.key).where(section_terms.c.term.in_(found)).distinct()
-    some = list(connection.scalars(holding.limit(_MOST + 1)))
+def _of_shared(
+    held: Sequence[tuple[str, _Terms]], connection: Connection, project: str | None
+) -> Condition:
+    """What holds of runs whose setup has a term in each of these sections."""
+    key = runs.c.setup_key
+    holding = select(setups.c.key)
+    for section, found in held:
+        sections = select(section_terms.c.key).where(section_terms.c.term.in_(found))
+        holding = holding.where(setups.c[f"{section}_key"].in_(sections))
+    if project is not None:
+        holding = holding.where(setups.c.project == project)
+    some = list(connection.scalars(holding.limit(_MOST_SETUPS + 1)))
     if not some:
         return Condition(false(), false())
-    keys = some if len(some) <= _MOST else holding
+    keys = some if len(some) <= _MOST_SETUPS else holding
     sql = and_(key.is_not(None), key.in_(keys))
     # A sign before it keeps SQLite from the index, which is not in the order of the walk.
     signed = UnaryExpression(key, operator=custom_op("+"), type_=key.type)
@@ -198,6 +221,7 @@ _BOUNDS: Final = frozenset({"<", "<=", ">", ">="})
 _Terms: TypeAlias = list[int] | Select[tuple[int]]
 _MOST: Final = 1000
 _MOST_PROBES: Final = 8
+_MOST_SETUPS: Final = 100
 
 
 def _of_term(operator: str, value: Scalar, dialect: str) -> ColumnElement[bool]:

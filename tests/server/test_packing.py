@@ -52,7 +52,7 @@ def there_and_back(manifest: Manifest) -> Manifest:
 def unpacked(packed: PackedRun, digest: str) -> Manifest:
     document = packed.row["document"]
     assert isinstance(document, bytes)
-    columns = [("", name, packed.row[f"{name}_key"]) for name in SHARED]
+    columns = [("", name, packed.setup.get(f"{name}_key")) for name in SHARED]
     references = [(each["process"], each["name"], each["key"]) for each in packed.references]
     kept = [
         KeptSection(str(process), str(name), str(key), compressed(packed.sections[str(key)].body))
