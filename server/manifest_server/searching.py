@@ -164,16 +164,23 @@ def _of_shared(
 ) -> Condition:
     """What holds of runs whose setup has a term in each of these sections."""
     key = runs.c.setup_key
-    holding = select(setups.c.key)
-    for section, found in held:
-        sections = select(section_terms.c.key).where(section_terms.c.term.in_(found))
-        holding = holding.where(setups.c[f"{section}_key"].in_(sections))
+    has_terms = [
+        setups.c[f"{section}_key"].in_(
+            select(section_terms.c.key).where(section_terms.c.term.in_(found))
+        )
+        for section, found in held
+    ]
+    holding = select(setups.c.key).where(*has_terms)
     if project is not None:
         holding = holding.where(setups.c.project == project)
-    some = list(connection.scalars(holding.limit(_MOST_SETUPS + 1)))
-    if not some:
+    keys = list(connection.scalars(holding.limit(_MOST_SETUPS + 1)))
+    if not keys:
         return Condition(false(), false())
-    keys = some if len(some) <= _MOST_SETUPS else holding
+    if len(keys) > _MOST_SETUPS:
+        sql = and_(key.is_not(None), key.in_(holding))
+        # Of so many setups most are of no run that is looked at.
+        walked: ColumnElement[bool] = exists().where(setups.c.key == key, *has_terms)
+        return Condition(sql, walked, select(runs.c.id).where(sql))
     sql = and_(key.is_not(None), key.in_(keys))
     # A sign before it keeps SQLite from the index, which is not in the order of the walk.
     signed = UnaryExpression(key, operator=custom_op("+"), type_=key.type)
