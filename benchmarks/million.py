@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -43,7 +42,7 @@ from manifest_server.tables import (
     setups,
     terms,
 )
-from manifest_server.terms import terms_of
+from manifest_server.terms import own_terms, terms_of
 from population import (
     ENVIRONMENTS,
     PROJECTS,
@@ -124,7 +123,11 @@ def rows_of(made: Iterable[Made], seen: set[object]) -> dict[Table, list[tuple[o
         return not is_known
 
     def put_terms(new: Iterable[Any]) -> None:
-        found[terms].extend(tuple(asdict(term).values()) for term in new if is_new(term.id))
+        found[terms].extend(
+            tuple(getattr(term, column.key) for column in terms.c)
+            for term in new
+            if is_new(term.id)
+        )
 
     for each in made:
         packed = packed_of(each)
@@ -140,7 +143,7 @@ def rows_of(made: Iterable[Made], seen: set[object]) -> dict[Table, list[tuple[o
                 put_terms(new)
                 found[section_terms].extend((term.id, key) for term in new)
         verdict = verdict_of(each)
-        own = packed.terms + list(terms_of(TAGS, each.tags))
+        own = packed.terms + list(own_terms(each.document["project"], TAGS, each.tags))
         row = {**packed.row, "outcome": None, "verdict": None}
         if verdict is not None:
             row |= {"outcome": verdict.outcome, "verdict": pack_verdict(verdict)}

@@ -13,7 +13,7 @@ from manifest.models import Manifest, Verdict
 from manifest.sealing import seal_document
 from manifest.trail import ALGORITHM
 from manifest_server.packing import PackedRun, compressed, pack_run, setup_of
-from manifest_server.terms import OWN, Term, terms_of
+from manifest_server.terms import OWN, Term, own_terms
 from storing import shared_sections
 
 PROJECTS: Final = 40
@@ -229,25 +229,25 @@ def packed_of(made: Made) -> PackedRun:
     )
     for name in OWN:
         if (section := document["sections"].get(name)) is not None:
-            packed.terms.extend(terms_in(name, section))
+            packed.terms.extend(terms_in(document["project"], name, section))
     return packed
 
 
 _LISTED: Final = ("id", "project", "name", "status", "started_at", "ended_at", "replay_of")
 
 
-def terms_in(section: str, values: dict[str, Any]) -> Iterator[Term]:
+def terms_in(project: str, section: str, values: dict[str, Any]) -> Iterator[Term]:
     """The terms of a section, most of which were met before."""
     for key, value in values.items():
         if isinstance(value, dict) or key == "lr" or section == "seeds":
-            yield from terms_of(section, {key: value})
+            yield from own_terms(project, section, {key: value})
         else:
-            yield from _terms_of(section, key, type(value).__name__, value)
+            yield from _terms_of(project, section, key, type(value).__name__, value)
 
 
 @cache
-def _terms_of(section: str, key: str, _: str, value: Any) -> tuple[Term, ...]:
-    return tuple(terms_of(section, {key: value}))
+def _terms_of(project: str, section: str, key: str, _: str, value: Any) -> tuple[Term, ...]:
+    return tuple(own_terms(project, section, {key: value}))
 
 
 def _own_sections(made: Made) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from manifest.errors import DamagedRun, DigestMismatch, DigestWrong
 from manifest.models import Manifest, Section, Verdict
 from manifest.summaries import LABEL_LENGTHS, label, summarize
 from manifest_server.tables import SHARED
-from manifest_server.terms import OWN, Term, terms_of
+from manifest_server.terms import OWN, Term, own_terms
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -264,7 +264,7 @@ def _put_sections(
     keys: dict[str, str] = {}
     for name, section in sections.items():
         if process is None and name in OWN:
-            packed.terms.extend(terms_of(name, section))
+            packed.terms.extend(own_terms(str(packed.row["project"]), name, section))
         # PostgreSQL cannot key by just any text; a section of such a name stays in the document.
         if name not in SHARED or (process is not None and not _NAME.fullmatch(process)):
             staying[name] = section

@@ -30,7 +30,7 @@ from manifest_server.tables import (
     terms,
     trail_segments,
 )
-from manifest_server.terms import OWN, terms_of
+from manifest_server.terms import OWN, own_terms, terms_of
 
 _PORTION = 500
 
@@ -47,7 +47,8 @@ def delete_run(connection: Connection, run_id: str) -> None:
         own_blobs = delete(run_blobs).where(run_blobs.c.run_id == run_id)
         connection.execute(own_blobs.where(run_blobs.c.digest.in_(digests)))
     own[TAGS] = dict(get_annotations(connection, run_id).tags)
-    numbers = [term.id for name, values in own.items() for term in terms_of(name, values)]
+    found = (own_terms(manifest.project, name, values) for name, values in own.items())
+    numbers = [term.id for some in found for term in some]
     connection.execute(
         delete(run_terms).where(run_terms.c.run_id == run_id, run_terms.c.term.in_(numbers))
     )

@@ -40,8 +40,16 @@ from manifest.filtering import (
     Scalar,
 )
 from manifest.summaries import label
-from manifest_server.tables import SHARED, run_terms, runs, section_terms, setups, terms
-from manifest_server.terms import double, several_values, term_id
+from manifest_server.tables import (
+    SHARED,
+    projects,
+    run_terms,
+    runs,
+    section_terms,
+    setups,
+    terms,
+)
+from manifest_server.terms import NO_SECTION, double, own_id, term_id
 
 _IDS: Final = frozenset({"id", "replay_of"})
 _LARGEST_INTEGER: Final = 2**63 - 1
@@ -91,7 +99,9 @@ def condition(wanted: Filter, connection: Connection, project: str | None = None
         parts = [condition(part, connection, project) for part in wanted.parts]
         return Condition(or_(*(part.sql for part in parts)), or_(*(part.walked for part in parts)))
     if wanted.field.section:
-        return _of_fields([(wanted.field, _terms(wanted, connection))], connection, project)[0]
+        return _of_fields(
+            [(wanted.field, _terms(wanted, connection, project))], connection, project
+        )[0]
     sql = _of_column(wanted, connection.dialect.name)
     return Condition(sql, sql)
 
@@ -113,13 +123,13 @@ def conditions(
     }
     left = [part for part in wanted.parts if not (_is_bound(part) and part.field in ranges)]
     held = [
-        (field, _known_if_few(_between(field, found, connection), connection))
+        (field, _known_if_few(_between(field, found, connection, project), connection))
         for field, found in ranges.items()
     ]
     others: list[Filter] = []
     for part in left:
         if isinstance(part, (Comparison, Among, Present)) and part.field.section:
-            held.append((part.field, _terms(part, connection)))
+            held.append((part.field, _terms(part, connection, project)))
         else:
             others.append(part)
     return [
@@ -140,12 +150,14 @@ def _is_bound(part: Filter) -> TypeGuard[Comparison]:
 
 def _has_several_values(field: Field, connection: Connection) -> bool:
     # Of two values one may lie above the lower bound and the other below the upper.
-    term = several_values(field.section, field.key)
-    return connection.scalar(select(terms.c.id).where(terms.c.id == term.id)) is not None
+    several = of_field(Field(NO_SECTION, f"{field.section}.{field.key}"))
+    return connection.scalar(several.limit(1)) is not None
 
 
-def _between(field: Field, bounds: list[Comparison], connection: Connection) -> Select[tuple[int]]:
-    found = _of_key(field)
+def _between(
+    field: Field, bounds: list[Comparison], connection: Connection, project: str | None
+) -> Select[tuple[int]]:
+    found = of_field(field, project)
     for bound in bounds:
         found = found.where(_of_term(bound.operator, bound.value, connection.dialect.name))
     return found
@@ -202,21 +214,39 @@ def _of_own(found: _Terms) -> Condition:
     return Condition(runs.c.id.in_(holders), walked, holders)
 
 
-def _terms(wanted: Comparison | Among | Present, connection: Connection) -> _Terms:
+def _terms(
+    wanted: Comparison | Among | Present, connection: Connection, project: str | None
+) -> _Terms:
     """The numbers of the terms that are meant, unless they are very many."""
-    section, key = wanted.field.section, wanted.field.key
     if isinstance(wanted, Among):
-        return sorted({term_id(section, key, value) for value in wanted.values})
+        return _numbers(wanted.field, wanted.values, connection, project)
     if isinstance(wanted, Comparison) and wanted.operator == "=":
-        return [term_id(section, key, wanted.value)]
-    found = _of_key(wanted.field)
+        return _numbers(wanted.field, (wanted.value,), connection, project)
+    found = of_field(wanted.field, project)
     if isinstance(wanted, Comparison):
         found = found.where(_of_term(wanted.operator, wanted.value, connection.dialect.name))
     return _known_if_few(found, connection)
 
 
-def _of_key(field: Field) -> Select[tuple[int]]:
-    return select(terms.c.id).where(terms.c.section == field.section, terms.c.key == field.key)
+def _numbers(
+    field: Field, values: Sequence[Scalar], connection: Connection, project: str | None
+) -> _Terms:
+    numbers = {term_id(field.section, field.key, value) for value in values}
+    if field.section in SHARED:
+        return sorted(numbers)
+    if project is not None:
+        return sorted(own_id(project, number) for number in numbers)
+    names = connection.scalars(select(projects.c.name))
+    own = sorted(own_id(name, number) for name in names for number in numbers)
+    return list(connection.scalars(select(terms.c.id).where(terms.c.id.in_(own))))
+
+
+def of_field(field: Field, project: str | None = None) -> Select[tuple[int]]:
+    """The numbers of all terms of a field; where it is of runs, of one project if it is given."""
+    found = select(terms.c.id).where(terms.c.section == field.section, terms.c.key == field.key)
+    if project is not None and field.section not in SHARED:
+        found = found.where(terms.c.project == project)
+    return found
 
 
 def _known_if_few(found: Select[tuple[int]], connection: Connection) -> _Terms:
@@ -228,7 +258,7 @@ _BOUNDS: Final = frozenset({"<", "<=", ">", ">="})
 _Terms: TypeAlias = list[int] | Select[tuple[int]]
 _MOST: Final = 1000
 _MOST_PROBES: Final = 8
-_MOST_SETUPS: Final = 100
+_MOST_SETUPS: Final = 20
 
 
 def _of_term(operator: str, value: Scalar, dialect: str) -> ColumnElement[bool]:

@@ -26,7 +26,7 @@ from sqlalchemy.types import TypeEngine
 
 from manifest.summaries import LABEL_LENGTHS, label
 
-REVISION: Final = "0005"
+REVISION: Final = "0006"
 """The schema these tables are; the newest migration brings a database to it."""
 
 VERSION_TABLE: Final = "manifest_revision"
@@ -238,17 +238,25 @@ run_sections = Table(
 terms = Table(
     "terms",
     metadata,
-    # A hash of the three, so that writers need not ask for one.
+    # A hash of the others, so that writers need not ask for one.
     Column("id", BigInteger, primary_key=True, autoincrement=False),
+    # Of runs, whose values are counted project by project; empty for those of shared sections.
+    Column("project", Label(LABEL_LENGTHS["project"]), nullable=False, server_default=""),
     Column("section", Text, nullable=False),
     Column("key", Label(LABEL_LENGTHS["key"]), nullable=False),
     Column("kind", Text, nullable=False),
     Column("value", Label(LABEL_LENGTHS["value"]), nullable=False),
     Column("number", Double),
 )
-"""Every pair of a key and a value that some run has, once."""
+"""Every pair of a key and a value that some run has, once; or once in each project."""
 
-Index("ix_terms_section_key_value", terms.c.section, terms.c.key, terms.c.value)
+Index(
+    "ix_terms_section_key_project_value",
+    terms.c.section,
+    terms.c.key,
+    terms.c.project,
+    terms.c.value,
+)
 _is_number = terms.c.number.is_not(None)
 Index(
     "ix_terms_section_key_number",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, inspect, select, text
+from sqlalchemy import Column, Engine, Table, inspect, select, text
 
 from manifest.canonical import digest_bytes
 from manifest.errors import StoreUnusable
@@ -100,7 +100,7 @@ def test_runs_survive_a_schema_without_blobs_and_refer_to_them_again_after(
         assert store.blobs.lacking([file, weights]) == []
 
 
-@pytest.mark.parametrize("revision", ["0004"])
+@pytest.mark.parametrize("revision", ["0004", "0005"])
 def test_runs_are_found_as_before_after_a_schema_of_before(
     database_url: str, make_manifest: MakeManifest, revision: str
 ) -> None:
@@ -209,12 +209,16 @@ def test_a_developer_can_ask_alembic_itself(checkout: Path, sqlite_path: Path) -
 
 
 def rows(store: SqlStore) -> dict[str, list[str]]:
-    """Everything that is kept, by table."""
+    """What is kept by table, but for documents, which may be compressed in another way."""
     with transaction(store._engine) as connection:
         return {
-            name: sorted(map(str, connection.execute(select(table))))
+            name: sorted(map(str, connection.execute(select(*_readable(table)))))
             for name, table in metadata.tables.items()
         }
+
+
+def _readable(table: Table) -> list[Column[object]]:
+    return [column for column in table.c if column.name not in ("document", "verdict", "body")]
 
 
 def tables(engine: Engine) -> set[str]:
