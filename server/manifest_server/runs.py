@@ -189,11 +189,13 @@ def get_run(connection: Connection, run_id: str) -> Manifest:
     ).one_or_none()
     if row is None:
         raise RunNotFound(run_id, location(connection.engine.url))
-    names = {key: name for name, key in zip(SHARED, row[2:], strict=True) if key is not None}
+    # Sections of different names may be equal, as empty ones are.
+    keys = {name: key for name, key in zip(SHARED, row[2:], strict=True) if key is not None}
     own = connection.execute(
-        select(sections.c.key, sections.c.body).where(sections.c.key.in_(names))
+        select(sections.c.key, sections.c.body).where(sections.c.key.in_(set(keys.values())))
     )
-    kept = [KeptSection("", names[key], key, body) for key, body in own]
+    bodies = dict(own.tuples().all())
+    kept = [KeptSection("", name, key, bodies[key]) for name, key in keys.items() if key in bodies]
     others = connection.execute(
         select(run_sections.c.process, run_sections.c.name, sections.c.key, sections.c.body)
         .join_from(run_sections, sections)
