@@ -259,7 +259,7 @@ _BOUNDS: Final = frozenset({"<", "<=", ">", ">="})
 _Terms: TypeAlias = list[int] | Select[tuple[int]]
 _MOST: Final = 1000
 _MOST_PROBES: Final = 8
-# PostgreSQL plans better with the keys before it; handing them to SQLite takes as long as the search.
+# PostgreSQL plans better where it sees the keys; SQLite searches sooner than it takes them in.
 _MOST_SETUPS: Final = {"sqlite": 20, "postgresql": 300}
 
 
