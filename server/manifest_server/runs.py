@@ -194,7 +194,7 @@ def get_run(connection: Connection, run_id: str) -> Manifest:
     own = connection.execute(
         select(sections.c.key, sections.c.body).where(sections.c.key.in_(set(keys.values())))
     )
-    bodies = dict(own.tuples().all())
+    bodies = {row.key: row.body for row in own}
     kept = [KeptSection("", name, key, bodies[key]) for name, key in keys.items() if key in bodies]
     others = connection.execute(
         select(run_sections.c.process, run_sections.c.name, sections.c.key, sections.c.body)
