@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -40,9 +39,10 @@ from manifest_server.tables import (
     runs,
     section_terms,
     sections,
+    setups,
     terms,
 )
-from manifest_server.terms import terms_of
+from manifest_server.terms import own_terms, terms_of
 from population import (
     ENVIRONMENTS,
     PROJECTS,
@@ -114,7 +114,7 @@ def settle(engine: Engine) -> None:
 def rows_of(made: Iterable[Made], seen: set[object]) -> dict[Table, list[tuple[object, ...]]]:
     """The rows of runs, by table; those that all runs share only where they are new."""
     found: dict[Table, list[tuple[object, ...]]] = {
-        table: [] for table in (projects, sections, terms, section_terms, runs)
+        table: [] for table in (projects, setups, sections, terms, section_terms, runs)
     } | {run_terms: [], run_annotations: []}
 
     def is_new(*key: object) -> bool:
@@ -123,13 +123,19 @@ def rows_of(made: Iterable[Made], seen: set[object]) -> dict[Table, list[tuple[o
         return not is_known
 
     def put_terms(new: Iterable[Any]) -> None:
-        found[terms].extend(tuple(asdict(term).values()) for term in new if is_new(term.id))
+        found[terms].extend(
+            tuple(getattr(term, column.key) for column in terms.c)
+            for term in new
+            if is_new(term.id)
+        )
 
     for each in made:
         packed = packed_of(each)
         run_id = packed.row["id"]
         if is_new("project", packed.row["project"]):
             found[projects].append((packed.row["project"],))
+        if packed.setup and is_new("setup", packed.setup["key"]):
+            found[setups].append(tuple(packed.setup[column.name] for column in setups.c))
         for key, section in packed.sections.items():
             if is_new("section", key):
                 found[sections].append((key, compressed(section.body)))
@@ -137,7 +143,7 @@ def rows_of(made: Iterable[Made], seen: set[object]) -> dict[Table, list[tuple[o
                 put_terms(new)
                 found[section_terms].extend((term.id, key) for term in new)
         verdict = verdict_of(each)
-        own = packed.terms + list(terms_of(TAGS, each.tags))
+        own = packed.terms + list(own_terms(each.document["project"], TAGS, each.tags))
         row = {**packed.row, "outcome": None, "verdict": None}
         if verdict is not None:
             row |= {"outcome": verdict.outcome, "verdict": pack_verdict(verdict)}

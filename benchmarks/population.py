@@ -12,8 +12,8 @@ from manifest.canonical import canonical_bytes, digest_bytes
 from manifest.models import Manifest, Verdict
 from manifest.sealing import seal_document
 from manifest.trail import ALGORITHM
-from manifest_server.packing import PackedRun, compressed, pack_run
-from manifest_server.terms import OWN, Term, terms_of
+from manifest_server.packing import PackedRun, compressed, pack_run, setup_of
+from manifest_server.terms import OWN, Term, own_terms
 from storing import shared_sections
 
 PROJECTS: Final = 40
@@ -38,6 +38,8 @@ class Shared(NamedTuple):
     """The canonical bytes of those that runs add nothing to."""
     digests: dict[str, str]
     """Of these."""
+    keys: dict[str, str]
+    """Under which they are kept, by name."""
     packed: PackedRun
     """A run that has nothing else, as the store packs it."""
 
@@ -170,6 +172,7 @@ def shared_of(environment: int, commit: int) -> Shared:
     }
     document = {**own_document(0, 0, random.Random(0)), "sections": values}
     seal_document(document)
+    packed = pack_run(Manifest.model_validate(document))
     bodies = {
         name: canonical_bytes(value)
         for name, value in values.items()
@@ -179,7 +182,8 @@ def shared_of(environment: int, commit: int) -> Shared:
         values,
         bodies,
         {name: digest_bytes(body) for name, body in bodies.items()},
-        pack_run(Manifest.model_validate(document)),
+        {section.name: key for key, section in packed.sections.items()},
+        packed,
     )
 
 
@@ -208,38 +212,42 @@ def packed_of(made: Made) -> PackedRun:
         return pack_run(manifest_of(made))
     document = made.document
     kept = {**document, "peeled": {"": made.added}, "digests left out": True}
+    shared = made.shared.packed
+    setup = setup_of(document["project"], made.shared.keys)
     packed = PackedRun(
         row={
-            **made.shared.packed.row,
+            **shared.row,
             **{key: document[key] for key in _LISTED},
             "command": " ".join(document["sections"]["command"]["argv"]),
             "steps": document["processes"]["main"]["trail"]["steps"],
             "digest": _digest_of(made),
+            "setup_key": setup["key"],
             "document": compressed(canonical_bytes(kept)),
         },
-        sections=made.shared.packed.sections,
+        setup=setup,
+        sections=shared.sections,
     )
     for name in OWN:
         if (section := document["sections"].get(name)) is not None:
-            packed.terms.extend(terms_in(name, section))
+            packed.terms.extend(terms_in(document["project"], name, section))
     return packed
 
 
 _LISTED: Final = ("id", "project", "name", "status", "started_at", "ended_at", "replay_of")
 
 
-def terms_in(section: str, values: dict[str, Any]) -> Iterator[Term]:
+def terms_in(project: str, section: str, values: dict[str, Any]) -> Iterator[Term]:
     """The terms of a section, most of which were met before."""
     for key, value in values.items():
         if isinstance(value, dict) or key == "lr" or section == "seeds":
-            yield from terms_of(section, {key: value})
+            yield from own_terms(project, section, {key: value})
         else:
-            yield from _terms_of(section, key, type(value).__name__, value)
+            yield from _terms_of(project, section, key, type(value).__name__, value)
 
 
 @cache
-def _terms_of(section: str, key: str, _: str, value: Any) -> tuple[Term, ...]:
-    return tuple(terms_of(section, {key: value}))
+def _terms_of(project: str, section: str, key: str, _: str, value: Any) -> tuple[Term, ...]:
+    return tuple(own_terms(project, section, {key: value}))
 
 
 def _own_sections(made: Made) -> dict[str, Any]:

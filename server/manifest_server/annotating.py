@@ -11,9 +11,9 @@ from sqlalchemy import Connection, and_, delete, insert, select, update
 from manifest.errors import AnnotationsChanged
 from manifest.filtering import TAGS
 from manifest.models import Annotations
-from manifest_server.runs import check_run, put_run_terms
+from manifest_server.runs import check_run, project_of, put_run_terms
 from manifest_server.tables import run_annotations, run_terms
-from manifest_server.terms import term_id, terms_of
+from manifest_server.terms import own_terms
 
 NOTHING_SAID: Final = Annotations()
 
@@ -62,11 +62,12 @@ def put_annotations(
         update={"version": said.version + 1, "updated_at": now, "updated_by": by}
     )
     _write(connection, run_id, after)
-    old = [term_id(TAGS, key, value) for key, value in before.tags.items()]
+    project = project_of(connection, run_id)
+    old = [term.id for term in own_terms(project, TAGS, before.tags)]
     connection.execute(
         delete(run_terms).where(run_terms.c.run_id == run_id, run_terms.c.term.in_(old))
     )
-    put_run_terms(connection, [(run_id, term) for term in terms_of(TAGS, after.tags)])
+    put_run_terms(connection, [(run_id, term) for term in own_terms(project, TAGS, after.tags)])
     return after
 
 

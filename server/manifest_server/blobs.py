@@ -31,6 +31,7 @@ from manifest_server.tables import (
     run_sections,
     runs,
     section_blobs,
+    setups,
     trail_files,
 )
 
@@ -204,7 +205,12 @@ def _is_used_in(project: str) -> ColumnElement[bool]:
     ]
     is_referring = section_blobs.c.digest == blobs.c.digest
     by_section = [
-        exists().where(is_referring, runs.c[f"{name}_key"] == section_blobs.c.key, here)
+        exists().where(
+            is_referring,
+            setups.c[f"{name}_key"] == section_blobs.c.key,
+            setups.c.project == project,
+            runs.c.setup_key == setups.c.key,
+        )
         for name in SHARED
     ]
     by_process = exists().where(

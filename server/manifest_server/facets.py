@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select
 
 from manifest.filtering import ATTRIBUTES, Field, Filter
 from manifest.models import FacetValue
 from manifest.summaries import label
-from manifest_server.searching import condition
-from manifest_server.tables import SHARED, projects, run_terms, runs, section_terms, terms
+from manifest_server.searching import condition, of_field
+from manifest_server.tables import (
+    SHARED,
+    projects,
+    run_terms,
+    runs,
+    section_terms,
+    setups,
+    terms,
+)
 from manifest_server.terms import NO_SECTION, scalar
 
 _HIGHEST: Final = "\U0010ffff"
@@ -65,10 +73,14 @@ def count_values(
         if (bound := connection.scalar(oldest.offset(newest - 1).limit(1))) is not None:
             chosen.append(runs.c.id >= bound)
     if wanted is not None:
-        chosen.append(condition(wanted, connection).sql)
+        chosen.append(condition(wanted, connection, project).sql)
     if not field.section:
         return _of_column(connection, field.key, chosen, limit)
-    return _of_terms(connection, field, chosen, limit)
+    if project is not None and len(chosen) == 1:
+        # By an index alone, without a look at the runs.
+        of_project = select(setups.c.key).where(setups.c.project == project)
+        chosen = [runs.c.setup_key.in_(of_project)] if field.section in SHARED else []
+    return _of_terms(connection, field, chosen, limit, project)
 
 
 def _of_column(
@@ -81,16 +93,21 @@ def _of_column(
 
 
 def _of_terms(
-    connection: Connection, field: Field, chosen: list[ColumnElement[bool]], limit: int
+    connection: Connection,
+    field: Field,
+    chosen: list[ColumnElement[bool]],
+    limit: int,
+    project: str | None,
 ) -> list[FacetValue]:
-    counted = _shared(field, chosen) if field.section in SHARED else _own(field, chosen)
+    is_shared = field.section in SHARED
+    counted = _shared(field, chosen) if is_shared else _own(field, chosen, project)
     found = counted.subquery()
     count = func.sum(found.c.runs).label("runs")
     columns = (terms.c.kind, terms.c.value, terms.c.number)
     statement = (
         select(*columns, count)
         .join(found, found.c.term == terms.c.id)
-        .group_by(terms.c.id, *columns)
+        .group_by(*columns)
         .order_by(count.desc(), terms.c.value)
         .limit(limit)
     )
@@ -102,25 +119,26 @@ def _of_terms(
 
 
 def _shared(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
-    # Runs are counted by section first: there are thousands of runs to a section.
-    key = runs.c[f"{field.section}_key"]
-    sections = (
+    # Runs are counted by setup first: there are thousands of runs to a setup.
+    key = runs.c.setup_key
+    counted = (
         select(key.label("key"), func.count().label("runs"))
         .where(key.is_not(None), *chosen)
         .group_by(key)
         .subquery()
     )
     return (
-        select(section_terms.c.term, sections.c.runs)
-        .join(sections, sections.c.key == section_terms.c.key)
-        .where(section_terms.c.term.in_(_of_field(field)))
+        select(section_terms.c.term, counted.c.runs)
+        .join_from(counted, setups, setups.c.key == counted.c.key)
+        .join(section_terms, section_terms.c.key == setups.c[f"{field.section}_key"])
+        .where(section_terms.c.term.in_(of_field(field)))
     )
 
 
-def _own(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
+def _own(field: Field, chosen: list[ColumnElement[bool]], project: str | None) -> Select[Any]:
     statement = (
         select(run_terms.c.term, func.count().label("runs"))
-        .where(run_terms.c.term.in_(_of_field(field)))
+        .where(run_terms.c.term.in_(of_field(field, project)))
         .group_by(run_terms.c.term)
     )
     if not chosen:
@@ -130,25 +148,18 @@ def _own(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
 
 def _is_in(project: str) -> ColumnElement[bool]:
     """Whether any run of a project has a term, its own or of a section that runs share."""
-    own = exists().where(
-        run_terms.c.term == terms.c.id,
-        runs.c.id == run_terms.c.run_id,
-        runs.c.project == project,
-    )
+    own = and_(terms.c.project == project, exists().where(run_terms.c.term == terms.c.id))
     shared = [
         exists().where(
             terms.c.section == name,
             section_terms.c.term == terms.c.id,
-            runs.c[f"{name}_key"] == section_terms.c.key,
-            runs.c.project == project,
+            setups.c[f"{name}_key"] == section_terms.c.key,
+            setups.c.project == project,
+            runs.c.setup_key == setups.c.key,
         )
         for name in SHARED
     ]
     return or_(own, *shared)
-
-
-def _of_field(field: Field) -> Select[Any]:
-    return select(terms.c.id).where(terms.c.section == field.section, terms.c.key == field.key)
 
 
 def _begins(column: ColumnElement[Any], prefix: str) -> ColumnElement[bool]:

@@ -16,8 +16,8 @@ from manifest_server.searching import LOWEST, Condition, conditions
 from manifest_server.tables import runs
 
 _FEW: Final = 1000
-_WALKS: Final = (2000, 20_000)
-"""How many of the newest runs are looked at, at first and then, before an index is asked."""
+_WALKS: Final = (500, 4000, 20_000)
+"""How many of the newest runs are looked at: before it is asked whether there are few, and then."""
 _BELOW_ALL: Final = "0" * 32
 
 
@@ -28,7 +28,7 @@ def newest_runs(
     *,
     limit: int | None,
     wanted: Filter | None = None,
-    is_of_project: bool = False,
+    project: str | None = None,
 ) -> Sequence[RowMapping]:
     """Columns of the newest runs, newest first.
 
@@ -38,30 +38,29 @@ def newest_runs(
         chosen: What holds of them, and has an index that ends in the id.
         limit: How many.
         wanted: What else holds of them.
-        is_of_project: Whether they are of one project, which can be walked through to its end.
+        project: The only one that they are of, as `chosen` says; it can be walked to its end.
     """
     statement = select(*columns).order_by(runs.c.id.desc()).limit(limit).where(*chosen)
     if wanted is None:
         return connection.execute(statement).mappings().all()
-    parts = conditions(wanted, connection)
-    few = _few(connection, parts)
-    if few is not None:
-        return _walk(connection, statement.where(runs.c.id.in_(few)), parts, few[-1:])
-    for count in () if limit is None else _WALKS:
+    parts = conditions(wanted, connection, project)
+    if any(each.is_never for each in parts):
+        return []
+    for count in _WALKS:
         lowest = _lowest(connection, chosen, count)
         newest = statement if lowest is None else statement.where(runs.c.id >= lowest)
         found = _walk(connection, newest, parts, [lowest or _BELOW_ALL])
         if lowest is None or len(found) == limit:
             return found
-    if is_of_project:
+        if count == _WALKS[0] and (few := _few(connection, parts)) is not None:
+            return _walk(connection, statement.where(runs.c.id.in_(few)), parts, few[-1:])
+    if project is not None:
         return _walk(connection, statement, parts, [_BELOW_ALL])
     return connection.execute(statement.where(*(each.sql for each in parts))).mappings().all()
 
 
 def _few(connection: Connection, parts: Sequence[Condition]) -> list[str] | None:
     """The few runs that one part of a filter leaves, newest first, if there is such a part."""
-    if any(each.is_never for each in parts):
-        return []
     for each in parts:
         if each.holders is None:
             continue

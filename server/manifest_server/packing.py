@@ -15,9 +15,9 @@ from manifest.blobs import blobs_in
 from manifest.canonical import Digest, canonical_bytes, checked_digest, digest_bytes, digest_value
 from manifest.errors import DamagedRun, DigestMismatch, DigestWrong
 from manifest.models import Manifest, Section, Verdict
-from manifest.summaries import summarize
+from manifest.summaries import LABEL_LENGTHS, label, summarize
 from manifest_server.tables import SHARED
-from manifest_server.terms import OWN, Term, terms_of
+from manifest_server.terms import OWN, Term, own_terms
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -48,6 +48,8 @@ class PackedRun:
     """The rows that one run becomes."""
 
     row: dict[str, object]
+    setup: dict[str, object] = field(default_factory=dict)
+    """The keys of the run's shared sections, together; empty where it has none."""
     sections: dict[str, SharedSection] = field(default_factory=dict)
     """By key."""
     references: list[dict[str, object]] = field(default_factory=list)
@@ -108,6 +110,17 @@ def section_key(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()[:32]
 
 
+def setup_of(project: str, keys: Mapping[str, str]) -> dict[str, object]:
+    """The row of the sections that a run shares, of which it has these keys, by name."""
+    kept = label(project, LABEL_LENGTHS["project"]) or ""
+    told = "\0".join([kept, *(keys.get(name, "") for name in SHARED)])
+    return {
+        "key": section_key(told.encode()),
+        "project": project,
+        **{f"{name}_key": keys.get(name) for name in SHARED},
+    }
+
+
 def section_key_of(digest: str) -> str:
     """The key of a section that is kept as it is, with nothing taken off."""
     return checked_digest(digest).removeprefix("sha256:")[:32]
@@ -129,13 +142,49 @@ def unpack_verdict(data: bytes) -> Verdict:
 
 def compressed(data: bytes) -> bytes:
     """Make JSON smaller where that pays."""
-    return data if len(data) < _UNCOMPRESSED_BYTES else zlib.compress(data, 1)
+    if len(data) < _UNCOMPRESSED_BYTES:
+        return data
+    compressor = zlib.compressobj(1, zdict=USUAL)
+    return compressor.compress(data) + compressor.flush()
 
 
 def expanded(data: bytes) -> bytes:
     """Undo `compressed`: JSON begins with a brace, which zlib never does."""
-    return data if data[:1] == b"{" else zlib.decompress(data)
+    if data[:1] == b"{":
+        return data
+    expander = zlib.decompressobj(zdict=USUAL)  # read also what was compressed without it
+    whole = expander.decompress(data)
+    if not expander.eof:
+        raise zlib.error("incomplete or truncated stream")
+    return whole
 
+
+# What most documents have in common, the most usual last. Not a byte of it may ever change: it is
+# what kept documents are read with.
+USUAL: Final = (
+    b'"launcher":{"kind":"torchrun"},"environment":{"env.HOSTNAME":"","env.PWD":"/home/",'
+    b'"env.PYTHONHASHSEED":"0","env.SLURM_JOB_ID":"","env_now.PYTHONHASHSEED":"0"},'
+    b'"settings":{"python.hash_probe":},"generators":{"python.random":{"kind":"mt19937","state":'
+    b'"sha256:"},"numpy.random":{},"torch.cpu":{},"torch.cuda.0":{}},'
+    b'"outputs":{"model.pt":{"digest":"sha256:","size":},"checkpoint":"/results/"},'
+    b'"notes":[{"what":"No repository.","where":"code.git"}],"parent":null,'
+    b'"beta1":0.9,"beta2":0.999,"dropout":0.1,"hidden_size":,"num_layers":,"momentum":0.9,'
+    b'"num_workers":,"scheduler":"cosine","warmup_steps":,"max_steps":,"data_dir":"/data/",'
+    b'"output_dir":"","weight_decay":0.01,"gradient_clip":1.0,"precision":"bf16",true,false,'
+    b'{"digests left out":true,"ended_at":"2026-01-01T00:00:00.000000Z","exit_code":0,"id":"019",'
+    b'"mode":"run","mode":"replay","name":null,"peeled":{"":{"environment":{"env.HOSTNAME":""},'
+    b'"loaders":{"train":{"base_seed":,"generator_state":"sha256:","iterators":1}}}},'
+    b'"processes":{"main":{"ended_at":"","host":"","pid":,"rank":0,"sections":{},'
+    b'"trail":{"algorithm":"xxh3-128+ml32x2","steps":,'
+    b'"streams":["rng","batch","loss","grad","param"]}}},"project":"","replay_of":null,"schema":1,'
+    b'"sections":{"command":{"argv":["python","train.py","--epochs","--batch-size","--seed","--lr",'
+    b'"],"cwd":".","executable":"/usr/bin/python3","kind":"script"},'
+    b'"config":{"augment":false,"batch_size":,"dataset":"data","epochs":,"learning_rate":0.001,'
+    b'"lr":0.0,"model":"","optimizer":"adamw","seed":},"seeds":{"draws":{"numpy.random":1,'
+    b'"os_entropy":1,"python.random":1,"torch":1},"entropy":"","entropy_from":null,'
+    b'"hash_seed":"","os_entropy_uses":[],"pinned_os_entropy":false}},'
+    b'"started_at":"2026-01-01T00:00:00.000000Z","status":"failed","status":"finished"}'
+)
 
 _HEAVY: Any = {"sections": True, "digest": True, "processes": {"__all__": {"sections"}}}
 _DIGESTS_LEFT_OUT = "digests left out"
@@ -196,10 +245,9 @@ def _check_keys(manifest: Manifest) -> None:
 
 def _listed(manifest: Manifest) -> dict[str, object]:
     # The outcome is kept with its verdict, which has an order of its own.
-    keys = dict.fromkeys(f"{name}_key" for name in SHARED)
     return {
         **summarize(manifest).model_dump(exclude={"outcome"}),
-        **keys,
+        "setup_key": None,
         "digest": manifest.digest,
     }
 
@@ -249,9 +297,10 @@ def _put_sections(
     if not packed.row["digest"]:
         return sections
     staying = {}
+    keys: dict[str, str] = {}
     for name, section in sections.items():
         if process is None and name in OWN:
-            packed.terms.extend(terms_of(name, section))
+            packed.terms.extend(own_terms(str(packed.row["project"]), name, section))
         # PostgreSQL cannot key by just any text; a section of such a name stays in the document.
         if name not in SHARED or (process is not None and not _NAME.fullmatch(process)):
             staying[name] = section
@@ -262,21 +311,19 @@ def _put_sections(
             peeled.setdefault(process or "", {})[name] = own
             packed.blobs.update(blobs_in(own))
         body = None if own else bodies.get(name)
-        _put_section(
-            process or "", SharedSection(name, rest, body or canonical_bytes(rest)), packed
-        )
-    return staying
-
-
-def _put_section(process: str, section: SharedSection, packed: PackedRun) -> None:
-    key, name = section_key(section.body), section.name
-    packed.sections[key] = section
+        shared = SharedSection(name, rest, body or canonical_bytes(rest))
+        keys[name] = section_key(shared.body)
+        packed.sections[keys[name]] = shared
     if process:
-        packed.references.append(
-            {"run_id": packed.row["id"], "process": process, "name": name, "key": key}
+        run_id = packed.row["id"]
+        packed.references.extend(
+            {"run_id": run_id, "process": process, "name": name, "key": key}
+            for name, key in keys.items()
         )
-    else:
-        packed.row[f"{name}_key"] = key
+    elif keys:
+        packed.setup.update(setup_of(str(packed.row["project"]), keys))
+        packed.row["setup_key"] = packed.setup["key"]
+    return staying
 
 
 def _peel(name: str, section: Section) -> tuple[Section, dict[str, Any]]:

@@ -26,10 +26,11 @@ from manifest_server.tables import (
     section_terms,
     sections,
     segments,
+    setups,
     terms,
     trail_segments,
 )
-from manifest_server.terms import OWN, terms_of
+from manifest_server.terms import OWN, own_terms, terms_of
 
 _PORTION = 500
 
@@ -46,7 +47,8 @@ def delete_run(connection: Connection, run_id: str) -> None:
         own_blobs = delete(run_blobs).where(run_blobs.c.run_id == run_id)
         connection.execute(own_blobs.where(run_blobs.c.digest.in_(digests)))
     own[TAGS] = dict(get_annotations(connection, run_id).tags)
-    numbers = [term.id for name, values in own.items() for term in terms_of(name, values)]
+    found = (own_terms(manifest.project, name, values) for name, values in own.items())
+    numbers = [term.id for some in found for term in some]
     connection.execute(
         delete(run_terms).where(run_terms.c.run_id == run_id, run_terms.c.term.in_(numbers))
     )
@@ -63,8 +65,17 @@ def older_runs(
     return connection.scalars(statement.order_by(runs.c.id).limit(limit)).all()
 
 
+def collect_setups(connection: Connection, *, limit: int = _PORTION) -> int:
+    """Delete some setups that no run has; gives how many."""
+    is_unused = not_(exists().where(runs.c.setup_key == setups.c.key))
+    some = select(setups.c.key).where(is_unused).limit(limit)
+    locked = connection.scalars(some.with_for_update(skip_locked=True)).all()
+    deleted = connection.execute(delete(setups).where(setups.c.key.in_(locked), is_unused))
+    return deleted.rowcount
+
+
 def collect_sections(connection: Connection, *, limit: int = _PORTION) -> int:
-    """Delete some sections that no run refers to, and their terms; gives how many."""
+    """Delete some sections that nothing refers to, and their terms; gives how many."""
     some = select(sections.c.key).where(_is_unused()).limit(limit)
     # Those that a writer is about to refer to are locked by it and passed over. Asked again once
     # they are locked here, as a writer may have ended between the question and the lock.
@@ -87,7 +98,7 @@ def collect_sections(connection: Connection, *, limit: int = _PORTION) -> int:
 
 
 def _is_unused() -> ColumnElement[bool]:
-    used = [exists().where(runs.c[f"{name}_key"] == sections.c.key) for name in SHARED]
+    used = [exists().where(setups.c[f"{name}_key"] == sections.c.key) for name in SHARED]
     return not_(or_(*used, exists().where(run_sections.c.key == sections.c.key)))
 
 

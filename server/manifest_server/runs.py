@@ -52,13 +52,14 @@ from manifest_server.tables import (
     runs,
     section_terms,
     sections,
+    setups,
     terms,
 )
 from manifest_server.terms import Term, terms_of
 
 _HEX_DIGITS: Final = 32
 
-_KEYS = [runs.c[f"{name}_key"] for name in SHARED]
+_KEYS = [setups.c[f"{name}_key"] for name in SHARED]
 _SUMMARY = [runs.c[name] for name in RunSummary.model_fields]
 _TERM = [each.name for each in fields(Term)]
 _VERDICT_COLUMNS = ("outcome", "verdict")
@@ -94,13 +95,28 @@ def _chosen(packed: Sequence[PackedRun]) -> list[PackedRun]:
 
 def _put_parts(connection: Connection, added: Sequence[PackedRun]) -> None:
     """Insert what lies beside the rows of runs."""
-    shared = {key: section for run in added for key, section in run.sections.items()}
+    known = _put_setups(connection, added)
+    # What a known setup refers to is there, and stays while the setup is locked.
+    shared = {
+        key: section
+        for run in added
+        if run.references or run.row["setup_key"] not in known
+        for key, section in run.sections.items()
+    }
     _put_sections(connection, shared)
     names = sorted({str(run.row["project"]) for run in added})
     insert_missing(connection, projects, [{"name": name} for name in names])
     insert_missing(connection, run_sections, [row for run in added for row in run.references])
     put_run_terms(connection, [(run.id, term) for run in added for term in run.terms])
     refer_from_runs(connection, ((run.id, digest) for run in added for digest in run.blobs))
+
+
+def _put_setups(connection: Connection, added: Sequence[PackedRun]) -> set[str]:
+    """Insert setups that are new; gives the keys of the others."""
+    found = {str(run.setup["key"]): run.setup for run in added if run.setup}
+    known = locked_keys(connection, setups.c.key, found)
+    insert_missing(connection, setups, [found[key] for key in sorted(found.keys() - known)])
+    return known
 
 
 def _is_other(run: PackedRun, kept: Mapping[str, str]) -> bool:
@@ -167,15 +183,19 @@ def get_run(connection: Connection, run_id: str) -> Manifest:
         RunNotFound: No run has this id.
     """
     row = connection.execute(
-        select(runs.c.document, runs.c.digest, *_KEYS).where(runs.c.id == run_id)
+        select(runs.c.document, runs.c.digest, *_KEYS)
+        .outerjoin_from(runs, setups, setups.c.key == runs.c.setup_key)
+        .where(runs.c.id == run_id)
     ).one_or_none()
     if row is None:
         raise RunNotFound(run_id, location(connection.engine.url))
-    names = {key: name for name, key in zip(SHARED, row[2:], strict=True) if key is not None}
+    # Sections of different names may be equal, as empty ones are.
+    keys = {name: key for name, key in zip(SHARED, row[2:], strict=True) if key is not None}
     own = connection.execute(
-        select(sections.c.key, sections.c.body).where(sections.c.key.in_(names))
+        select(sections.c.key, sections.c.body).where(sections.c.key.in_(set(keys.values())))
     )
-    kept = [KeptSection("", names[key], key, body) for key, body in own]
+    bodies = {row.key: row.body for row in own}
+    kept = [KeptSection("", name, key, bodies[key]) for name, key in keys.items() if key in bodies]
     others = connection.execute(
         select(run_sections.c.process, run_sections.c.name, sections.c.key, sections.c.body)
         .join_from(run_sections, sections)
@@ -248,8 +268,10 @@ def get_hardware(connection: Connection, run_ids: Iterable[str]) -> dict[str, Se
     """What these runs ran on, of those that have ended; what many have in common is read once."""
     keys: dict[str, str] = {}
     for portion in portions(list(run_ids)):
-        statement = select(runs.c.id, runs.c.hardware_key).where(
-            runs.c.id.in_(portion), runs.c.hardware_key.is_not(None)
+        statement = (
+            select(runs.c.id, setups.c.hardware_key)
+            .join_from(runs, setups, setups.c.key == runs.c.setup_key)
+            .where(runs.c.id.in_(portion), setups.c.hardware_key.is_not(None))
         )
         keys.update((row.id, row.hardware_key) for row in connection.execute(statement))
     bodies: dict[str, Section] = {}
@@ -278,7 +300,7 @@ def list_runs(
         chosen.append(runs.c.project == project)
     if status is not None:
         chosen.append(runs.c.status == status)
-    return _newest(connection, chosen, limit, wanted=wanted, is_of_project=project is not None)
+    return _newest(connection, chosen, limit, wanted=wanted, project=project)
 
 
 def find_runs(
@@ -311,7 +333,11 @@ def digests(
 
 
 def _is_in_project(connection: Connection, name: str, key: str, project: str) -> bool:
-    is_referred_to = exists().where(runs.c[f"{name}_key"] == key, runs.c.project == project)
+    is_referred_to = exists().where(
+        setups.c[f"{name}_key"] == key,
+        setups.c.project == project,
+        runs.c.setup_key == setups.c.key,
+    )
     return bool(connection.scalar(select(is_referred_to)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator as operators
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard
 
 from sqlalchemy import (
@@ -39,8 +40,16 @@ from manifest.filtering import (
     Scalar,
 )
 from manifest.summaries import label
-from manifest_server.tables import SHARED, run_terms, runs, section_terms, terms
-from manifest_server.terms import double, several_values, term_id
+from manifest_server.tables import (
+    SHARED,
+    projects,
+    run_terms,
+    runs,
+    section_terms,
+    setups,
+    terms,
+)
+from manifest_server.terms import NO_SECTION, double, own_id, term_id
 
 _IDS: Final = frozenset({"id", "replay_of"})
 _LARGEST_INTEGER: Final = 2**63 - 1
@@ -72,33 +81,37 @@ class Condition(NamedTuple):
 LOWEST: Final = "lowest"
 
 
-def condition(wanted: Filter, connection: Connection) -> Condition:
-    """What holds of the runs that a filter means.
+def condition(wanted: Filter, connection: Connection, project: str | None = None) -> Condition:
+    """What holds of the runs that a filter means, where all of them may be of one project.
 
-    Terms and sections are looked up at once: what nobody has needs no search, and a database plans
+    Terms and setups are looked up at once: what nobody has needs no search, and a database plans
     better where it sees the keys than where it must guess how many there will be.
     """
     if isinstance(wanted, Not):
-        part = condition(wanted.part, connection)
+        part = condition(wanted.part, connection, project)
         return Condition(not_(part.sql), not_(part.walked))
     if isinstance(wanted, All):
-        parts = conditions(wanted, connection)
+        parts = conditions(wanted, connection, project)
         return Condition(
             and_(*(part.sql for part in parts)), and_(*(part.walked for part in parts))
         )
     if isinstance(wanted, Either):
-        parts = [condition(part, connection) for part in wanted.parts]
+        parts = [condition(part, connection, project) for part in wanted.parts]
         return Condition(or_(*(part.sql for part in parts)), or_(*(part.walked for part in parts)))
     if wanted.field.section:
-        return _of_field(wanted.field, _terms(wanted, connection), connection)
+        return _of_fields(
+            [(wanted.field, _terms(wanted, connection, project))], connection, project
+        )[0]
     sql = _of_column(wanted, connection.dialect.name)
     return Condition(sql, sql)
 
 
-def conditions(wanted: Filter, connection: Connection) -> list[Condition]:
+def conditions(
+    wanted: Filter, connection: Connection, project: str | None = None
+) -> list[Condition]:
     """What holds of the runs that a filter means, in parts that must hold together."""
     if not isinstance(wanted, All):
-        return [condition(wanted, connection)]
+        return [condition(wanted, connection, project)]
     bounds: dict[Field, list[Comparison]] = {}
     for part in wanted.parts:
         if isinstance(part, Comparison) and _is_bound(part):
@@ -109,9 +122,19 @@ def conditions(wanted: Filter, connection: Connection) -> list[Condition]:
         if len(found) > 1 and not _has_several_values(field, connection)
     }
     left = [part for part in wanted.parts if not (_is_bound(part) and part.field in ranges)]
-    return [condition(part, connection) for part in left] + [
-        _of_field(field, _known_if_few(_between(field, found, connection), connection), connection)
+    held = [
+        (field, _known_if_few(_between(field, found, connection, project), connection))
         for field, found in ranges.items()
+    ]
+    others: list[Filter] = []
+    for part in left:
+        if isinstance(part, (Comparison, Among, Present)) and part.field.section:
+            held.append((part.field, _terms(part, connection, project)))
+        else:
+            others.append(part)
+    return [
+        *(condition(part, connection, project) for part in others),
+        *_of_fields(held, connection, project),
     ]
 
 
@@ -127,30 +150,50 @@ def _is_bound(part: Filter) -> TypeGuard[Comparison]:
 
 def _has_several_values(field: Field, connection: Connection) -> bool:
     # Of two values one may lie above the lower bound and the other below the upper.
-    term = several_values(field.section, field.key)
-    return connection.scalar(select(terms.c.id).where(terms.c.id == term.id)) is not None
+    several = of_field(Field(NO_SECTION, f"{field.section}.{field.key}"))
+    return connection.scalar(several.limit(1)) is not None
 
 
-def _between(field: Field, bounds: list[Comparison], connection: Connection) -> Select[tuple[int]]:
-    found = _of_key(field)
+def _between(
+    field: Field, bounds: list[Comparison], connection: Connection, project: str | None
+) -> Select[tuple[int]]:
+    found = of_field(field, project)
     for bound in bounds:
         found = found.where(_of_term(bound.operator, bound.value, connection.dialect.name))
     return found
 
 
-def _of_field(field: Field, found: _Terms, connection: Connection) -> Condition:
-    if field.section in SHARED:
-        return _of_shared(field.section, found, connection)
-    return _of_own(found)
+def _of_fields(
+    held: Sequence[tuple[Field, _Terms]], connection: Connection, project: str | None
+) -> list[Condition]:
+    shared = [(field.section, found) for field, found in held if field.section in SHARED]
+    own = [_of_own(found) for field, found in held if field.section not in SHARED]
+    return [*own, _of_shared(shared, connection, project)] if shared else own
 
 
-def _of_shared(section: str, found: _Terms, connection: Connection) -> Condition:
-    key = runs.c[f"{section}_key"]
-    holding = select(section_terms.c.key).where(section_terms.c.term.in_(found)).distinct()
-    some = list(connection.scalars(holding.limit(_MOST + 1)))
-    if not some:
+def _of_shared(
+    held: Sequence[tuple[str, _Terms]], connection: Connection, project: str | None
+) -> Condition:
+    """What holds of runs whose setup has a term in each of these sections."""
+    key = runs.c.setup_key
+    has_terms = [
+        setups.c[f"{section}_key"].in_(
+            select(section_terms.c.key).where(section_terms.c.term.in_(found))
+        )
+        for section, found in held
+    ]
+    holding = select(setups.c.key).where(*has_terms)
+    if project is not None:
+        holding = holding.where(setups.c.project == project)
+    most = _MOST_SETUPS[connection.dialect.name]
+    keys = list(connection.scalars(holding.limit(most + 1)))
+    if not keys:
         return Condition(false(), false())
-    keys = some if len(some) <= _MOST else holding
+    if len(keys) > most:
+        sql = and_(key.is_not(None), key.in_(holding))
+        # Of so many setups most are of no run that is looked at.
+        walked: ColumnElement[bool] = exists().where(setups.c.key == key, *has_terms)
+        return Condition(sql, walked, select(runs.c.id).where(sql))
     sql = and_(key.is_not(None), key.in_(keys))
     # A sign before it keeps SQLite from the index, which is not in the order of the walk.
     signed = UnaryExpression(key, operator=custom_op("+"), type_=key.type)
@@ -172,21 +215,39 @@ def _of_own(found: _Terms) -> Condition:
     return Condition(runs.c.id.in_(holders), walked, holders)
 
 
-def _terms(wanted: Comparison | Among | Present, connection: Connection) -> _Terms:
+def _terms(
+    wanted: Comparison | Among | Present, connection: Connection, project: str | None
+) -> _Terms:
     """The numbers of the terms that are meant, unless they are very many."""
-    section, key = wanted.field.section, wanted.field.key
     if isinstance(wanted, Among):
-        return sorted({term_id(section, key, value) for value in wanted.values})
+        return _numbers(wanted.field, wanted.values, connection, project)
     if isinstance(wanted, Comparison) and wanted.operator == "=":
-        return [term_id(section, key, wanted.value)]
-    found = _of_key(wanted.field)
+        return _numbers(wanted.field, (wanted.value,), connection, project)
+    found = of_field(wanted.field, project)
     if isinstance(wanted, Comparison):
         found = found.where(_of_term(wanted.operator, wanted.value, connection.dialect.name))
     return _known_if_few(found, connection)
 
 
-def _of_key(field: Field) -> Select[tuple[int]]:
-    return select(terms.c.id).where(terms.c.section == field.section, terms.c.key == field.key)
+def _numbers(
+    field: Field, values: Sequence[Scalar], connection: Connection, project: str | None
+) -> _Terms:
+    numbers = {term_id(field.section, field.key, value) for value in values}
+    if field.section in SHARED:
+        return sorted(numbers)
+    if project is not None:
+        return sorted(own_id(project, number) for number in numbers)
+    names = connection.scalars(select(projects.c.name))
+    own = sorted(own_id(name, number) for name in names for number in numbers)
+    return list(connection.scalars(select(terms.c.id).where(terms.c.id.in_(own))))
+
+
+def of_field(field: Field, project: str | None = None) -> Select[tuple[int]]:
+    """The numbers of all terms of a field; where it is of runs, of one project if it is given."""
+    found = select(terms.c.id).where(terms.c.section == field.section, terms.c.key == field.key)
+    if project is not None and field.section not in SHARED:
+        found = found.where(terms.c.project == project)
+    return found
 
 
 def _known_if_few(found: Select[tuple[int]], connection: Connection) -> _Terms:
@@ -198,6 +259,8 @@ _BOUNDS: Final = frozenset({"<", "<=", ">", ">="})
 _Terms: TypeAlias = list[int] | Select[tuple[int]]
 _MOST: Final = 1000
 _MOST_PROBES: Final = 8
+# PostgreSQL plans better where it sees the keys; SQLite searches sooner than it takes them in.
+_MOST_SETUPS: Final = {"sqlite": 20, "postgresql": 300}
 
 
 def _of_term(operator: str, value: Scalar, dialect: str) -> ColumnElement[bool]:

@@ -366,7 +366,8 @@ class SqlStore:
         Args:
             grace: How long blobs are kept all the same, as they come before their run.
         """
-        collected = self._collect(retention.collect_sections)
+        collected = self._collect(retention.collect_setups)
+        collected += self._collect(retention.collect_sections)
         collected += self._collect(retention.collect_segments)
         with transaction(self._engine, is_writing=True) as connection:
             retention.collect_terms(connection)

@@ -26,7 +26,7 @@ from sqlalchemy.types import TypeEngine
 
 from manifest.summaries import LABEL_LENGTHS, label
 
-REVISION: Final = "0004"
+REVISION: Final = "0007"
 """The schema these tables are; the newest migration brings a database to it."""
 
 VERSION_TABLE: Final = "manifest_revision"
@@ -42,7 +42,7 @@ SHARED: Final = (
     "inputs",
     "training",
 )
-"""Sections that many runs have in common: kept once, and referred to from a column of the run."""
+"""Sections that many runs have in common: kept once, and referred to from setups."""
 
 
 class _Sixteen(TypeDecorator[str]):
@@ -174,7 +174,7 @@ runs = Table(
     Column("replay_of", RunKey),
     Column("outcome", Label(LABEL_LENGTHS["outcome"])),
     Column("digest", DigestKey),
-    *(Column(f"{name}_key", SectionKey) for name in SHARED),
+    Column("setup_key", SectionKey),
     # Last, so that reading a list never walks over them.
     Column("document", LargeBinary, nullable=False),
     Column("verdict", LargeBinary),
@@ -193,8 +193,22 @@ Index(
     sqlite_where=_is_replay,
     postgresql_where=_is_replay,
 )
+# Without the id, as PostgreSQL keeps each key once in an index then.
+Index("ix_runs_setup_key", runs.c.setup_key)
+
+setups = Table(
+    "setups",
+    metadata,
+    Column("key", SectionKey, primary_key=True),
+    Column("project", Label(LABEL_LENGTHS["project"]), nullable=False),
+    *(Column(f"{name}_key", SectionKey) for name in SHARED),
+    sqlite_with_rowid=False,
+)
+"""The sections that runs of a project share, together: thousands of runs to a row of this."""
+
+Index("ix_setups_project", setups.c.project)
 for _name in SHARED:
-    Index(f"ix_runs_{_name}_key_id", runs.c[f"{_name}_key"], runs.c.id)
+    Index(f"ix_setups_{_name}_key", setups.c[f"{_name}_key"])
 
 projects = Table(
     "projects",
@@ -224,17 +238,25 @@ run_sections = Table(
 terms = Table(
     "terms",
     metadata,
-    # A hash of the three, so that writers need not ask for one.
+    # A hash of the others, so that writers need not ask for one.
     Column("id", BigInteger, primary_key=True, autoincrement=False),
+    # Of runs, whose values are counted project by project; empty for those of shared sections.
+    Column("project", Label(LABEL_LENGTHS["project"]), nullable=False, server_default=""),
     Column("section", Text, nullable=False),
     Column("key", Label(LABEL_LENGTHS["key"]), nullable=False),
     Column("kind", Text, nullable=False),
     Column("value", Label(LABEL_LENGTHS["value"]), nullable=False),
     Column("number", Double),
 )
-"""Every pair of a key and a value that some run has, once."""
+"""Every pair of a key and a value that some run has, once; or once in each project."""
 
-Index("ix_terms_section_key_value", terms.c.section, terms.c.key, terms.c.value)
+Index(
+    "ix_terms_section_key_project_value",
+    terms.c.section,
+    terms.c.key,
+    terms.c.project,
+    terms.c.value,
+)
 _is_number = terms.c.number.is_not(None)
 Index(
     "ix_terms_section_key_number",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
 
 from manifest.canonical import Json
 from manifest.filtering import Scalar
+from manifest.summaries import LABEL_LENGTHS, label
 
 OWN: Final = ("config", "seeds")
 """Sections whose terms belong to the run itself; those of `tables.SHARED` belong to the section."""
@@ -37,6 +38,8 @@ class Term:
     """``s`` a text, ``n`` a number, ``b`` a truth value."""
     value: str
     number: float | None
+    project: str = ""
+    """Of the run whose term it is; none for that of a section that many share."""
 
     @classmethod
     def of(cls, section: str, key: str, value: Scalar) -> Term:
@@ -48,9 +51,18 @@ class Term:
 def term_id(section: str, key: str, value: Scalar) -> int:
     """Number a pair: 64 bits of a hash, signed, as databases count."""
     kind, text, _ = _told(value)
-    told = f"{section}\0{key}\0{kind}\0{text}".encode("utf-8", "surrogatepass")
-    digest = hashlib.blake2b(told, digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
+    return _hash(f"{section}\0{key}\0{kind}\0{text}")
+
+
+def own_terms(project: str, section: str, values: Mapping[str, Json]) -> Iterator[Term]:
+    """The terms of a run's own section, which are those of its project."""
+    for term in terms_of(section, values):
+        yield replace(term, id=own_id(project, term.id), project=project)
+
+
+def own_id(project: str, number: int) -> int:
+    """Number a term of a project, so that the number without it can be had back."""
+    return number ^ _hash(label(project, LABEL_LENGTHS["project"]) or "")
 
 
 def terms_of(section: str, values: Mapping[str, Json]) -> Iterator[Term]:
@@ -92,6 +104,11 @@ def double(value: float) -> float:
         return float(value) + 0.0  # no negative zero
     except OverflowError:
         return float("inf") if value > 0 else float("-inf")
+
+
+def _hash(text: str) -> int:
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
 
 
 def _told(value: Scalar) -> tuple[str, str, float | None]:

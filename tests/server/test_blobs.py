@@ -63,7 +63,7 @@ def test_what_a_run_refers_to_stays_and_goes_with_it(
 
     assert blob_store.collect(grace=AT_ONCE) == 0
     blob_store.delete_run(leaving.id)
-    assert blob_store.collect(grace=AT_ONCE) == 2  # the blob, and the section that named it
+    assert blob_store.collect(grace=AT_ONCE) == 3  # the blob, the section that named it, its setup
 
     assert blob_store.blobs.get(kept) == b"kept"
     assert blob_store.blobs.lacking([kept, gone]) == [gone]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,18 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from manifest.canonical import Json, digest_value, plain
+from manifest.canonical import Json, canonical_bytes, digest_value, plain
 from manifest.errors import DamagedRun, DigestMismatch
 from manifest.models import Manifest, Process
 from manifest_server.packing import (
+    USUAL,
     KeptSection,
     PackedRun,
     SharedSection,
     compressed,
+    expanded,
     pack_run,
     unpack_run,
 )
 from manifest_server.tables import SHARED
+
+MakeManifest = Callable[..., Manifest]
 
 RUN_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 
@@ -52,7 +58,7 @@ def there_and_back(manifest: Manifest) -> Manifest:
 def unpacked(packed: PackedRun, digest: str) -> Manifest:
     document = packed.row["document"]
     assert isinstance(document, bytes)
-    columns = [("", name, packed.row[f"{name}_key"]) for name in SHARED]
+    columns = [("", name, packed.setup.get(f"{name}_key")) for name in SHARED]
     references = [(each["process"], each["name"], each["key"]) for each in packed.references]
     kept = [
         KeptSection(str(process), str(name), str(key), compressed(packed.sections[str(key)].body))
@@ -226,3 +232,28 @@ def test_a_process_without_sections_comes_back_without() -> None:
         processes={"main": process},
     )
     assert there_and_back(manifest).processes["main"].model_fields_set == {"pid"}
+
+
+def test_what_was_compressed_by_itself_is_read_as_well() -> None:
+    data = canonical_bytes({"schema": 1, "text": "a" * 300})
+
+    assert expanded(zlib.compress(data, 1)) == expanded(compressed(data)) == data
+
+
+def test_what_is_kept_takes_half_the_room_where_it_is_usual(make_manifest: MakeManifest) -> None:
+    document = pack_run(make_manifest()).row["document"]
+    assert isinstance(document, bytes)
+
+    assert len(document) < len(zlib.compress(expanded(document), 9)) / 2
+
+
+def test_half_a_document_is_damaged() -> None:
+    whole = compressed(canonical_bytes({"numbers": list(range(200))}))
+
+    with pytest.raises(zlib.error):
+        expanded(whole[: len(whole) // 2])
+
+
+def test_the_usual_words_never_change() -> None:
+    digest = hashlib.sha256(USUAL).hexdigest()
+    assert digest == "81507326741d10b15285a974edfc69445005c13e250535ee0762391ff6d37770"

@@ -127,6 +127,15 @@ def test_a_run_that_nobody_kept_is_not_found(store: Store) -> None:
     assert store.digests(["not an id", new_run_id()]) == {}
 
 
+def test_sections_of_different_names_may_be_equal(
+    store: Store, make_manifest: MakeManifest
+) -> None:
+    manifest = make_manifest(sections={"environment": {}, "hardware": {}, "loaders": {}})
+    store.put_run(manifest)
+
+    assert store.get_run(manifest.id) == manifest
+
+
 def test_the_newest_runs_come_first_page_by_page(store: Store, make_manifest: MakeManifest) -> None:
     ids = sorted((new_run_id() for _ in range(25)), reverse=True)
     store.put_runs((make_manifest(id=run_id), None) for run_id in reversed(ids))

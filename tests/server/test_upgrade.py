@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Column, Engine, Table, inspect, select, text
 
 from manifest.canonical import digest_bytes
 from manifest.errors import StoreUnusable
-from manifest.models import Manifest
+from manifest.filtering import parse_field, parse_filter
+from manifest.models import Annotations, Manifest
 from manifest_migrations.upgrade import downgrade, migration_config, open_store, upgrade
 from manifest_server.database import open_engine, sqlite_url, transaction
 from manifest_server.sqlstore import SqlStore
@@ -99,6 +100,50 @@ def test_runs_survive_a_schema_without_blobs_and_refer_to_them_again_after(
         assert store.blobs.lacking([file, weights]) == []
 
 
+@pytest.mark.parametrize("revision", ["0004", "0005", "0006"])
+def test_runs_are_found_as_before_after_a_schema_of_before(
+    database_url: str, make_manifest: MakeManifest, revision: str
+) -> None:
+    def found(store: SqlStore) -> list[object]:
+        return [
+            *(store.get_run(manifest.id) for manifest in manifests),
+            *(store.list_runs(wanted=parse_filter(each)) for each in filters),
+            *(store.list_runs(wanted=parse_filter(each), project="cats") for each in filters),
+            *(store.count_values(parse_field(each), project="cats") for each in fields),
+            *(store.list_fields(each, project="dogs") for each in ("config.", "settings.")),
+        ]
+
+    filters = (
+        "settings.a = 1",
+        'settings.a = 1 and packages.b = "2"',
+        "config.lr < 1",
+        "config.layers > 7 and config.layers < 3",
+        'tags.team = "nlp"',
+    )
+    fields = ("settings.a", "config.lr", "config.layers")
+    manifests = [
+        make_manifest(
+            project=("cats", "dogs")[number % 2],
+            sections={
+                "settings": {"a": number % 3},
+                "packages": {"b": str(number // 2)},
+                "config": {"lr": number / 4, "layers": [number, 8], "text": "x" * 600},
+            },
+        )
+        for number in range(6)
+    ]
+    with open_store(database_url) as store:
+        store.put_runs((manifest, None) for manifest in manifests)
+        store.put_run(make_manifest(is_sealed=False))
+        store.put_annotations(manifests[0].id, Annotations(tags={"team": "nlp"}))
+        before = found(store)
+        kept = rows(store)
+    downgrade(database_url, revision)
+    with open_store(database_url) as store:
+        assert found(store) == before
+        assert rows(store) == kept
+
+
 def test_an_upgrade_of_what_is_up_to_date_changes_nothing(
     database_url: str, make_manifest: MakeManifest
 ) -> None:
@@ -161,6 +206,19 @@ def test_a_developer_can_ask_alembic_itself(checkout: Path, sqlite_path: Path) -
         [*alembic, "current"], cwd=checkout, capture_output=True, text=True, check=True
     )
     assert done.stdout == f"{REVISION} (head)\n"
+
+
+def rows(store: SqlStore) -> dict[str, list[str]]:
+    """What is kept by table, but for documents, which may be compressed in another way."""
+    with transaction(store._engine) as connection:
+        return {
+            name: sorted(map(str, connection.execute(select(*_readable(table)))))
+            for name, table in metadata.tables.items()
+        }
+
+
+def _readable(table: Table) -> list[Column[object]]:
+    return [column for column in table.c if column.name not in ("document", "verdict", "body")]
 
 
 def tables(engine: Engine) -> set[str]:
