@@ -33,6 +33,7 @@ STATUSES: Final[Mapping[type[errors.ManifestError], int]] = {
     errors.DamagedRun: 422,
     errors.DigestMismatch: 409,
     errors.StateNotRestorable: 422,
+    errors.ArgumentInvalid: 400,
     errors.NotAgreed: 403,
     errors.UnknownChange: 422,
     errors.NotReplayable: 422,
