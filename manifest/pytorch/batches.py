@@ -13,14 +13,9 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_128, xxh3_128_digest
 
-from manifest.pytorch.lanes import device_fingerprint
-from manifest.pytorch.tensors import (
-    Number,
-    Reading,
-    fingerprint,
-    is_on_host,
-    number_and_fingerprint,
-)
+from manifest.pytorch.sums import device_sum
+from manifest.pytorch.tensors import fingerprint, is_on_host, number_and_fingerprint
+from manifest.pytorch.transfers import Number, Reading
 from manifest.streams import UNOBSERVED
 
 _DEEPEST = 32
@@ -68,7 +63,8 @@ class Gathering:
         self._digest.reset()
         self._folds = {}
         if folds:
-            return Reading([digest, *[None] * len(folds)], folds)
+            sums = [([(place, 0)], fold) for place, fold in enumerate(folds, 1)]
+            return Reading([digest, *[None] * len(folds)], sums)
         return [digest]
 
     def _absorb(self, value: Any, depth: int) -> None:
@@ -107,7 +103,7 @@ class Gathering:
             return
         self._digest.update(f"{tensor.device.type} {tensor.dtype}{list(tensor.shape)}".encode())
         if tensor.layout is torch.strided:
-            lanes = device_fingerprint(tensor)
+            lanes = device_sum(tensor)
             fold = self._folds.get(lanes.device)
             self._folds[lanes.device] = lanes if fold is None else fold * _FOLD + lanes
 

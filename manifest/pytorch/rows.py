@@ -6,6 +6,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
@@ -13,7 +14,9 @@ from torch.optim.optimizer import Optimizer
 from manifest.leaves import OWN, SHARED
 from manifest.pytorch.batches import arrived, combined
 from manifest.pytorch.states import Drawn
-from manifest.pytorch.tensors import Number, Reading, Watchpoints
+from manifest.pytorch.sums import keep_for_ever
+from manifest.pytorch.tensors import Watchpoints
+from manifest.pytorch.transfers import Number, Reading, Transfer, send, to_host
 from manifest.schedule import keeps_leaves
 from manifest.streams import UNOBSERVED
 from manifest.trail import TrailWriter
@@ -30,10 +33,12 @@ class Rows:
 
     Args:
         always: The steps at which the fingerprint of every tensor is kept, whatever the schedule.
+        transfer: What brings words from an accelerator.
     """
 
-    def __init__(self, always: range = range(0)) -> None:
+    def __init__(self, always: range = range(0), transfer: Transfer = to_host) -> None:
         self.count = 0
+        self._transfer = transfer
         self.always = always
         self._waiting: deque[Row] = deque()
         self._known: dict[str, tuple[str, ...]] = {}
@@ -41,7 +46,9 @@ class Rows:
     def add(self, row: Row, trail: TrailWriter | None, *, is_last: bool = False) -> None:
         """Take the row of the next step, and write what has arrived."""
         self.count += 1
-        if trail is not None and not self._waiting and row.is_ready():
+        if not row.is_here():
+            row.send(self._transfer)
+        elif trail is not None and not self._waiting:
             row.write(trail, self._known, is_dense=trail.steps in self.always)
             return
         self._waiting.append(row)
@@ -55,6 +62,10 @@ class Rows:
             row = waiting.popleft()
             if trail is not None:
                 row.write(trail, self._known, is_dense=trail.steps in self.always)
+
+    def abandon(self) -> None:
+        """Wait for nothing, and never end what waits: these are the rows of another process."""
+        keep_for_ever(self._waiting)
 
 
 @dataclass(slots=True)
@@ -85,13 +96,23 @@ class Row:
     grads: Observed
     params: Observed
     number: float | Number | None = None
+    _events: Sequence[Any] = ()
+
+    def is_here(self) -> bool:
+        """Whether all of it lay in host memory: the way of a training on the processor, short."""
+        return _HERE.issuperset(map(type, self._parts()))
+
+    def send(self, transfer: Transfer) -> None:
+        """Start the way of what is elsewhere, all of it at once."""
+        away = [each for each in self._parts() if isinstance(each, (Reading, Number))]
+        self._events = send([words for each in away for words in each.words()], transfer)
 
     def is_ready(self) -> bool:
         """Whether nothing of it is still on its way."""
-        parts = (self.batch, self.loss, self.grads, self.params, self.number)
-        if _HERE.issuperset(map(type, parts)):  # the way of a training on the processor: short
-            return True
-        return all(part.is_ready() for part in parts if isinstance(part, (Reading, Number)))
+        return all(event.query() for event in self._events)
+
+    def _parts(self) -> tuple[Observed | float | Number, ...]:
+        return self.batch, self.loss, self.grads, self.params, self.number
 
     def write(
         self, trail: TrailWriter, known: dict[str, tuple[str, ...]], *, is_dense: bool = False

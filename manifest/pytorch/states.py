@@ -222,7 +222,11 @@ def _own_reader(generator: Any) -> Callable[[], bytes | None]:
     """
     match states.kind_of(generator):
         case "torch.Generator":
-            reference, reader = weakref.ref(generator), _Torch()
+            reader = _Torch()
+            try:
+                reference = weakref.ref(generator)
+            except TypeError:  # of an older PyTorch: whoever gave it keeps it alive
+                return lambda: reader.digest(generator)
 
             def read() -> bytes | None:
                 living = reference()

@@ -2,7 +2,7 @@
 
 In host memory a fingerprint is XXH3-128 of the elements in C order, seeded with XXH3-64 of dtype
 and shape. The bytes are read where they lie; only a tensor that is not contiguous is copied. On an
-accelerator it is computed there (see `lanes`) and copied to the host while the program goes on.
+accelerator it is computed there (see `sums`) and copied to the host while the program goes on.
 
 ========================  ====================================================================
 dense, contiguous         the elements, with no copy
@@ -31,7 +31,8 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
-from manifest.pytorch.lanes import device_fingerprints
+from manifest.pytorch.sums import device_sums
+from manifest.pytorch.transfers import Reading
 from manifest.streams import UNOBSERVED
 
 _PLAIN: Final = frozenset((Tensor, torch.nn.Parameter))
@@ -112,7 +113,7 @@ def start_reading(tensors: Iterable[Tensor | None]) -> list[bytes] | Reading:
             away.append(local)
     if not away:
         return [leaf for leaf in leaves if leaf is not None]
-    return Reading(leaves, away)
+    return reading_of(leaves, away)
 
 
 class Watchpoints:
@@ -169,68 +170,28 @@ def is_on_host(tensor: Tensor) -> bool:
     return tensor.is_cpu or tensor.is_meta
 
 
-class Reading:
-    """Fingerprints on their way from an accelerator.
+def reading_of(leaves: Sequence[bytes | None], tensors: Sequence[Tensor]) -> Reading:
+    """Start to digest what lies on accelerators.
 
     Args:
         leaves: The fingerprints already known, with None where one is on its way.
         tensors: A tensor for each None, in order.
-        transfer: Starts a copy to the host; gives the copy, and an event that is done when it is.
     """
-
-    def __init__(
-        self,
-        leaves: Sequence[bytes | None],
-        tensors: Sequence[Tensor],
-        *,
-        transfer: Callable[[Tensor], tuple[Tensor, Any]] | None = None,
-    ) -> None:
-        self._leaves = list(leaves)
-        holes = [place for place, leaf in enumerate(leaves) if leaf is None]
-        by_device: dict[torch.device, list[tuple[int, Tensor]]] = {}
-        for place, tensor in zip(holes, tensors, strict=True):
-            by_device.setdefault(tensor.device, []).append((place, tensor))
-        self._parts = []
-        for group in by_device.values():
-            copy, event = (transfer or _transfer)(device_fingerprints([part for _, part in group]))
-            seeds = [(place, _shape(tensor)[0]) for place, tensor in group]
-            self._parts.append((seeds, copy, event))
-
-    def is_ready(self) -> bool:
-        """Whether `wait` would return at once."""
-        return all(event.query() for _, _, event in self._parts)
-
-    def wait(self) -> list[bytes]:
-        """The fingerprints, in order."""
-        for seeds, copy, event in self._parts:
-            event.synchronize()
-            for (place, seed), lanes in zip(seeds, copy, strict=True):
-                self._leaves[place] = xxh3_128_digest(_bytes_at(lanes), seed)
-        self._parts = []
-        return [leaf or UNOBSERVED for leaf in self._leaves]
+    holes = [place for place, leaf in enumerate(leaves) if leaf is None]
+    by_device: dict[torch.device, list[tuple[int, Tensor]]] = {}
+    for place, tensor in zip(holes, tensors, strict=True):
+        by_device.setdefault(tensor.device, []).append((place, tensor))
+    return Reading(leaves, [_summed(group) for group in by_device.values()])
 
 
-class Number:
-    """A number on its way from an accelerator.
+def _summed(group: Sequence[tuple[int, Tensor]]) -> tuple[list[tuple[int, int]], Tensor]:
+    seeds = [(place, _seed(tensor)) for place, tensor in group]
+    return seeds, device_sums([tensor for _, tensor in group])
 
-    Args:
-        tensor: Of one element.
-        transfer: As for a `Reading`.
-    """
 
-    def __init__(
-        self, tensor: Tensor, *, transfer: Callable[[Tensor], tuple[Tensor, Any]] | None = None
-    ) -> None:
-        self._copy, self._event = (transfer or _transfer)(tensor.detach().reshape(1))
-
-    def is_ready(self) -> bool:
-        """Whether `wait` would return at once."""
-        return bool(self._event.query())
-
-    def wait(self) -> float:
-        """The number."""
-        self._event.synchronize()
-        return float(self._copy)
+def _seed(tensor: Tensor) -> int:
+    known = _shapes.get((tensor.dtype, tensor.shape))
+    return (known or _shape(tensor))[0]
 
 
 def _other(tensor: Tensor) -> bytes:
@@ -337,23 +298,12 @@ def _shape(tensor: Tensor) -> _Shape:
     return found
 
 
-def _bytes_at(tensor: Tensor) -> Any:
-    return (ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())
-
-
 def _lanes_source(tensor: Tensor) -> Tensor | None:
     if hasattr(tensor, "to_local"):
         tensor = tensor.to_local()
     # A sparse tensor cannot be put in order without waiting for its size.
     if tensor.is_nested or tensor.is_quantized or tensor.layout is not _STRIDED:
         return None
+    if tensor.numel() and not tensor.untyped_storage().nbytes():  # freed: not to be read
+        return None
     return tensor
-
-
-def _transfer(tensor: Tensor) -> tuple[Tensor, Any]:
-    pinned = tensor.device.type in ("cuda", "xpu")
-    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
-    copy.copy_(tensor, non_blocking=True)
-    event = torch.Event(tensor.device)
-    event.record()
-    return copy, event

@@ -187,6 +187,7 @@ class Watcher:
         """Let go of what belongs to the parent."""
         if self._trail is not None:
             self._trail.forget()
+        self._rows.abandon()
         self._is_child = True
         self._begin()
 

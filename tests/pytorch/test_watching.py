@@ -23,13 +23,16 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import dataloader as loader_module
+from xxhash import xxh3_128_digest
 
 from manifest.comparing import compare_trails
 from manifest.numbers import is_unobserved
 from manifest.pytorch.batches import Gathering
 from manifest.pytorch.rows import Row, Rows, Watched
 from manifest.pytorch.states import Drawn, Generators
-from manifest.pytorch.tensors import Reading, fingerprint, fingerprint_many
+from manifest.pytorch.sums import device_sums
+from manifest.pytorch.tensors import fingerprint, fingerprint_many
+from manifest.pytorch.transfers import Reading
 from manifest.pytorch.watching import Watcher
 from manifest.streams import STREAMS
 from manifest.trail import Trail, TrailWriter
@@ -781,17 +784,19 @@ class Event:
         self.is_done = True
 
 
-def on_its_way(tensor: Tensor, event: Event) -> Reading:
-    return Reading([None], [tensor], transfer=lambda lanes: (lanes, event))
+def on_its_way(tensor: Tensor) -> Reading:
+    return Reading([None], [([(0, 7)], device_sums([tensor]))])
 
 
 def test_rows_wait_for_the_accelerator_in_their_order(tmp_path: Path) -> None:
     events = [Event() for _ in range(3)]
-    trail, rows = TrailWriter(tmp_path / "main.bin"), Rows()
+    waiting = iter(events)
+    rows = Rows(transfer=lambda words: (words, next(waiting)))
+    trail = TrailWriter(tmp_path / "main.bin")
     losses = [torch.tensor(float(step)) for step in range(3)]
     written = []
-    for loss, event in zip(losses, events, strict=True):
-        reading = on_its_way(loss, event)
+    for loss in losses:
+        reading = on_its_way(loss)
         drawn = Drawn(("python",), [b"r" * 16])
         rows.add(Row(Watched(None, (), 1), drawn, None, reading, None, None), trail)
         written.append(trail.steps)
@@ -805,8 +810,28 @@ def test_rows_wait_for_the_accelerator_in_their_order(tmp_path: Path) -> None:
     rows.write(trail, is_last=True)
     trail.close()
     found = Trail.open(tmp_path / "main.bin")
-    again = [on_its_way(loss, Event()) for loss in losses]
-    assert [found.digest(step, "loss") for step in range(3)] == [r.wait()[0] for r in again]
+    sums = [device_sums([loss]).numpy().tobytes() for loss in losses]
+    kept = [found.digest(step, "loss") for step in range(3)]
+    assert kept == [xxh3_128_digest(each, 7) for each in sums]
+
+
+def test_a_fork_never_ends_what_its_parent_waits_for(tmp_path: Path) -> None:
+    class Fatal(Event):
+        def __del__(self) -> None:
+            if os.getpid() != parent:  # as CUDA does, where it was not started
+                os._exit(9)
+
+    parent = os.getpid()
+    watcher = Watcher(lambda: tmp_path / "main.bin", on_note=lambda *_: None)
+    watcher._rows = Rows(transfer=lambda words: (words, Fatal()))
+    row = Row(Watched(None, (), 1), Drawn((), []), None, on_its_way(torch.ones(1)), None, None)
+    watcher._rows.add(row, None)
+    del row
+    child = os.fork()
+    if child == 0:
+        watcher.begin_in_fork()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_large_models_are_digested_now_and_then(watching: Watching) -> None:

@@ -1,0 +1,148 @@
+"""Sums of accelerators: the kernel's are those of PyTorch's operations, or it is not used."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from manifest.pytorch.kernels import SumsKernel
+from manifest.pytorch.lanes import ROW_LANES, sums_by_operations
+from manifest.pytorch.sums import Trial, device_sums
+
+HOST = torch.device("cpu")
+
+
+class HostDriver:
+    """Runs the kernel as a program of the host."""
+
+    def __init__(self, library: Path) -> None:
+        self._launch = ctypes.CDLL(str(library)).launch
+        self.launches = 0
+
+    def launch(self, blocks: int, pointers: Sequence[int], stream: int) -> None:
+        assert stream == 0
+        self.launches += 1
+        self._launch(blocks, (ctypes.c_void_p * len(pointers))(*pointers))
+
+
+@pytest.fixture(scope="module")
+def library(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    library = tmp_path_factory.mktemp("kernel") / "sums.so"
+    source = Path(__file__).with_name("on_host.cpp")
+    options = ["-O1", "-shared", "-fPIC", "-I", checkout / "manifest" / "pytorch"]
+    subprocess.run(["g++", *options, "-o", library, source], check=True)
+    return library
+
+
+@pytest.fixture
+def driver(library: Path) -> HostDriver:
+    return HostDriver(library)
+
+
+@pytest.fixture
+def kernel(driver: HostDriver) -> SumsKernel:
+    return SumsKernel(HOST, driver, stream_of=lambda _: 0)
+
+
+def of_every_kind() -> list[Tensor]:
+    numbers = torch.randn(3 * ROW_LANES + 5)
+    octets = torch.arange(250, dtype=torch.uint8)
+    return [
+        numbers,
+        numbers[1:],  # on four bytes, not on sixteen
+        numbers[:0],
+        nn.Parameter(torch.randn(7, 9)),
+        torch.randn(17, 4096).t(),
+        torch.randn(5, dtype=torch.complex64).conj(),
+        torch.randn(3, dtype=torch.bfloat16),
+        octets[1:18],  # on one byte
+        octets[:1],
+        torch.randint(-(2**63), 2**63 - 1, (33, ROW_LANES)),  # of several pieces
+        torch.tensor(-0.0),
+    ]
+
+
+def test_the_kernel_sums_as_the_operations_do(kernel: SumsKernel, driver: HostDriver) -> None:
+    tensors = of_every_kind()
+    for _ in range(2):  # the second time by what was kept of the first
+        found = kernel.sums(tensors)
+        assert found is not None
+        assert torch.equal(found, sums_by_operations(tensors))
+    assert driver.launches == 2
+    assert torch.equal(device_sums(tensors), sums_by_operations(tensors))
+
+
+def test_a_change_of_one_bit_shows(kernel: SumsKernel) -> None:
+    weight = torch.randn(2 * ROW_LANES + 3)
+    before = kernel.sums([weight])
+    weight.view(torch.int32)[ROW_LANES + 1] ^= 1
+    after = kernel.sums([weight])
+    assert before is not None
+    assert after is not None
+    assert not torch.equal(before, after)
+    assert torch.equal(after, sums_by_operations([weight]))
+
+
+def test_what_was_freed_is_not_read(kernel: SumsKernel, driver: HostDriver) -> None:
+    freed, shrunk = torch.randn(8), torch.randn(8)[2:]
+    for tensor in (freed, shrunk):
+        tensor.untyped_storage().resize_(0)
+        assert kernel.sums([torch.ones(2), tensor]) is None
+    assert driver.launches == 0
+
+
+def test_nothing_to_read_starts_nothing(kernel: SumsKernel, driver: HostDriver) -> None:
+    found = kernel.sums([torch.empty(0), torch.empty(3, 0)])
+    assert found is not None
+    assert not found.any()
+    assert driver.launches == 0
+
+
+class Event:
+    def __init__(self) -> None:
+        self.is_done = False
+
+    def query(self) -> bool:
+        return self.is_done
+
+
+def test_a_kernel_is_used_once_the_device_has_shown_that_it_is_right(kernel: SumsKernel) -> None:
+    event, tensors = Event(), [torch.randn(5)]
+    trial = Trial(HOST, lambda _: kernel, transfer=lambda both: (both, event))
+    assert trial.sums(tensors) is None
+    event.is_done = True
+    found = trial.sums(tensors)
+    assert found is not None
+    assert torch.equal(found, sums_by_operations(tensors))
+
+
+class WrongDriver(HostDriver):
+    def launch(self, blocks: int, pointers: Sequence[int], stream: int) -> None:
+        super().launch(blocks - 1, pointers, stream)
+
+
+def test_a_kernel_that_is_wrong_is_never_used(library: Path) -> None:
+    event = Event()
+    event.is_done = True
+
+    def make(device: torch.device) -> SumsKernel:
+        return SumsKernel(device, WrongDriver(library), stream_of=lambda _: 0)
+
+    trial = Trial(HOST, make, transfer=lambda both: (both, event))
+    assert trial.sums([torch.randn(5)]) is None
+
+
+def test_without_a_driver_there_is_no_kernel() -> None:
+    def make(device: torch.device) -> SumsKernel:
+        raise OSError("libcuda.so.1: cannot open shared object file")
+
+    assert Trial(HOST, make).sums([torch.randn(5)]) is None
