@@ -15,7 +15,7 @@ from xxhash import xxh3_128, xxh3_128_digest
 
 from manifest.pytorch.sums import device_sum
 from manifest.pytorch.tensors import fingerprint, is_on_host, number_and_fingerprint
-from manifest.pytorch.transfers import Number, Reading
+from manifest.pytorch.transfers import Number, Reading, Words, words_of
 from manifest.streams import UNOBSERVED
 
 _DEEPEST = 32
@@ -33,7 +33,7 @@ class Gathering:
         self._is_empty = True
         self._first: bytes | None = None
         self._digest = xxh3_128()
-        self._folds: dict[torch.device, Tensor] = {}
+        self._folds: dict[torch.device, Words] = {}
 
     def add(self, value: object) -> None:
         """Add a tensor, or any nest of containers, numbers, texts and tensors.
@@ -103,9 +103,10 @@ class Gathering:
             return
         self._digest.update(f"{tensor.device.type} {tensor.dtype}{list(tensor.shape)}".encode())
         if tensor.layout is torch.strided:
-            lanes = device_sum(tensor)
-            fold = self._folds.get(lanes.device)
-            self._folds[lanes.device] = lanes if fold is None else fold * _FOLD + lanes
+            words, fold = device_sum(tensor), self._folds.get(tensor.device)
+            if fold is not None:
+                words = words_of(fold.tensor() * _FOLD + words.tensor())
+            self._folds[tensor.device] = words
 
 
 class Losses(Gathering):

@@ -1,14 +1,15 @@
 """The sums of `lanes` in one launch, on NVIDIA's devices: a kernel of our own, for their driver.
 
 Made of PyTorch's operations, the sums of a step take longer than many steps do. The kernel lies
-beside this file, as source and as what `nvcc --ptx` makes of it for all devices since 2017; the
-driver translates it when it is first needed. It allocates nothing, and starts nothing.
+beside this file, as source and as what `nvcc` makes of it for all devices since 2017; the driver
+translates it when it is first needed. It allocates nothing, and starts nothing.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,15 +17,21 @@ import torch
 from torch import Tensor
 
 from manifest.pytorch.lanes import ROW_LANES, as_lanes, lane_weights, row_weights
+from manifest.pytorch.transfers import Slates, Words, copied
 
 _NAME: Final = b"manifest_sums"
 _THREADS: Final = 256
+_MOST_TENSORS: Final = 480  # of a launch, whose arguments are 4 kB at most
 _ROW_BYTES: Final = 4 * ROW_LANES
 _FEWEST_ROWS: Final = 16  # of a piece, so that its weights are worth fetching
 _MOST_PIECES: Final = 4096
 _MOST_PLANS: Final = 256
 
 _DENSE: Final = frozenset((Tensor, torch.nn.Parameter))
+
+_Addresses = ctypes.c_uint64 * _MOST_TENSORS
+_Pointers = ctypes.c_uint64 * 5
+_Arguments = ctypes.c_void_p * 6
 
 
 class Driver:
@@ -42,17 +49,32 @@ class Driver:
         _check(library.cuModuleLoadData(ctypes.byref(module), ctypes.c_char_p(code)))
         _check(library.cuModuleGetFunction(ctypes.byref(self._function), module, _NAME))
         self._launch = library.cuLaunchKernel
+        self._launch.argtypes = [
+            ctypes.c_void_p,
+            *[ctypes.c_uint] * 7,
+            *[ctypes.c_void_p] * 3,
+        ]
 
-    def launch(self, blocks: int, pointers: Sequence[int], stream: int) -> None:
+    def launch(
+        self, blocks: int, addresses: Sequence[int], pointers: Sequence[int], stream: int
+    ) -> None:
         """Start the kernel behind what the stream has to do already."""
-        values = (ctypes.c_void_p * len(pointers))(*pointers)
-        start, size = ctypes.addressof(values), ctypes.sizeof(ctypes.c_void_p)
-        places = range(start, start + len(pointers) * size, size)
-        arguments = (ctypes.c_void_p * len(pointers))(*places)
-        grid, block = (blocks, 1, 1), (_THREADS, 1, 1)
+        by_value, pointed = _Addresses(*addresses), _Pointers(*pointers)
+        start = ctypes.addressof(pointed)
+        arguments = _Arguments(ctypes.addressof(by_value), *range(start, start + 40, 8))
         _check(
-            self._launch(self._function, *grid, *block, 0, ctypes.c_void_p(stream), arguments, None)
+            self._launch(self._function, blocks, 1, 1, _THREADS, 1, 1, 0, stream, arguments, None)
         )
+
+
+@dataclass(slots=True)
+class _Launch:
+    """What stays the same from step to step."""
+
+    first: int
+    tables: Tensor
+    blocks: int
+    pointers: tuple[int, int]
 
 
 class SumsKernel:
@@ -68,73 +90,65 @@ class SumsKernel:
         self,
         device: torch.device,
         driver: Any = None,
-        stream_of: Any = None,
+        stream_of: Callable[[int], int] | None = None,
     ) -> None:
         self._device = device
-        self._driver = driver or Driver()
+        self._launch = (driver or Driver()).launch
         self._stream_of = stream_of or torch._C._cuda_getCurrentRawStream
+        self._slates = Slates(device)
         self._lane_weights = lane_weights(device)
         self._row_weights = row_weights(0, 1).to(device)
-        self._tables: dict[tuple[int, ...], Tensor] = {}
-        self._plans: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        self._plans: dict[tuple[int, ...], list[_Launch]] = {}
 
-    def sums(self, tensors: Sequence[Tensor]) -> Tensor | None:
-        """As `lanes.sums_by_operations`; None if one of the tensors is of a kind that it cannot.
+    def sums(self, tensors: Sequence[Tensor]) -> Words | None:
+        """Two words for each tensor; None if one of them is of a kind that the kernel cannot read.
 
         Nothing is kept alive: the memory of a tensor that ends is given to others only behind the
         kernel, in the order of its stream.
         """
-        sums = torch.zeros(len(tensors), 2, dtype=torch.int64, device=self._device)
         held: list[Tensor] = []
-        places = [_place(tensor, held) for tensor in tensors]
-        if None in places:
+        places = [place for tensor in tensors if (place := _place(tensor, held)) is not None]
+        if len(places) < len(tensors):
             return None
-        addresses = tuple([place[0] for place in places if place])
-        sizes = tuple([place[1] for place in places if place])
-        size_table, pieces = self._plan(sizes)
-        if len(pieces):
-            pointed = (
-                self._table(addresses),
-                size_table,
-                pieces,
-                self._lane_weights,
-                self._row_weights,
-                sums,
-            )
-            pointers = [each.data_ptr() for each in pointed]
-            self._driver.launch(len(pieces), pointers, self._stream_of(self._device.index))
-        return sums
+        return self.sums_at([at for at, _ in places], tuple([size for _, size in places]))
 
-    def _table(self, addresses: tuple[int, ...]) -> Tensor:
-        # Gradients are made anew at each step, but mostly where earlier ones were.
-        found = self._tables.get(addresses)
-        if found is None:
-            if len(self._tables) >= _MOST_PLANS:
-                self._tables.clear()
-            found = self._tables[addresses] = self._uploaded(addresses)
+    def sums_at(self, addresses: Sequence[int], sizes: tuple[int, ...]) -> Words:
+        """Two words for each of so many bytes, which lie at these addresses of the device."""
+        stream = self._stream_of(self._device.index)
+        words, at = self._slates.take(2 * len(sizes), stream)
+        for launch in self._plans.get(sizes) or self._planned(sizes):
+            some = addresses[launch.first : launch.first + _MOST_TENSORS]
+            weights = self._lane_weights.data_ptr(), self._row_weights.data_ptr()
+            pointers = (*launch.pointers, *weights, at + 16 * launch.first)
+            self._launch(launch.blocks, some, pointers, stream)
+        if stream:  # what is not the first of all streams may be gone when the step is over
+            words.send(copied)
+        return words
+
+    def _planned(self, sizes: tuple[int, ...]) -> list[_Launch]:
+        if len(self._plans) >= _MOST_PLANS:
+            self._plans.clear()
+        rows = [-(-size // _ROW_BYTES) for size in sizes]
+        self._weigh(max(rows, default=0))
+        starts = range(0, len(sizes), _MOST_TENSORS)
+        planned = [self._one(start, sizes, rows) for start in starts]
+        found = self._plans[sizes] = [launch for launch in planned if launch.blocks]
         return found
 
-    def _plan(self, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        found = self._plans.get(sizes)
-        if found is None:
-            if len(self._plans) >= _MOST_PLANS:
-                self._plans.clear()
-            rows = [-(-size // _ROW_BYTES) for size in sizes]
-            self._weigh(max(rows, default=0))
-            pieces = [word for piece in _pieces(rows) for word in piece]
-            found = self._uploaded(sizes), self._uploaded(pieces).view(-1, 3)
-            self._plans[sizes] = found
-        return found
+    def _one(self, first: int, sizes: Sequence[int], rows: Sequence[int]) -> _Launch:
+        some = slice(first, first + _MOST_TENSORS)
+        pieces = _pieces(rows[some])
+        words = [*sizes[some], *(word for piece in pieces for word in piece)]
+        tables = torch.tensor(words, dtype=torch.int64, device="cpu")
+        if self._device.type == "cuda":  # from memory of other kinds, the copy would be waited for
+            tables = tables.pin_memory()
+        tables = tables.to(self._device, non_blocking=True)
+        start = tables.data_ptr()
+        return _Launch(first, tables, len(pieces), (start, start + 8 * len(sizes[some])))
 
     def _weigh(self, rows: int) -> None:
         if rows > len(self._row_weights):
             self._row_weights = row_weights(0, 1 << (rows - 1).bit_length()).to(self._device)
-
-    def _uploaded(self, words: Sequence[int]) -> Tensor:
-        table = torch.tensor(words, dtype=torch.int64, device="cpu")
-        if self._device.type == "cuda":  # from memory of other kinds, the copy would be waited for
-            table = table.pin_memory()
-        return table.to(self._device, non_blocking=True)
 
 
 def _pieces(rows: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -149,25 +163,32 @@ def _pieces(rows: Sequence[int]) -> list[tuple[int, int, int]]:
 
 def _place(tensor: Tensor, held: list[Tensor]) -> tuple[int, int] | None:
     """Address and bytes of a tensor, or of a copy that has a form which the kernel reads."""
-    if not _is_read_in_place(tensor):
+    if not is_read_in_place(tensor):
         tensor = as_lanes(tensor)
         held.append(tensor)
-        if not _is_read_in_place(tensor):
+        if not is_read_in_place(tensor):
             return None
     return tensor.data_ptr(), tensor.nbytes
 
 
-def _is_read_in_place(tensor: Tensor) -> bool:
+def is_read_in_place(tensor: Tensor) -> bool:
+    """Whether the kernel reads a tensor of the device where it lies."""
     if type(tensor) not in _DENSE or not tensor.is_contiguous():
         return False
     if tensor.is_conj() or tensor.is_neg():
         return False
-    address = tensor.data_ptr()
+    return has_bytes_at(tensor, tensor.data_ptr())
+
+
+def has_bytes_at(tensor: Tensor, address: int) -> bool:
+    """Whether all bytes of a contiguous tensor lie there, on four bytes."""
+    if address % 4:
+        return False
     if tensor.storage_offset():
         # What was freed (sharded training does it) has no address, but for an offset from none.
         reach = tensor.nbytes + tensor.storage_offset() * tensor.itemsize
-        return address % 4 == 0 and tensor.untyped_storage().nbytes() >= reach
-    return address % 4 == 0 and (address != 0 or not tensor.numel())
+        return bool(tensor.untyped_storage().nbytes() >= reach)
+    return address != 0 or not tensor.numel()
 
 
 def _check(status: int) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
@@ -16,12 +16,14 @@ from manifest.pytorch.batches import arrived, combined
 from manifest.pytorch.states import Drawn
 from manifest.pytorch.sums import keep_for_ever
 from manifest.pytorch.tensors import Watchpoints
-from manifest.pytorch.transfers import Number, Reading, Transfer, send, to_host
+from manifest.pytorch.transfers import Number, Reading, Transfer, Words, send, to_host
 from manifest.schedule import keeps_leaves
 from manifest.streams import UNOBSERVED
 from manifest.trail import TrailWriter
 
 _MOST_WAITING = 256
+_MOST_UNSENT = 64  # words of some sixteen steps
+_LONGEST_SECONDS = 0.1
 
 _HERE = frozenset((list, float, type(None)))
 
@@ -34,34 +36,53 @@ class Rows:
     Args:
         always: The steps at which the fingerprint of every tensor is kept, whatever the schedule.
         transfer: What brings words from an accelerator.
+        longest: For how many seconds words may wait for those of further steps.
     """
 
-    def __init__(self, always: range = range(0), transfer: Transfer = to_host) -> None:
+    def __init__(
+        self,
+        always: range = range(0),
+        transfer: Transfer = to_host,
+        longest: float = _LONGEST_SECONDS,
+    ) -> None:
         self.count = 0
-        self._transfer = transfer
         self.always = always
+        self._transfer = transfer
+        self._longest = longest
         self._waiting: deque[Row] = deque()
+        self._unsent: list[Words] = []
+        self._sent_at = 0.0
         self._known: dict[str, tuple[str, ...]] = {}
 
     def add(self, row: Row, trail: TrailWriter | None, *, is_last: bool = False) -> None:
         """Take the row of the next step, and write what has arrived."""
         self.count += 1
-        if not row.is_here():
-            row.send(self._transfer)
-        elif trail is not None and not self._waiting:
-            row.write(trail, self._known, is_dense=trail.steps in self.always)
-            return
+        if row.is_here():
+            if trail is not None and not self._waiting:
+                row.write(trail, self._known, is_dense=trail.steps in self.always)
+                return
+        else:
+            self._unsent += row.words()
         self._waiting.append(row)
         self.write(trail, is_last=is_last)
 
     def write(self, trail: TrailWriter | None, *, is_last: bool = False) -> None:
         """Write what has arrived; wait for all of it if there is nothing to come."""
+        self._send(at_once=is_last)
         at_most = 0 if is_last else _MOST_WAITING
         waiting = self._waiting
         while waiting and (len(waiting) > at_most or waiting[0].is_ready()):
             row = waiting.popleft()
             if trail is not None:
                 row.write(trail, self._known, is_dense=trail.steps in self.always)
+
+    def _send(self, *, at_once: bool) -> None:
+        # A copy takes as long as the sums of a step: it is made for as many steps as may be lost.
+        now = time.monotonic()
+        if len(self._unsent) >= _MOST_UNSENT or at_once or now > self._sent_at + self._longest:
+            self._sent_at = now
+            unsent, self._unsent = self._unsent, []
+            send(unsent, self._transfer)
 
     def abandon(self) -> None:
         """Wait for nothing, and never end what waits: these are the rows of another process."""
@@ -96,20 +117,19 @@ class Row:
     grads: Observed
     params: Observed
     number: float | Number | None = None
-    _events: Sequence[Any] = ()
 
     def is_here(self) -> bool:
         """Whether all of it lay in host memory: the way of a training on the processor, short."""
         return _HERE.issuperset(map(type, self._parts()))
 
-    def send(self, transfer: Transfer) -> None:
-        """Start the way of what is elsewhere, all of it at once."""
+    def words(self) -> list[Words]:
+        """What of it is on its way from accelerators."""
         away = [each for each in self._parts() if isinstance(each, (Reading, Number))]
-        self._events = send([words for each in away for words in each.words()], transfer)
+        return [words for each in away for words in each.words()]
 
     def is_ready(self) -> bool:
         """Whether nothing of it is still on its way."""
-        return all(event.query() for event in self._events)
+        return all(words.is_ready() for words in self.words())
 
     def _parts(self) -> tuple[Observed | float | Number, ...]:
         return self.batch, self.loss, self.grads, self.params, self.number

@@ -11,7 +11,7 @@ const int GROUPS = 4; // of four neighbouring columns, for each thread
 const int ROW_LANES = 4 * GROUPS * THREADS;
 
 // Four bytes as a signed number; behind the end of a tensor there are zeros.
-__device__ Word lane_at(const unsigned char *row, Word column, Word bytes)
+__device__ __noinline__ Word lane_at(const unsigned char *row, Word column, Word bytes)
 {
     Word at = 4 * column;
     if (at + 4 <= bytes)
@@ -33,18 +33,22 @@ __device__ void add_up(Word sum, Word *to)
         atomicAdd(to, sum);
 }
 
+// By value, as these change from step to step, and a table would have to be copied there each time.
+const int MOST_TENSORS = 480;
+struct Addresses { Word of[MOST_TENSORS]; };
+
 // addresses     where each tensor lies, on four bytes
+// sizes         bytes of each
 // pieces        three words each: number of the tensor, its first row here, how many rows
-// sizes         bytes of each tensor
 // lane_weights  2 x 4096 words; row_weights  two words for each row
 // sums          two words for each tensor, zero at first
 extern "C" __global__ void __launch_bounds__(THREADS) manifest_sums(
-    const Word *addresses, const Word *sizes, const Word *pieces, const Word *lane_weights,
-    const Word *row_weights, Word *sums)
+    const __grid_constant__ Addresses addresses, const Word *sizes, const Word *pieces,
+    const Word *lane_weights, const Word *row_weights, Word *sums)
 {
     const Word *piece = pieces + 3 * (Word)blockIdx.x;
     const Word tensor = piece[0], first = piece[1], last = first + piece[2];
-    const unsigned char *data = (const unsigned char *)addresses[tensor];
+    const unsigned char *data = (const unsigned char *)addresses.of[tensor];
     const bool is_aligned = ((Word)data & 15) == 0;
 
     Word weights[2][GROUPS][4];

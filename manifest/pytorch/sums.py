@@ -16,33 +16,45 @@ from torch import Tensor
 
 from manifest.pytorch.kernels import SumsKernel
 from manifest.pytorch.lanes import ROW_LANES, sums_by_operations
-from manifest.pytorch.transfers import Transfer, to_host
+from manifest.pytorch.transfers import Transfer, Words, copied, words_of
 
 _Make = Callable[[torch.device], SumsKernel]
 
 
-def device_sum(tensor: Tensor) -> Tensor:
+def device_sum(tensor: Tensor) -> Words:
     """Sum the bits of a dense tensor in two independent ways, where it lies, without waiting.
 
     Returns:
-        Two int64 on the same device.
+        Two words.
     """
-    return device_sums([tensor])[0]
+    return device_sums([tensor])
 
 
-def device_sums(tensors: Sequence[Tensor]) -> Tensor:
+def device_sums(tensors: Sequence[Tensor]) -> Words:
     """Sum the bits of each dense tensor of one device, without waiting.
 
     Returns:
-        ``[tensors, 2]`` of int64 on the same device.
+        Two words for each.
     """
     device = tensors[0].device
-    if device.type == "cuda" and torch.version.hip is None:
+    kernel = kernel_of(device)
+    if kernel is not None:
         with torch.no_grad(), torch.cuda.device(device):
-            found = _trial_of(device).sums(tensors)
+            found = kernel.sums(tensors)
         if found is not None:
             return found
-    return sums_by_operations(tensors)
+    return words_of(sums_by_operations(tensors))
+
+
+def kernel_of(device: torch.device) -> SumsKernel | None:
+    """What sums the tensors of a device in one launch; None if nothing does, or none may do yet."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return None
+    trial = _trials.get(device)
+    if trial is None:
+        with torch.no_grad(), torch.cuda.device(device):
+            trial = _trials[device] = Trial(device)
+    return trial.kernel()
 
 
 class Trial:
@@ -58,7 +70,7 @@ class Trial:
         self,
         device: torch.device,
         make: _Make = SumsKernel,
-        transfer: Transfer = to_host,
+        transfer: Transfer = copied,
     ) -> None:
         self._kernel: SumsKernel | None = None
         self._pending: tuple[SumsKernel, Tensor, Any] | None = None
@@ -67,11 +79,11 @@ class Trial:
         except Exception:  # no driver, another one, no memory: there is the other way
             self._pending = None
 
-    def sums(self, tensors: Sequence[Tensor]) -> Tensor | None:
-        """What the kernel makes of them; None while it is on trial, and where it has failed."""
+    def kernel(self) -> SumsKernel | None:
+        """The kernel; None while it is on trial, and where it has failed."""
         if self._pending is not None:
             self._look()
-        return None if self._kernel is None else self._kernel.sums(tensors)
+        return self._kernel
 
     def _begin(
         self,
@@ -83,7 +95,7 @@ class Trial:
         found = kernel.sums(tensors)
         if found is None:
             return
-        both = torch.stack([found, sums_by_operations(tensors)])
+        both = torch.stack([found.tensor(), sums_by_operations(tensors).view(-1)])
         copy, event = transfer(both)
         keep_for_ever(event)
         self._pending = kernel, copy, event
@@ -103,13 +115,6 @@ def keep_for_ever(thing: object) -> None:
 
 
 _trials: dict[torch.device, Trial] = {}
-
-
-def _trial_of(device: torch.device) -> Trial:
-    found = _trials.get(device)
-    if found is None:
-        found = _trials[device] = Trial(device)
-    return found
 
 
 def _examples(device: torch.device) -> list[Tensor]:

@@ -2,6 +2,8 @@
 
 #define __device__ static
 #define __global__
+#define __grid_constant__
+#define __noinline__
 #define __launch_bounds__(threads)
 
 struct Index { unsigned x; };
@@ -11,10 +13,10 @@ static void atomicAdd(unsigned long long *to, unsigned long long sum) { *to += s
 
 #include "sums.cu"
 
-extern "C" void launch(unsigned blocks, const Word **pointed)
+extern "C" void launch(unsigned blocks, const Addresses *addresses, const Word **pointed)
 {
     for (blockIdx.x = 0; blockIdx.x < blocks; blockIdx.x++)
         for (threadIdx.x = 0; threadIdx.x < THREADS; threadIdx.x++)
-            manifest_sums(pointed[0], pointed[1], pointed[2], pointed[3], pointed[4],
-                          (Word *)pointed[5]);
+            manifest_sums(*addresses, pointed[0], pointed[1], pointed[2], pointed[3],
+                          (Word *)pointed[4]);
 }

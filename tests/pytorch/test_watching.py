@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import inspect
+import math
 import os
 import random
 import subprocess
@@ -784,6 +785,10 @@ class Event:
         self.is_done = True
 
 
+def sum_of(tensor: Tensor) -> bytes:
+    return xxh3_128_digest(device_sums([tensor]).tensor().numpy().tobytes(), 7)
+
+
 def on_its_way(tensor: Tensor) -> Reading:
     return Reading([None], [([(0, 7)], device_sums([tensor]))])
 
@@ -791,7 +796,7 @@ def on_its_way(tensor: Tensor) -> Reading:
 def test_rows_wait_for_the_accelerator_in_their_order(tmp_path: Path) -> None:
     events = [Event() for _ in range(3)]
     waiting = iter(events)
-    rows = Rows(transfer=lambda words: (words, next(waiting)))
+    rows = Rows(transfer=lambda words: (words, next(waiting)), longest=-1)
     trail = TrailWriter(tmp_path / "main.bin")
     losses = [torch.tensor(float(step)) for step in range(3)]
     written = []
@@ -810,9 +815,29 @@ def test_rows_wait_for_the_accelerator_in_their_order(tmp_path: Path) -> None:
     rows.write(trail, is_last=True)
     trail.close()
     found = Trail.open(tmp_path / "main.bin")
-    sums = [device_sums([loss]).numpy().tobytes() for loss in losses]
-    kept = [found.digest(step, "loss") for step in range(3)]
-    assert kept == [xxh3_128_digest(each, 7) for each in sums]
+    assert [found.digest(step, "loss") for step in range(3)] == [sum_of(loss) for loss in losses]
+
+
+def test_words_of_several_steps_are_sent_together(tmp_path: Path) -> None:
+    sent: list[int] = []
+
+    def transfer(words: Tensor) -> tuple[Tensor, Event]:
+        sent.append(words.numel())
+        return words, Event()
+
+    rows, trail = Rows(transfer=transfer, longest=math.inf), TrailWriter(tmp_path / "main.bin")
+    watched, drawn = Watched(None, (), 1), Drawn((), [])
+    losses = [torch.tensor(float(step)) for step in range(70)]
+    for loss in losses:
+        rows.add(
+            Row(Watched(None, (), 1), Drawn((), []), None, on_its_way(loss), None, None), trail
+        )
+    assert sent == [128]
+    rows.write(trail, is_last=True)
+    assert sent == [128, 12]
+    trail.close()
+    found = Trail.open(tmp_path / "main.bin")
+    assert [found.digest(step, "loss") for step in range(70)] == [sum_of(loss) for loss in losses]
 
 
 def test_a_fork_never_ends_what_its_parent_waits_for(tmp_path: Path) -> None:
