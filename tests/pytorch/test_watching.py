@@ -829,9 +829,7 @@ def test_words_of_several_steps_are_sent_together(tmp_path: Path) -> None:
     watched, drawn = Watched(None, (), 1), Drawn((), [])
     losses = [torch.tensor(float(step)) for step in range(70)]
     for loss in losses:
-        rows.add(
-            Row(Watched(None, (), 1), Drawn((), []), None, on_its_way(loss), None, None), trail
-        )
+        rows.add(Row(watched, drawn, None, on_its_way(loss), None, None), trail)
     assert sent == [128]
     rows.write(trail, is_last=True)
     assert sent == [128, 12]
