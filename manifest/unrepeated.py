@@ -28,7 +28,11 @@ def unrepeated(
 def unordered(manifest: Manifest) -> Iterator[str]:
     """Name, in sentences, what of a run has no order that a replay repeats."""
     yield from _side_by_side(manifest)
-    yield from _threads(manifest)
+    devices = _devices(manifest)
+    if not devices or "cpu" in devices:
+        yield from _threads(manifest)
+    if "cuda" in devices:
+        yield from _cuda(manifest)
 
 
 def _os_entropy(manifest: Manifest) -> Iterator[str]:
@@ -62,5 +66,29 @@ def _threads(manifest: Manifest) -> Iterator[str]:
         yield (
             f"{threads} threads computed, and operations that add up in the order in which threads "
             "come, such as the gradient of an index, were allowed: "
+            "`torch.use_deterministic_algorithms(True)` replaces them"
+        )
+
+
+def _devices(manifest: Manifest) -> set[str]:
+    """The kinds of devices on which optimizers updated parameters, as far as they are known."""
+    optimizers = manifest.sections.get("training", {}).values()
+    named = (each.get("devices") for each in optimizers if isinstance(each, dict))
+    return {kind for names in named if isinstance(names, str) for kind in names.split(", ")}
+
+
+def _cuda(manifest: Manifest) -> Iterator[str]:
+    settings = manifest.sections.get("settings", {})
+    if settings.get("torch.backends.cudnn.benchmark"):
+        yield (
+            "cuDNN chose its algorithms by how fast they were when they were tried, and another "
+            "choice computes other bits: `torch.backends.cudnn.benchmark = False`"
+        )
+    if settings.get("torch.deterministic.mode") == 0:
+        is_cudnn_fixed = settings.get("torch.backends.cudnn.deterministic")
+        kinds = "an index" if is_cudnn_fixed else "a convolution or an index"
+        yield (
+            "operations that add up in the order in which threads of the GPU come, such as the "
+            f"gradient of {kinds}, were allowed: "
             "`torch.use_deterministic_algorithms(True)` replaces them"
         )

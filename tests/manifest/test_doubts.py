@@ -60,5 +60,22 @@ def test_threads_that_may_come_in_any_order() -> None:
     assert _told(_manifest(settings={**settings, "torch.num_threads": 1})) == []
 
 
+def test_what_cuda_may_add_in_any_order() -> None:
+    optimizer = {"optimizer.0": {"devices": "cuda"}}
+    allowed = {"torch.deterministic.mode": 0, "torch.num_threads": 16}
+    cudnn = {"torch.backends.cudnn.deterministic": True, "torch.backends.cudnn.benchmark": True}
+
+    (told,) = doubts(_manifest(settings=allowed, training=optimizer))
+    assert "threads of the GPU" in told.why
+    assert "the gradient of a convolution or an index" in told.why
+
+    both = doubts(_manifest(settings=allowed | cudnn, training=optimizer))
+    assert "`torch.backends.cudnn.benchmark = False`" in both[0].why
+    assert "the gradient of an index" in both[1].why
+
+    strict = {**allowed, "torch.deterministic.mode": 2}
+    assert doubts(_manifest(settings=strict, training=optimizer)) == []
+
+
 def test_a_manifest_that_no_replay_would_take() -> None:
     assert _told(_manifest(seeds={"entropy": "none"})) == [("manifest", "impossible")]
