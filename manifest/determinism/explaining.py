@@ -24,7 +24,12 @@ _LIBRARIES: Final = (
 )
 """The folders of Python's own library and of this package."""
 
-_MARKS: Final = ("deterministic implementation", "non-deterministic", "uses CuBLAS")
+_MARKS: Final = (
+    "deterministic implementation",
+    "non-deterministic",
+    "not deterministic",
+    "uses CuBLAS",
+)
 """One of them is in every text that is meant."""
 
 # Within a traceback, as an error of a worker has it, the name of the error stands before the text.
@@ -39,6 +44,7 @@ _TEXTS: Final = (
         _BEGIN + r"(?P<name>.+ attention) defaults to a non-deterministic algorithm\.",
         re.MULTILINE | re.IGNORECASE,
     ),
+    re.compile(_BEGIN + r"(?P<name>cuDNN SDPA) is not deterministic\.", re.MULTILINE),
     re.compile(
         _BEGIN + r"Deterministic behavior was enabled .* because it uses (?P<name>cuBLAS) and",
         re.MULTILINE | re.IGNORECASE,

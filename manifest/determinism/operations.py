@@ -1,7 +1,8 @@
 """Operations that give the same bits each time, in place of some of PyTorch's that may not.
 
-On the CPU they are tried. For accelerators they are made of what PyTorch lists as deterministic, in
-deterministic mode, and have not been tried there. Each says where PyTorch's own is as good.
+They are tried on the CPU; on CUDA, where PyTorch's own gave other bits from time to time, those of
+`index_select`, `reflection_pad`, `median` and `adaptive_avg_pool` repeated themselves on an H200 in
+any mode, and the others are made of what these are. Each says where PyTorch's own is as good.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ def deterministic_put(
 ) -> Tensor:
     """`torch.put`, which deterministic mode refuses on every device, as the `index_put` it allows.
 
-    Where an index repeats and nothing is added, deterministic mode lets the last one win. Plain
-    `torch.put` is as good with ``accumulate=True`` on the CPU in deterministic mode.
+    Where an index repeats and nothing is added, the last one wins, in any mode. Plain `torch.put`
+    is as good with ``accumulate=True`` on the CPU in deterministic mode.
 
     Args:
         input: Taken as if it had one dimension; it is not changed.
@@ -86,9 +87,20 @@ def deterministic_put(
     """
     if index.numel() != source.numel():
         raise ArgumentInvalid(f"expected {index.numel()} values to put, found {source.numel()}")
-    places = (index.reshape(-1),)
-    flat = input.reshape(-1).index_put(places, source.reshape(-1), accumulate=accumulate)
+    places, values = index.reshape(-1), source.reshape(-1)
+    if not accumulate:
+        last = _last_of_each(torch.where(places < 0, places + input.numel(), places))
+        places, values = places[last], values[last]
+    flat = input.reshape(-1).index_put((places,), values, accumulate=accumulate)
     return flat.reshape(input.shape)
+
+
+def _last_of_each(places: Tensor) -> Tensor:
+    """Where each place occurs last: of several that are put to one place, any one may win."""
+    ordered, order = places.sort(stable=True)
+    is_last = torch.ones_like(ordered, dtype=torch.bool)
+    is_last[:-1] = ordered[1:] != ordered[:-1]
+    return order[is_last]
 
 
 def deterministic_max_unpool(
@@ -134,7 +146,10 @@ def deterministic_bincount(input: Tensor, weights: Tensor, minlength: int = 0) -
         )
     added = weights if weights.dtype == torch.float32 else weights.double()
     length = max(minlength, int(input.max()) + 1 if input.numel() else 0)
-    return added.new_zeros(length).scatter_add(0, input.long(), added)
+    zeros = added.new_zeros(length)
+    if zeros.is_cpu:
+        return zeros.scatter_add(0, input.long(), added)
+    return added_in_order(zeros, 0, input.long(), added)
 
 
 def deterministic_reflection_pad(input: Tensor, padding: Sequence[int]) -> Tensor:  # noqa: A002 -- as torch names it

@@ -26,6 +26,9 @@ _MODE: Final = "torch.deterministic.mode"
 _FILL: Final = "torch.utils.deterministic.fill_uninitialized_memory"
 _THREADS: Final = "torch.num_threads"
 _TF32: Final = ("torch.backends.cuda.matmul.allow_tf32", "torch.backends.cudnn.allow_tf32")
+_CUDA_PRECISIONS: Final = tuple(
+    f"fp32_precision.cuda.{operation}" for operation in ("matmul", "conv", "rnn")
+)
 _BEHIND_TF32: Final = tuple(
     f"fp32_precision.{backend}.{operation}"
     for backend in ("cuda", "mkldnn")
@@ -108,12 +111,20 @@ def deterministic(
     level, switches = _LEVELS[mode]
     wanted = {_MODE: level, **switches}
     wanted |= {} if fill_memory is None else {_FILL: fill_memory}
-    wanted |= {} if tf32 is None else dict.fromkeys(_TF32, tf32)
+    wanted |= {} if tf32 is None else _tf32_switches(tf32)
     wanted |= {} if threads is None else {_THREADS: threads}
     for key, value in wanted.items():
         if reason := refusal(key, value):
             raise ArgumentInvalid(f"{key}: {reason}")
     return Deterministic(mode, wanted, is_fixing_cublas=mode != "off")
+
+
+def _tf32_switches(is_allowed: Json, library: str | None = None) -> dict[str, Json]:
+    """What sets TF32; for PyTorch 2.9 to 2.12, whose switches raise at times, what is behind."""
+    found = read_settings([*_TF32, *_CUDA_PRECISIONS], library=library)
+    if isinstance(is_allowed, bool) and found and found.keys().isdisjoint(_TF32):
+        return dict.fromkeys(_CUDA_PRECISIONS, "tf32" if is_allowed else "ieee")
+    return dict.fromkeys(_TF32, is_allowed)
 
 
 class Deterministic:
@@ -260,6 +271,9 @@ def _await(library: str) -> None:
 
 def _set_waiting(library: str) -> None:
     keys = libraries_of(_waiting).get(library, ())
+    if library == "torch" and _TF32[0] in keys:
+        _waiting.update(_tf32_switches(_waiting[_TF32[0]], library))
+        keys = libraries_of(_waiting).get(library, ())
     _pristine.update(read_settings(keys, library=library))
     restore_settings({key: _waiting[key] for key in keys}, library=library)
 

@@ -128,6 +128,7 @@ def test_put_runs_where_torch_is_refused_and_the_last_wins() -> None:
     with pytest.raises(RuntimeError, match="put_ does not have a deterministic"):
         torch.put(torch.zeros(3), places, source)
     assert deterministic_put(torch.zeros(3), places, source).tolist() == [0, 2, 0]
+    assert deterministic_put(torch.zeros(3), torch.tensor([1, -2]), source).tolist() == [0, 2, 0]
     with pytest.raises(ArgumentInvalid, match="expected 2 values"):
         deterministic_put(torch.zeros(3), places, torch.ones(3))
     with pytest.raises(IndexError):

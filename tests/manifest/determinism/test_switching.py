@@ -126,6 +126,26 @@ def test_a_function_that_runs_after_its_call_is_not_decorated() -> None:
         deterministic()(batches)
 
 
+def test_tf32_is_switched_where_its_own_switches_are_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    present = torch.backends
+
+    class Backends:
+        def __getattr__(self, name: str) -> Any:
+            if name == "python_native":  # what PyTorch 2.9 to 2.12 lack
+                raise AttributeError(name)
+            return getattr(present, name)
+
+    with monkeypatch.context() as older:
+        older.setattr(torch, "backends", Backends())
+        with deterministic(tf32=True) as switches:
+            assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+            assert switches.report["fp32_precision.cuda.matmul"].outcome == "set"
+        with pytest.raises(ArgumentInvalid):
+            deterministic(tf32=1)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "options", [{"mode": "loose"}, {"threads": 0}, {"threads": "2"}, {"tf32": 1}]
 )
