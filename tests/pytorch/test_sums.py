@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -104,6 +105,15 @@ def test_a_change_of_one_bit_shows(kernel: SumsKernel) -> None:
     after = sums(kernel, [weight])
     assert before != after
     assert after == by_operations([weight])
+
+
+def test_what_the_driver_is_given_takes_the_arguments_of_the_source(checkout: Path) -> None:
+    text = (checkout / "manifest" / "pytorch" / "sums.ptx").read_text()
+    arguments = re.search(r"entry manifest_sums\((.*?)\)", text, re.DOTALL)
+    assert arguments is not None
+    kinds = re.findall(r"\.param (?:\.align 8 )?(\.\w+) \w+?_param_\d(\[\d+\])?", arguments[1])
+    assert kinds == [(".b8", "[3840]"), *[(".u64", "")] * 5]
+    assert "\n.version 7.7\n.target sm_70\n" in text
 
 
 def test_what_was_freed_is_not_read(kernel: SumsKernel, driver: HostDriver) -> None:
