@@ -43,6 +43,7 @@ _LISTING_ALL: Final = frozenset(
         ("packages",),
         ("seeds", "draws"),
         ("training", "autocast"),
+        ("training", "nondeterministic"),
         ("training",),
         *_KEYED_BY_PATH,
     )

@@ -55,6 +55,18 @@ class Launched:
     told_to_stop: int | None = None
     """The signal, if the launcher got one that asks it to end and passed it on."""
 
+    def obey(self) -> None:
+        """End as the program was told to, before anything is done with what it left.
+
+        Raises:
+            KeyboardInterrupt: Someone pressed Ctrl-C.
+            SystemExit: Someone asked the launcher to end.
+        """
+        if self.was_interrupted:
+            raise KeyboardInterrupt
+        if self.told_to_stop is not None:
+            raise SystemExit(128 + self.told_to_stop)
+
 
 @dataclass(frozen=True, slots=True)
 class StandardInput:
@@ -100,6 +112,8 @@ def launch(
     name: str | None = None,
     like: RunDirectory | None = None,
     pin_entropy: bool = False,
+    until: int | None = None,
+    dense: range | None = None,
 ) -> Launched:
     """Run a program and record it.
 
@@ -111,6 +125,8 @@ def launch(
         like: A run whose entropy to take over, so that unseeded randomness repeats and only what
             was changed since differs.
         pin_entropy: Let `os.urandom` and everything built on it repeat too.
+        until: Stop the program after so many steps.
+        dense: Steps in which to keep the fingerprint of every tensor and of every operation.
 
     Raises:
         NotRecordable: There is no such program, or the run cannot be kept.
@@ -120,7 +136,7 @@ def launch(
         Start(
             command=command,
             folder=Path.cwd(),
-            environ=dict(os.environ),
+            environ={**os.environ, **watched(until, dense)},
             entropy=bytes.fromhex(origin["entropy"]) if origin else entropy.new_master(),
             entropy_from=origin["id"] if origin else None,
             is_pinning_os=pin_entropy or bool(origin and origin["pinned_os_entropy"]),
@@ -129,6 +145,14 @@ def launch(
         ),
         base=base,
     )
+
+
+def watched(until: int | None, dense: range | None) -> dict[str, str]:
+    """The variables that say how far a program is watched, and in which steps densely."""
+    return {
+        **({"MANIFEST_UNTIL": str(until)} if until is not None else {}),
+        **({"MANIFEST_DENSE": f"{dense.start}:{dense.stop}"} if dense is not None else {}),
+    }
 
 
 def start(how: Start, *, base: Path) -> Launched:

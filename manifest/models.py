@@ -34,6 +34,10 @@ SECTIONS = (
 Status = Literal["running", "finished", "failed", "crashed"]
 Impact = Literal["certain", "possible", "unknown", "performance", "informational"]
 Outcome = Literal["identical", "diverged", "within tolerance", "not replayable"]
+AuditOutcome = Literal[
+    "reproducible", "reproducible when replayed", "not reproducible", "not judged"
+]
+Reach = Literal["impossible", "approximate", "given again", "elsewhere", "suspect"]
 
 
 def _number(value: Any) -> Any:
@@ -282,6 +286,33 @@ class Verdict(_Model):
     operation: OperationDifference | None = Field(
         default=None, description="Where both runs were recorded densely and bits differ."
     )
+
+
+class Doubt(_Model):
+    """One thing that makes a run hard to repeat, or hard to trust."""
+
+    what: str
+    state: Reach = Field(
+        description="`impossible` stops a replay; `approximate`: no replay repeats it surely; "
+        "`given again`: a replay repeats it, without Manifest each run has it otherwise; "
+        "`elsewhere`: it repeats here, and may not where the run is taken to; `suspect`: it "
+        "repeats, and is hardly meant."
+    )
+    why: str = Field(description="What was found, and what that does.")
+    impact: Impact
+    place: str = Field(default="", description="File and line of the program, where known.")
+    fix: str = Field(default="", description="What to change, in one line.")
+    source: str = Field(default="", description="Where that is documented.")
+
+
+class Audit(_Model):
+    """What came of running a program twice from one start."""
+
+    outcome: AuditOutcome
+    run: RunId = Field(description="The first run.")
+    sentence: str
+    verdict: Verdict | None = Field(default=None, description="None if there was no second run.")
+    doubts: tuple[Doubt, ...] = ()
 
 
 class RunSummary(_Model):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from manifest.background import Work, undisturbed
 from manifest.canonical import Json
+from manifest.determinism.telling import operations_told
 from manifest.environment import launcher
 from manifest.filefacts import FileFacts
 from manifest.hooks import Hooks
@@ -313,6 +314,8 @@ class Recorder:
         uses = {place.removeprefix(within): n for place, n in hooks.uses.places.items()}
         calls = hooks.seeds.calls()
         self.section("seeds", {"draws": draws, "os_entropy_uses": uses, "calls": calls})
+        if self._is_program and (operations := operations_told()):
+            self.section("training", {"nondeterministic": operations})
         self._soon("files", lambda: self._record_files(hooks))
 
     def _torch_imported(self, torch: ModuleType) -> None:

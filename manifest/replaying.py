@@ -75,8 +75,9 @@ def replay(
         until: Stop the program after so many steps.
         tolerance: How far numbers may be apart, relative and absolute, where bits differ.
         dense: Steps in which to keep the fingerprint of every tensor and of every operation; the
-            replay ends with them unless told otherwise. If it diverges and nothing explains it,
-            the program is run once more, to see whether it is deterministic.
+            replay ends with them unless told otherwise. If it diverges, nothing explains it, and
+            the recorded run kept none of these, the program is run once more, to see whether it
+            is deterministic.
         extra_args: Further arguments for the program.
         changes: What to do otherwise on purpose.
         rebuild_env: Install the recorded packages anew, apart from the user's, and use those.
@@ -115,10 +116,7 @@ def replay(
             say("running the program again")
             how = restarting.restart(recorded, original, wish, place, until=until, dense=dense)
             launched = launching.start(how, base=base)
-            if launched.was_interrupted:
-                raise KeyboardInterrupt
-            if launched.told_to_stop is not None:
-                raise SystemExit(128 + launched.told_to_stop)
+            launched.obey()
             reasons = _of_workspace(laid)
         say("comparing")
         verdict = judge(original, launched.run, until=until, tolerance=tolerance)
@@ -128,7 +126,8 @@ def replay(
         return launched.run, verdict
 
     run, verdict = again()
-    if dense is not None and verdict.outcome == "diverged" and not verdict.explanations:
+    is_open = verdict.operation is None and not verdict.explanations
+    if dense is not None and verdict.outcome == "diverged" and is_open:
         say("nothing explains it: once more, to see whether the program is deterministic")
         other, _ = again()
         verdict = _with_determinism(verdict, run, other)

@@ -79,8 +79,7 @@ def restart(
         folder=_folder(recorded, wish, place),
         environ={
             **_environ(recorded, run, wish, place),
-            **({"MANIFEST_UNTIL": str(until)} if until is not None else {}),
-            **({"MANIFEST_DENSE": f"{dense.start}:{dense.stop}"} if dense is not None else {}),
+            **launching.watched(until, dense),
         },
         entropy=entropy.new_master() if entropy_is_new else bytes.fromhex(recorded.seeds.entropy),
         entropy_from=None if entropy_is_new else recorded.id,

@@ -106,8 +106,12 @@ def explain(
     found = next((match for pattern in _TEXTS if (match := pattern.search(text))), None)
     if found is None:
         return None
-    name = found["name"]
-    return Explanation(name=name, place=_place(complaint, frame), **_known(name))
+    return explained(found["name"], place=_place(complaint, frame))
+
+
+def explained(name: str, *, place: str = "") -> Explanation:
+    """What is known of an operation, by the name that PyTorch gives it in a complaint."""
+    return Explanation(name=name, place=place, **_known(name))
 
 
 def _known(name: str) -> dict[str, str]:

@@ -13,7 +13,12 @@ Tell = Callable[[str], None]
 _IN_EACH: Final = "determinis"
 _MOST_TOLD: Final = 16
 
-_told: set[str] = set()
+_told: dict[str, str] = {}
+
+
+def operations_told() -> dict[str, str]:
+    """The operations of which this process was warned so far, each with its place."""
+    return dict(_told)
 
 
 def tell_of_error(error: BaseException, tell: Tell) -> None:
@@ -52,7 +57,7 @@ def _tell(complaint: Any, tell: Tell, *, frame: FrameType | None) -> None:
         if frame is not None:
             if found.name in _told or len(_told) >= _MOST_TOLD:
                 return
-            _told.add(found.name)
+            _told[found.name] = found.place.partition("  ")[0]
         for line in str(found).splitlines():
             tell(line)
     except Exception:

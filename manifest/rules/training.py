@@ -12,7 +12,7 @@ _OF_WORKERS: Final = ("multiprocessing_context", "persistent_workers", "prefetch
 
 def only_one(found: Found, _: Pair) -> Judgement | None:
     """A loader or an optimizer that only one of the runs had is one difference."""
-    if len(found.path) != 1 or found.is_in_both or found.key == "autocast":
+    if len(found.path) != 1 or found.is_in_both or found.key in ("autocast", "nondeterministic"):
         return None
     verb = "went through this loader" if found.section == "loaders" else "stepped this optimizer"
     return Judgement("possible", f"only one of the runs {verb}")

@@ -25,9 +25,9 @@ that they record; all other commands with
 | code | means |
 | --- | --- |
 | 0 | as expected |
-| 1 | diverged, or different |
+| 1 | diverged, different, or not reproducible |
 | 2 | a mistake in the call, or no such run |
-| 3 | not replayable |
+| 3 | not replayable, or not judged |
 | 4 | the service cannot be reached |
 | 70 | a fault of Manifest itself |
 | 130 | interrupted |

@@ -56,7 +56,7 @@ def test_a_hash_seed_that_nobody_pinned() -> None:
 def test_threads_that_may_come_in_any_order() -> None:
     settings = {"torch.deterministic.mode": 0, "torch.num_threads": 2}
 
-    assert _told(_manifest(settings=settings)) == [("order", "approximate")]
+    assert _told(_manifest(settings=settings)) == [("order of threads", "approximate")]
     assert _told(_manifest(settings={**settings, "torch.num_threads": 1})) == []
 
 
@@ -70,7 +70,7 @@ def test_what_cuda_may_add_in_any_order() -> None:
     assert "the gradient of a convolution or an index" in told.why
 
     both = doubts(_manifest(settings=allowed | cudnn, training=optimizer))
-    assert "`torch.backends.cudnn.benchmark = False`" in both[0].why
+    assert both[0].fix == "`torch.backends.cudnn.benchmark = False`"
     assert "the gradient of an index" in both[1].why
 
     strict = {**allowed, "torch.deterministic.mode": 2}
@@ -79,3 +79,19 @@ def test_what_cuda_may_add_in_any_order() -> None:
 
 def test_a_manifest_that_no_replay_would_take() -> None:
     assert _told(_manifest(seeds={"entropy": "none"})) == [("manifest", "impossible")]
+
+
+def test_cudnn_that_times_its_kernels_is_none_where_nothing_trained_on_a_device() -> None:
+    settings = {"torch.deterministic.mode": 2, "torch.backends.cudnn.benchmark": True}
+    assert _told(_manifest(settings=settings)) == []
+    on_cuda = {"optimizer.0": {"devices": "cuda"}}
+    assert _told(_manifest(settings=settings, training=on_cuda)) == [
+        ("cuDNN benchmarking", "approximate")
+    ]
+
+
+def test_what_is_sure_to_part_runs_stands_before_what_may() -> None:
+    settings = {"torch.deterministic.mode": 0, "torch.num_threads": 2}
+    environment = {"env.OMP_DYNAMIC": "true"}
+    told = _told(_manifest(settings=settings, environment=environment))
+    assert told == [("OMP_DYNAMIC", "approximate"), ("order of threads", "approximate")]

@@ -189,6 +189,7 @@ def _print_section(manifest: Manifest, name: str, *, as_json: bool) -> None:
 def _print_run_as_json(
     manifest: Manifest, verdict: Verdict | None, replays: list[RunSummary]
 ) -> None:
+    from manifest.doubts import doubts
     from manifest_client.rendering.terminal import print_json
 
     print_json(
@@ -196,6 +197,7 @@ def _print_run_as_json(
             "manifest": manifest.model_dump(mode="json", by_alias=True, exclude_unset=True),
             "verdict": None if verdict is None else verdict.model_dump(mode="json"),
             "replays": [replay.model_dump(mode="json") for replay in replays],
+            "doubts": [each.model_dump(mode="json") for each in doubts(manifest)],
         }
     )
 

@@ -18,6 +18,7 @@ import typer
 from manifest.errors import FilterInvalid, ManifestError, NotReplayable
 from manifest_client.cli import (
     account,
+    auditing,
     comparing,
     delivering,
     exporting,
@@ -42,12 +43,14 @@ app = typer.Typer(
         "manifest ls                          the runs recorded here",
         "manifest replay @latest              run it again and compare every step",
         "manifest diff @prev @latest          what changed, and whether it matters",
+        "manifest audit -- python train.py    whether a program is reproducible, and what to mend",
     ),
 )
 recording.add_to(app)
 listing.add_to(app)
 comparing.add_to(app)
 replays.add_to(app)
+auditing.add_to(app)
 delivering.add_to(app)
 exporting.add_to(app)
 account.add_to(app)

@@ -129,7 +129,7 @@ def replay(
         is_agreed = is_agreed or _ask(question)
     base = find_base()
     settings = begin_delivery(base)
-    with _standard_output_kept() if as_json else nullcontext():
+    with standard_output_kept() if as_json else nullcontext():
         verdict = replaying.replay(
             original,
             base=base,
@@ -144,9 +144,9 @@ def replay(
             keep_workspace=keep_workspace,
             is_agreed=is_agreed,
             made=plan if question is None else None,  # of a stranger's, not all was looked at
-            on_progress=_say,
+            on_progress=say,
         )
-    _say("")
+    say("")
     print_verdict(verdict, roles=("recorded", "replay"), as_json=as_json)
     if verdict.replay is not None:
         end_delivery(RunDirectory(base / "runs" / verdict.replay), settings)
@@ -216,7 +216,8 @@ def _say_concerns(plan: Plan) -> None:
         console.print(plan_concerns(plan, width=console.width), soft_wrap=True)
 
 
-def _say(what: str) -> None:
+def say(what: str) -> None:
+    """Say what happens next, beside the program's own lines."""
     # Lines, not a spinner: the program writes to the same terminal.
     from manifest_client.rendering.terminal import err, styled
 
@@ -233,7 +234,8 @@ def _ask(question: str | None) -> bool:
 
 
 @contextmanager
-def _standard_output_kept() -> Iterator[None]:
+def standard_output_kept() -> Iterator[None]:
+    """Leave standard output to the answer."""
     # The program's own lines go to standard error, so that the answer stands alone.
     sys.stdout.flush()
     kept = os.dup(1)

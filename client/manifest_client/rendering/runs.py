@@ -19,9 +19,11 @@ from manifest.describing import (
     shortened_command,
     shown,
 )
+from manifest.doubts import doubts
 from manifest.identity import short_id
 from manifest.models import SECTIONS, Manifest, Process, RunSummary, Verdict
 from manifest.times import age, duration, local_time
+from manifest_client.rendering.doubts import doubt_lines
 from manifest_client.rendering.terminal import folded, indented, styled
 
 STATUS_STYLES: Final = {
@@ -92,6 +94,8 @@ def run_page(
         _conclusion(manifest, verdict, replays, width, is_whole=is_whole)
     )
     parts += _notes(manifest, width, is_whole=is_whole)
+    if manifest.status != "running":
+        parts += doubt_lines(doubts(manifest), width=width, is_whole=is_whole)
     names = [*SECTIONS, *sorted(set(manifest.sections) - set(SECTIONS))]
     hidden = 0
     for name in names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Group, RenderableType
@@ -37,6 +37,7 @@ _RESTORE_STYLES: Final = {"restored": "good", "skipped": "warning", "failed": "b
 _MOST_EXPLANATIONS = 5
 _MOST_RESTORES = 12
 _MOST_TENSORS = 4
+_LABEL_WIDTH = len("compared")
 
 
 def plan_summary(plan: Plan) -> Text:
@@ -63,33 +64,44 @@ def plan_concerns(plan: Plan, *, width: int) -> Group:
 def verdict_page(
     verdict: Verdict, *, roles: tuple[str, str], width: int, is_whole: bool = False
 ) -> Group:
-    """The outcome first, then what was compared, then what can explain a difference."""
+    """The outcome first, then what was compared, then what can explain a difference.
+
+    Args:
+        verdict: What the comparison of two runs showed.
+        roles: What the runs are to one another.
+        width: Of the page.
+        is_whole: Fold nothing.
+    """
     style = _OUTCOME_STYLES[verdict.outcome]
     headline = styled((verdict.outcome.upper(), style), "  ", as_sentence(verdict.sentence))
     parts: list[RenderableType] = [indented(headline, 0, width), Text()]
-    labels = (*roles, "compared", "put back", *(["operation"] if verdict.operation else []))
-    label_width = max(len(role) for role in labels)
-
-    def fact(label: str, value: str) -> Text:
-        return styled((f"  {label.ljust(label_width)}  ", "quiet"), value)
-
-    parts += [fact("changed", change) for change in verdict.changed]
-    parts.append(fact(roles[0], short_id(verdict.original)))
-    if verdict.replay is not None:
-        parts.append(fact(roles[1], short_id(verdict.replay)))
-    if verdict.comparison is not None:
-        parts += [fact(label, value) for label, value in _compared(verdict.comparison)]
+    facts = [*(("changed", change) for change in verdict.changed), *compared(verdict, roles)]
     if verdict.restores:
-        parts.append(fact("put back", counted(verdict.restores)))
+        facts.append(("put back", counted(verdict.restores)))
+    width_of_labels = max(_LABEL_WIDTH, *(len(label) for label, _ in facts))
+    parts += fact_lines(facts, width_of_labels)
     parts += _restores(verdict, width, is_whole=is_whole)
-    if verdict.operation is not None:
-        found = verdict.operation
-        parts.append(fact("operation", f"{found.name}, step {found.step}, {found.place}"))
     if verdict.tolerance is not None:
-        parts += [fact(label, value) for label, value in _allowed(verdict.tolerance)]
+        parts += fact_lines(_allowed(verdict.tolerance), width_of_labels)
     parts += _reasons(verdict, width)
     parts += _explanations(verdict, width, is_whole=is_whole)
     return Group(*parts)
+
+
+def fact_lines(facts: Iterable[tuple[str, str]], label_width: int) -> list[Text]:
+    """What is known, each behind its label."""
+    return [styled((f"  {label:<{label_width}}  ", "quiet"), value) for label, value in facts]
+
+
+def compared(verdict: Verdict, roles: tuple[str, str]) -> Iterator[tuple[str, str]]:
+    """Which runs were compared, and where they part."""
+    yield roles[0], short_id(verdict.original)
+    if verdict.replay is not None:
+        yield roles[1], short_id(verdict.replay)
+    if verdict.comparison is not None:
+        yield from _compared(verdict.comparison)
+    if (found := verdict.operation) is not None:
+        yield "operation", f"{found.name}, step {found.step}, {found.place}"
 
 
 def _compared(comparison: TrailComparison) -> Iterator[tuple[str, str]]:
@@ -144,7 +156,12 @@ def _explanations(verdict: Verdict, width: int, *, is_whole: bool) -> list[Text]
     if not verdict.explanations:
         line = "Nothing that was captured differs: the program itself may not be deterministic."
         return [Text(), indented(styled(line), 0, width)]
-    lines = [Text(), styled(("What can explain it", "heading"))]
+    return [Text(), *explanation_lines(verdict, width, is_whole=is_whole)]
+
+
+def explanation_lines(verdict: Verdict, width: int, *, is_whole: bool = False) -> list[Text]:
+    """What differs between two runs that can explain that they parted."""
+    lines = [styled(("What can explain it", "heading"))]
     visible = verdict.explanations if is_whole else verdict.explanations[:_MOST_EXPLANATIONS]
     lines += difference_lines(visible, width=width, is_whole=is_whole)
     if len(visible) < len(verdict.explanations) and verdict.replay is not None:

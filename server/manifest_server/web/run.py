@@ -14,8 +14,7 @@ from manifest.describing import command_line
 from manifest.doubts import doubts
 from manifest.errors import AmbiguousReference, RunNotFound
 from manifest.identity import short_id
-from manifest.models import Difference, Manifest, Process, RunSummary, Verdict
-from manifest.needs.items import PlanItem
+from manifest.models import Difference, Doubt, Manifest, Process, RunSummary, Verdict
 from manifest.restoring import counted
 from manifest_server.api.parameters import RUN_ID, RunId
 from manifest_server.dependencies import Caller, Store, visible
@@ -106,7 +105,7 @@ def _previous(store: SqlStore, manifest: Manifest) -> RunSummary | None:
     return found[0] if found else None
 
 
-def _doubts(manifest: Manifest) -> list[PlanItem]:
+def _doubts(manifest: Manifest) -> list[Doubt]:
     # Of a run that goes on, not everything is known yet.
     return [] if manifest.status == "running" else doubts(manifest)
 

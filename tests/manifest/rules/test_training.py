@@ -72,6 +72,15 @@ def test_a_loader_of_one_run_is_one_difference() -> None:
     assert found.reason == "only one of the runs went through this loader"
 
 
+def test_a_warning_that_only_one_run_had_explains_nothing(impacts: Impacts) -> None:
+    once, twice = (
+        {"training": {"autocast": {}, "nondeterministic": dict.fromkeys(names, "train.py:3")}}
+        for names in (["put_"], ["put_", "cumsum"])
+    )
+    assert impacts({"training": {"autocast": {}}}, once) == {"nondeterministic": "informational"}
+    assert impacts(once, twice) == {"nondeterministic.cumsum": "informational"}
+
+
 def test_an_optimizer_of_one_run_is_one_difference() -> None:
     (found,) = diff_sections({"training": {"autocast": {}}}, optimizer(lr=0.1))
     assert (found.key, found.impact) == ("optimizer.0", "possible")
