@@ -187,6 +187,22 @@ class Client:
         )
 
 
+def identity(url: str, token: str | None) -> dict[str, Any]:
+    """As whom a service knows us: our name, and what we may.
+
+    Raises:
+        ServiceUnreachable: It does not answer, or not as this service does.
+        ServiceRefused: It knows no such token.
+    """
+    with Client(url, token=token, attempts=2) as client:
+        found = client.json("GET", f"{API}/whoami")
+    is_identity = isinstance(found, dict) and isinstance(found.get("scopes"), list)
+    if not is_identity or not isinstance(found.get("name"), str):
+        raise AnswerUnusable(url, "it does not say who asks")
+    known: dict[str, Any] = found
+    return known
+
+
 def pieces(path: Path) -> Callable[[], Iterable[bytes]]:
     """The bytes of a file, as a body that can be sent again."""
 

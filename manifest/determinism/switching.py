@@ -53,8 +53,8 @@ _LEVELS: Final[Mapping[str, tuple[int, Mapping[str, Json]]]] = {
     "off": (0, _OFF),
 }
 
-_CUBLAS: Final = "CUBLAS_WORKSPACE_CONFIG"
-_WORKSPACES: Final = (":4096:8", ":16:8")
+CUBLAS: Final = "CUBLAS_WORKSPACE_CONFIG"
+WORKSPACES: Final = (":4096:8", ":16:8")
 """With which cuBLAS repeats itself; the first is quicker, and takes 24 MiB."""
 
 _RUNNING_LATE: Final = (
@@ -198,7 +198,7 @@ class _Before:
     def __init__(self, wanted: Mapping[str, Json]) -> None:
         self._wanted = wanted
         self.found = read_settings({*wanted, *(_BEHIND_TF32 if _TF32[0] in wanted else ())})
-        self._cublas = os.environ.get(_CUBLAS)
+        self._cublas = os.environ.get(CUBLAS)
         self._is_cublas_fixed = False
         self._waited: dict[str, Json] = {}
 
@@ -234,14 +234,14 @@ class _Before:
 
     def fix_cublas(self) -> Item:
         """Set the workspace of cuBLAS, which it reads when it starts."""
-        if self._cublas in _WORKSPACES:
-            return Item(_CUBLAS, "equal already")
-        os.environ[_CUBLAS] = _WORKSPACES[0]
+        if self._cublas in WORKSPACES:
+            return Item(CUBLAS, "equal already")
+        os.environ[CUBLAS] = WORKSPACES[0]
         self._is_cublas_fixed = True
         if _is_cuda_started():
             reason = "CUDA has started, and may have read it; set it before, in the environment"
-            return Item(_CUBLAS, "too late", reason)
-        return Item(_CUBLAS, "set", f"was {self._cublas or 'not set'}")
+            return Item(CUBLAS, "too late", reason)
+        return Item(CUBLAS, "set", f"was {self._cublas or 'not set'}")
 
     def put_back(self) -> None:
         """Set everything as it was."""
@@ -249,9 +249,9 @@ class _Before:
         restore_settings(self.found | {key: v for key, v in later.items() if v is not None})
         if self._is_cublas_fixed:
             if self._cublas is None:
-                os.environ.pop(_CUBLAS, None)
+                os.environ.pop(CUBLAS, None)
             else:
-                os.environ[_CUBLAS] = self._cublas
+                os.environ[CUBLAS] = self._cublas
 
 
 _waiting: dict[str, Json] = {}

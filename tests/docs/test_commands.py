@@ -25,7 +25,7 @@ that they record; all other commands with
 | code | means |
 | --- | --- |
 | 0 | as expected |
-| 1 | diverged, different, or not reproducible |
+| 1 | diverged, different, or not reproducible; something is bad |
 | 2 | a mistake in the call, or no such run |
 | 3 | not replayable, or not judged |
 | 4 | the service cannot be reached |

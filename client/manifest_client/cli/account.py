@@ -38,6 +38,7 @@ UrlArgument = Annotated[
 
 def login(url: UrlArgument = None) -> None:
     """Keep a token for a service, after it was shown to be good."""
+    from manifest_client.connection import identity
     from manifest_client.problems import ServiceRefused
     from manifest_client.rendering.terminal import out, styled
     from manifest_client.tokenfile import put_token
@@ -45,13 +46,13 @@ def login(url: UrlArgument = None) -> None:
     chosen = _chosen_url(url)
     token = None
     try:
-        found = _identity(chosen, None)
+        found = identity(chosen, None)
     except ServiceRefused as refused:
         if not refused.is_about_the_token:
             raise
         _warn_of_listeners(chosen)
         token = _asked_token()
-        found = _identity(chosen, token)
+        found = identity(chosen, token)
     path = put_token(chosen, token)
     said = "asks for no token" if token is None else f"knows you as {found['name']}"
     out().print(styled(f"{chosen} {said}; kept in {path}"), soft_wrap=True)
@@ -69,11 +70,12 @@ def logout(url: UrlArgument = None) -> None:
 
 def whoami(*, as_json: JsonOption = False) -> None:
     """Say as whom the service knows you, and what you may."""
+    from manifest_client.connection import identity
     from manifest_client.rendering.terminal import out, print_json, styled
 
     settings = _settings()
     url = _chosen_url(None)
-    found = {"url": url, **_identity(url, settings.token)}
+    found = {"url": url, **identity(url, settings.token)}
     if as_json:
         print_json(found)
         return
@@ -115,19 +117,6 @@ def _chosen_url(url: str | None) -> str:
     if chosen is None:
         raise typer.BadParameter("which service? Give its address", param_hint="URL")
     return chosen
-
-
-def _identity(url: str, token: str | None) -> dict[str, Any]:
-    from manifest_client.connection import API, Client
-    from manifest_client.problems import AnswerUnusable
-
-    with Client(url, token=token, attempts=2) as client:
-        found = client.json("GET", f"{API}/whoami")
-    is_identity = isinstance(found, dict) and isinstance(found.get("scopes"), list)
-    if not is_identity or not isinstance(found.get("name"), str):
-        raise AnswerUnusable(url, "it does not say who asks")
-    identity: dict[str, Any] = found
-    return identity
 
 
 def _asked_token() -> str:

@@ -21,6 +21,7 @@ from manifest_client.cli import (
     auditing,
     comparing,
     delivering,
+    doctor,
     exporting,
     listing,
     recording,
@@ -54,6 +55,7 @@ auditing.add_to(app)
 delivering.add_to(app)
 exporting.add_to(app)
 account.add_to(app)
+doctor.add_to(app)
 serving.add_to(app)
 
 
