@@ -24,6 +24,7 @@ ManifestError
 ├── TrailInvalid             bytes that are no rows of a trail
 ├── TrailDiffers             rows that are not those that are kept
 ├── TrailGap                 rows that do not follow those that are kept
+├── GoldenInvalid            a file beside a test that holds no golden
 └── SettingsInvalid          a setting of the service that cannot be
 """
 
@@ -38,6 +39,7 @@ __all__ = [
     "DigestMismatch",
     "DigestWrong",
     "FilterInvalid",
+    "GoldenInvalid",
     "ManifestError",
     "NewerSchema",
     "NotAgreed",
@@ -260,3 +262,10 @@ class TrailGap(ManifestError):
 
 class SettingsInvalid(ManifestError):
     """A setting of the service that cannot be."""
+
+
+class GoldenInvalid(ManifestError):
+    """A file beside a test that holds no golden of this version."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"this is no golden: {reason}. `--manifest-golden=write` writes it anew.")
