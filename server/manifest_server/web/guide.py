@@ -25,7 +25,16 @@ router = APIRouter(include_in_schema=False, prefix="/guide")
 
 GROUPS: Final[Mapping[str, Sequence[str]]] = {
     "Start": ("start", "frameworks", "captured", "replay"),
-    "How to": ("determinism", "resume", "exports", "migrating", "filters", "pages", "delivering"),
+    "How to": (
+        "determinism",
+        "audit",
+        "resume",
+        "exports",
+        "migrating",
+        "filters",
+        "pages",
+        "delivering",
+    ),
     "Understand": ("why", "do-no-harm", "privacy"),
     "Reference": ("commands", "api", "configuration"),
     "Operate": ("service",),
