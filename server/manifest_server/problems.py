@@ -51,6 +51,7 @@ STATUSES: Final[Mapping[type[errors.ManifestError], int]] = {
     errors.TrailDiffers: 409,
     errors.TrailGap: 409,
     errors.SettingsInvalid: 500,
+    errors.GoldenInvalid: 422,
 }
 """The status of each error of the core; a test walks the tree, so that none is forgotten."""
 
