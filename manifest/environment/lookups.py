@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any, Final
 
@@ -63,7 +63,7 @@ class Lookups:
     def install(self) -> None:
         """Hear of look-ups from now on; `end` silences it."""
         self._passed_through = frozenset(
-            function.__code__
+            code
             for function in (
                 os.environ.get,
                 os.environ.pop,
@@ -74,6 +74,7 @@ class Lookups:
                 os.getenvb,
                 os.path.expandvars,
             )
+            for code in _codes_of(function)
         )
         self._subscript = _opcode_of_subscript()
         data = _noticing(os.environ._data, self)  # type: ignore[attr-defined]
@@ -128,6 +129,13 @@ class Lookups:
             found = self._started.get(key)
             known = None if found is None else os.fsdecode(found)
             on_first(name, ABSENT if known is None else asked.kept(name, known, self._salt()))
+
+
+def _codes_of(function: Callable[..., object]) -> Iterator[CodeType]:
+    # Newer releases of Python look variables up in a function inside `expandvars`.
+    code: CodeType = function.__code__
+    yield code
+    yield from (part for part in code.co_consts if isinstance(part, CodeType))
 
 
 def _noticing(data: dict[bytes, bytes], lookups: Lookups) -> dict[bytes, bytes]:
