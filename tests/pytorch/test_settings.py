@@ -88,9 +88,11 @@ import json, os, sys
 import numpy.random, threadpoolctl, torch
 import torch._dynamo.config, torch._functorch.config, torch._inductor.config
 from manifest.catalogue import settings_of
-from manifest.settings import capture_settings, capture_slow_settings, restore_settings
+from manifest.settings import capture_settings, capture_slow_settings, read_settings, restore_settings
 
 captured = capture_settings() | capture_slow_settings()
+NONDEFAULT = ("inductor.nondefault", "dynamo.nondefault")
+before = {key: captured[key] for key in NONDEFAULT if captured[key]}
 
 def others(setting):
     present = captured[setting.key]
@@ -115,7 +117,10 @@ def there_and_back(setting):
         if captured[setting.key] is None and not setting.accepts_none:
             return "there and back"
         back = restore_settings({setting.key: captured[setting.key]})
-        return "there and back" if back[0].outcome == "restored" else str(back)
+        if back[0].outcome != "restored":
+            return str(back)
+        left = {key: value for key, value in read_settings(NONDEFAULT).items() if value}
+        return f"left {left}" if left != before else "there and back"
     return "never there"
 
 def in_a_fork(setting):

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config  # its switch is among those that are put back
 
 from manifest.determinism import deterministic
 from manifest.errors import ArgumentInvalid
