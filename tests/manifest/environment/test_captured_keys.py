@@ -45,6 +45,8 @@ for kind in ("SGD", "Adam", "RMSprop", "Adadelta"):
     optimizer.step()
 next(iter(StatefulDataLoader(range(4))))
 run.snapshot("here")
+torch.use_deterministic_algorithms(True, warn_only=True)
+torch.zeros(4).put_(torch.tensor([1, 1]), torch.ones(2))  # PyTorch warns of it
 os.environ.get("ASKED_FOR")
 """
 
