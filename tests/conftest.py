@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,6 +74,18 @@ def build_driver() -> Callable[..., str]:
         return str(library)
 
     return build
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Refuse to begin where commands under test would find runs that are not theirs."""
+    root = Path(tempfile.gettempdir()).resolve()
+    for folder in (root, *root.parents):
+        if (stray := folder / ".manifest").exists():
+            pytest.exit(
+                f"{stray} exists, and every test works in a folder below {folder}: "
+                "commands that look for the nearest .manifest would find it. Remove it.",
+                returncode=pytest.ExitCode.USAGE_ERROR,
+            )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
