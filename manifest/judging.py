@@ -34,6 +34,7 @@ from manifest.rules import (
 
 RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "command": (places.command,),
+    "links": (places.link,),
     "code": (files.source_file, files.revision),
     "settings": (
         libraries.torch_release,

@@ -17,6 +17,7 @@ SECTIONS = (
     "command",
     "code",
     "config",
+    "links",
     "settings",
     "seeds",
     "generators",

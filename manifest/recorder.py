@@ -25,6 +25,7 @@ from manifest.hooks import Hooks
 from manifest.importing import when_imported
 from manifest.inheriting import as_user_made_it
 from manifest.journal import Journal
+from manifest.links import Links
 from manifest.liveness import identify_process
 from manifest.original import original_of
 from manifest.packagefacts import PackageFacts
@@ -79,6 +80,7 @@ class Recorder:
             self, self._recorded_generators, on_tracked=self.training.look_for_generators
         )
         self.snapshots = Snapshots(run, self.tracking, self)
+        self.links = Links(self)
         self._continuing: Continuing | None = None
         self.background: list[Work] = []
         self._from_start = True

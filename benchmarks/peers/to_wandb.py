@@ -8,7 +8,7 @@ from typing import Any
 
 def load() -> None:
     """Import it."""
-    import wandb  # type: ignore[import-not-found] # noqa: F401
+    import wandb  # noqa: F401
 
 
 def record(config: dict[str, Any], train: Callable[[Any], None]) -> None:

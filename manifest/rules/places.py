@@ -31,6 +31,11 @@ def _without(text: str, root: str) -> str:
     return re.sub(f"""(?<=["':=, ]){escaped}(?=["'/:, ])""", "\0", text)
 
 
+def link(_found: Found, _pair: Pair) -> Judgement | None:
+    """Where else a run is kept tells which run it is, and decides nothing."""
+    return DROPPED
+
+
 def command(found: Found, pair: Pair) -> Judgement | None:
     """The kind repeats the arguments, and the interpreter's path what is installed there."""
     if found.key == "kind":

@@ -13,7 +13,7 @@ from manifest.canonical import Json
 from manifest.filtering import Scalar
 from manifest.summaries import LABEL_LENGTHS, label
 
-OWN: Final = ("config", "seeds")
+OWN: Final = ("config", "links", "seeds")
 """Sections whose terms belong to the run itself; those of `tables.SHARED` belong to the section."""
 
 # Of what is another in every run, draws and entropy would only take room.

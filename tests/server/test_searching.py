@@ -64,6 +64,7 @@ def kept(
             status=["finished", "failed"][index % 3 == 0],
             sections={
                 "config": config,
+                "links": {"mlflow.run_id": ["one", f"two-{index}"], "mlflow.experiment_id": "7"},
                 "settings": {"torch.num_threads": index % 3, "python.hash_probe": index},
                 "packages": {"torch": f"2.{index % 2}.0"},
             },
@@ -147,6 +148,8 @@ def test_a_database_answers_as_the_reference_does(
         ('command ~ "TWO words"', 14),
         ('project = "cats"', 0),
         ("settings.python.hash_probe = 3", 0),
+        ('links.mlflow.run_id = "two-5"', 1),
+        ('links.mlflow.run_id = "one" and links.mlflow.experiment_id = "7"', 14),
     ],
 )
 def test_finds(kept: tuple[SqlStore, list[Manifest]], text: str, count: int) -> None:

@@ -24,7 +24,7 @@ from manifest_server.web.templating import page
 router = APIRouter(include_in_schema=False, prefix="/guide")
 
 GROUPS: Final[Mapping[str, Sequence[str]]] = {
-    "Start": ("start", "frameworks", "captured", "replay"),
+    "Start": ("start", "frameworks", "integrations", "captured", "replay"),
     "How to": (
         "determinism",
         "audit",

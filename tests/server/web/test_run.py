@@ -108,6 +108,18 @@ def test_orders_sections_and_keys_as_people_read_them(client: TestClient, put_ru
     assert keys == sorted(keys)
 
 
+def test_leads_to_where_the_run_is_kept_elsewhere(client: TestClient, put_run: PutRun) -> None:
+    links = {
+        "mlflow.url": "https://tracker.example/#/experiments/7",
+        "wandb.url": "javascript:alert(1)",
+    }
+    run = put_run(sections={"links": links})
+    page = client.get(f"/runs/{run.id}").text
+    assert '<a href="https://tracker.example/#/experiments/7" rel="noreferrer">' in page
+    assert 'href="javascript' not in page
+    assert "javascript:alert(1)" in page
+
+
 def test_shows_what_other_ranks_have_otherwise(client: TestClient, put_run: PutRun) -> None:
     def rank(number: int, threads: int) -> dict[str, Any]:
         trail = {"steps": 5 + number, "streams": ["loss"], "algorithm": "xxh3"}

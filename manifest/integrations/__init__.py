@@ -1,0 +1,1 @@
+"""What joins Manifest with other libraries: each file is imported by whoever uses its library."""
