@@ -6,13 +6,14 @@ import json
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import Connection, and_, insert, select, update
 
 from manifest.errors import AnnotationsChanged
 from manifest.filtering import TAGS
 from manifest.models import Annotations
-from manifest_server.runs import check_run, project_of, put_run_terms
-from manifest_server.tables import run_annotations, run_terms
+from manifest_server.holders import drop_run_terms
+from manifest_server.runs import check_run, project_of, put_own_terms
+from manifest_server.tables import run_annotations
 from manifest_server.terms import own_terms
 
 NOTHING_SAID: Final = Annotations()
@@ -64,10 +65,8 @@ def put_annotations(
     _write(connection, run_id, after)
     project = project_of(connection, run_id)
     old = [term.id for term in own_terms(project, TAGS, before.tags)]
-    connection.execute(
-        delete(run_terms).where(run_terms.c.run_id == run_id, run_terms.c.term.in_(old))
-    )
-    put_run_terms(connection, [(run_id, term) for term in own_terms(project, TAGS, after.tags)])
+    drop_run_terms(connection, run_id, old)
+    put_own_terms(connection, [(run_id, term) for term in own_terms(project, TAGS, after.tags)])
     return after
 
 

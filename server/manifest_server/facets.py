@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or
 from manifest.filtering import ATTRIBUTES, Field, Filter
 from manifest.models import FacetValue
 from manifest.summaries import label
+from manifest_server.holders import counted, pairs
 from manifest_server.searching import condition, of_field
 from manifest_server.tables import (
     SHARED,
@@ -100,8 +101,8 @@ def _of_terms(
     project: str | None,
 ) -> list[FacetValue]:
     is_shared = field.section in SHARED
-    counted = _shared(field, chosen) if is_shared else _own(field, chosen, project)
-    found = counted.subquery()
+    by_term = _shared(field, chosen) if is_shared else _own(connection, field, chosen, project)
+    found = by_term.subquery()
     count = func.sum(found.c.runs).label("runs")
     columns = (terms.c.kind, terms.c.value, terms.c.number)
     statement = (
@@ -121,29 +122,37 @@ def _of_terms(
 def _shared(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
     # Runs are counted by setup first: there are thousands of runs to a setup.
     key = runs.c.setup_key
-    counted = (
+    by_setup = (
         select(key.label("key"), func.count().label("runs"))
         .where(key.is_not(None), *chosen)
         .group_by(key)
         .subquery()
     )
     return (
-        select(section_terms.c.term, counted.c.runs)
-        .join_from(counted, setups, setups.c.key == counted.c.key)
+        select(section_terms.c.term, by_setup.c.runs)
+        .join_from(by_setup, setups, setups.c.key == by_setup.c.key)
         .join(section_terms, section_terms.c.key == setups.c[f"{field.section}_key"])
         .where(section_terms.c.term.in_(of_field(field)))
     )
 
 
-def _own(field: Field, chosen: list[ColumnElement[bool]], project: str | None) -> Select[Any]:
-    statement = (
-        select(run_terms.c.term, func.count().label("runs"))
-        .where(run_terms.c.term.in_(of_field(field, project)))
-        .group_by(run_terms.c.term)
-    )
+def _own(
+    connection: Connection,
+    field: Field,
+    chosen: list[ColumnElement[bool]],
+    project: str | None,
+) -> Select[Any]:
+    is_of_field = run_terms.c.term.in_(of_field(field, project))
     if not chosen:
-        return statement
-    return statement.join(runs, runs.c.id == run_terms.c.run_id).where(*chosen)
+        count = counted(connection).label("runs")
+        return select(run_terms.c.term, count).where(is_of_field).group_by(run_terms.c.term)
+    held = pairs(connection, is_of_field).subquery()
+    return (
+        select(held.c.term, func.count().label("runs"))
+        .join_from(held, runs, runs.c.id == held.c.run_id)
+        .where(*chosen)
+        .group_by(held.c.term)
+    )
 
 
 def _is_in(project: str) -> ColumnElement[bool]:

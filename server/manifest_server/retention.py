@@ -12,6 +12,7 @@ from manifest.blobs import blobs_in, blobs_of
 from manifest.filtering import TAGS
 from manifest_server.annotating import get_annotations
 from manifest_server.blobs import delete_blobs, lock_unused
+from manifest_server.holders import drop_run_terms
 from manifest_server.objects import Objects
 from manifest_server.packing import expanded
 from manifest_server.rows import portions
@@ -49,9 +50,7 @@ def delete_run(connection: Connection, run_id: str) -> None:
     own[TAGS] = dict(get_annotations(connection, run_id).tags)
     found = (own_terms(manifest.project, name, values) for name, values in own.items())
     numbers = [term.id for some in found for term in some]
-    connection.execute(
-        delete(run_terms).where(run_terms.c.run_id == run_id, run_terms.c.term.in_(numbers))
-    )
+    drop_run_terms(connection, run_id, numbers)
     connection.execute(delete(runs).where(runs.c.id == run_id))
 
 

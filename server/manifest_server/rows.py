@@ -6,7 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ARRAY, Column, Connection, Insert, Table, bindparam, func, select
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    Connection,
+    CursorResult,
+    Insert,
+    Table,
+    bindparam,
+    func,
+    select,
+)
+from sqlalchemy.sql.dml import ReturningInsert
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -55,13 +66,15 @@ def insert_many(
 
 
 def execute_many(
-    connection: Connection, statement: Insert, rows: Sequence[Mapping[str, object]]
-) -> None:
+    connection: Connection,
+    statement: Insert | ReturningInsert[Any],
+    rows: Sequence[Mapping[str, object]],
+) -> CursorResult[Any]:
     """Insert rows, all of which have the same columns."""
     if connection.dialect.name == "postgresql":
-        connection.execute(statement, {name: [row[name] for row in rows] for name in rows[0]})
-    else:
-        connection.execute(statement, rows)
+        arrays = {name: [row[name] for row in rows] for name in rows[0]}
+        return connection.execute(statement, arrays)
+    return connection.execute(statement, rows)
 
 
 def locked_keys(connection: Connection, column: Column[Any], keys: Iterable[str]) -> set[str]:

@@ -25,6 +25,7 @@ from manifest.filtering import Filter
 from manifest.models import Manifest, RunSummary, Section, Verdict
 from manifest_server.blobs import refer_from_runs, refer_from_sections
 from manifest_server.database import location
+from manifest_server.holders import put_run_terms
 from manifest_server.newest import newest_runs
 from manifest_server.packing import (
     KeptSection,
@@ -48,7 +49,6 @@ from manifest_server.tables import (
     SHARED,
     projects,
     run_sections,
-    run_terms,
     runs,
     section_terms,
     sections,
@@ -76,10 +76,10 @@ def put_runs(
     if not packed:
         return []
     chosen = _chosen(packed)
-    _insert_or_replace(connection, [run.row for run in chosen])
+    written = _insert_or_replace(connection, [run.row for run in chosen])
+    _put_parts(connection, [run for run in chosen if run.id in written])
     # Somebody else may have been here before.
     kept = digests(connection, (run.id for run in chosen))
-    _put_parts(connection, [run for run in chosen if not _is_other(run, kept)])
     return [(run, _refused(connection, run, kept)) for run in packed if _is_other(run, kept)]
 
 
@@ -107,7 +107,7 @@ def _put_parts(connection: Connection, added: Sequence[PackedRun]) -> None:
     names = sorted({str(run.row["project"]) for run in added})
     insert_missing(connection, projects, [{"name": name} for name in names])
     insert_missing(connection, run_sections, [row for run in added for row in run.references])
-    put_run_terms(connection, [(run.id, term) for run in added for term in run.terms])
+    put_own_terms(connection, [(run.id, term) for run in added for term in run.terms])
     refer_from_runs(connection, ((run.id, digest) for run in added for digest in run.blobs))
 
 
@@ -128,12 +128,10 @@ def _refused(connection: Connection, run: PackedRun, kept: Mapping[str, str]) ->
     return DigestMismatch(kept[run.id], run.digest, where)
 
 
-def put_run_terms(connection: Connection, pairs: Sequence[tuple[str, Term]]) -> None:
-    """Say that runs have terms of their own."""
+def put_own_terms(connection: Connection, pairs: Sequence[tuple[str, Term]]) -> None:
+    """Say that runs have terms of their own, which they had not before."""
     _put_terms(connection, {term.id: term for _, term in pairs})
-    numbers = sorted((term.id, run_id) for run_id, term in pairs)
-    rows = [{"term": number, "run_id": run_id} for number, run_id in numbers]
-    insert_missing(connection, run_terms, rows)
+    put_run_terms(connection, pairs)
 
 
 def check_run(connection: Connection, run_id: str) -> None:
@@ -351,9 +349,10 @@ def _newest(
     return [RunSummary.model_validate(row) for row in rows]
 
 
-def _insert_or_replace(connection: Connection, rows: Sequence[dict[str, object]]) -> None:
+def _insert_or_replace(connection: Connection, rows: Sequence[dict[str, object]]) -> set[str]:
+    """Insert rows; gives the ids of those that were written, as sealed runs never change."""
     statement = _inserting_or_replacing(connection.dialect.name, tuple(rows[0]))
-    execute_many(connection, statement, rows)
+    return set(execute_many(connection, statement.returning(runs.c.id), rows).scalars())
 
 
 @cache

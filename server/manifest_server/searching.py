@@ -40,6 +40,7 @@ from manifest.filtering import (
     Scalar,
 )
 from manifest.summaries import label
+from manifest_server.holders import holders
 from manifest_server.tables import (
     SHARED,
     projects,
@@ -167,7 +168,7 @@ def _of_fields(
     held: Sequence[tuple[Field, _Terms]], connection: Connection, project: str | None
 ) -> list[Condition]:
     shared = [(field.section, found) for field, found in held if field.section in SHARED]
-    own = [_of_own(found) for field, found in held if field.section not in SHARED]
+    own = [_of_own(found, connection) for field, found in held if field.section not in SHARED]
     return [*own, _of_shared(shared, connection, project)] if shared else own
 
 
@@ -202,17 +203,14 @@ def _of_shared(
     return Condition(sql, walked, select(runs.c.id).where(sql))
 
 
-def _of_own(found: _Terms) -> Condition:
+def _of_own(found: _Terms, connection: Connection) -> Condition:
     if found == []:
         return Condition(false(), false())
     has_term = run_terms.c.term.in_(found)
-    holders = select(run_terms.c.run_id).where(has_term)
-    if isinstance(found, list) and len(found) <= _MOST_PROBES:
-        walked: ColumnElement[bool] = exists().where(has_term, run_terms.c.run_id == runs.c.id)
-    else:
-        lowest = bindparam(LOWEST, type_=run_terms.c.run_id.type)
-        walked = runs.c.id.in_(holders.where(run_terms.c.run_id >= lowest))
-    return Condition(runs.c.id.in_(holders), walked, holders)
+    every = holders(connection, has_term)
+    lowest = bindparam(LOWEST, type_=run_terms.c.run_id.type)
+    walked = runs.c.id.in_(holders(connection, has_term, run_terms.c.run_id >= lowest))
+    return Condition(runs.c.id.in_(every), walked, every)
 
 
 def _terms(
@@ -258,7 +256,6 @@ def _known_if_few(found: Select[tuple[int]], connection: Connection) -> _Terms:
 _BOUNDS: Final = frozenset({"<", "<=", ">", ">="})
 _Terms: TypeAlias = list[int] | Select[tuple[int]]
 _MOST: Final = 1000
-_MOST_PROBES: Final = 8
 # PostgreSQL plans better where it sees the keys; SQLite searches sooner than it takes them in.
 _MOST_SETUPS: Final = {"sqlite": 20, "postgresql": 300}
 

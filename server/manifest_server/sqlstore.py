@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from sqlalchemy import URL, Connection, Engine
 
@@ -28,7 +28,7 @@ from manifest.models import (
     Token,
     Verdict,
 )
-from manifest_server import annotating, auditing, facets, retention, tokens
+from manifest_server import annotating, auditing, facets, holders, retention, tokens
 from manifest_server import runs as queries
 from manifest_server.blobs import GRACE, mark_unused
 from manifest_server.blobstore import Blobs
@@ -47,6 +47,7 @@ from manifest_server.tables import REVISION
 from manifest_server.trailstore import Trails
 
 _ID_DIGITS = re.compile(r"[0-9a-f]{32}")
+_MOST_ROWS: Final = 5000  # of a term that are gathered in one transaction
 _PREFIX_DIGITS = re.compile(r"[0-9a-f]{0,32}")
 
 
@@ -372,9 +373,25 @@ class SqlStore:
         with transaction(self._engine, is_writing=True) as connection:
             retention.collect_terms(connection)
             mark_unused(connection)
+        self._gather()
         return collected + self._collect(
             lambda connection: retention.collect_blobs(connection, self._objects, grace=grace)
         )
+
+    def _gather(self) -> None:
+        last: int | None = None
+        while numbers := self._scattered(last):
+            while self._gathered(numbers):
+                pass
+            last = numbers[-1]
+
+    def _scattered(self, last: int | None) -> Sequence[int]:
+        with self._reading() as connection:
+            return holders.scattered(connection, after=last)
+
+    def _gathered(self, numbers: Iterable[int]) -> int:
+        with transaction(self._engine, is_writing=True) as connection:
+            return holders.gather(connection, numbers, most_rows=_MOST_ROWS)
 
     def _collect(self, some: Callable[[Connection], int]) -> int:
         collected = 0

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Column,
     Dialect,
@@ -26,7 +27,7 @@ from sqlalchemy.types import TypeEngine
 
 from manifest.summaries import LABEL_LENGTHS, label
 
-REVISION: Final = "0007"
+REVISION: Final = "0008"
 """The schema these tables are; the newest migration brings a database to it."""
 
 VERSION_TABLE: Final = "manifest_revision"
@@ -84,6 +85,36 @@ class RunKey(_Sixteen):
         """Write digits as a run id."""
         parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
         return "-".join(parts)
+
+
+class RunKeys(TypeDecorator[list[str]]):
+    """Some run ids: an array in PostgreSQL, their bytes one after the other in SQLite."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Choose the array where there is one."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(ARRAY(Uuid(as_uuid=True)))
+        return dialect.type_descriptor(LargeBinary())
+
+    def process_bind_param(self, value: list[str] | None, dialect: Dialect) -> Any:
+        """Ids to UUIDs, or to bytes."""
+        if value is None:
+            return None
+        found = [uuid.UUID(each) for each in value]
+        return found if dialect.name == "postgresql" else b"".join(each.bytes for each in found)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> list[str] | None:
+        """UUIDs or bytes to ids."""
+        if value is None:
+            return None
+        if dialect.name == "postgresql":
+            return [str(each) for each in value]
+        data = bytes(value)
+        starts = range(0, len(data), 16)
+        return [str(uuid.UUID(bytes=data[start : start + 16])) for start in starts]
 
 
 class SectionKey(_Sixteen):
@@ -281,9 +312,12 @@ run_terms = Table(
     metadata,
     Column("term", BigInteger, primary_key=True, autoincrement=False),
     Column("run_id", RunKey, primary_key=True),
+    # NULL where the row is of one run alone. See `holders`.
+    Column("older", RunKeys),
     sqlite_with_rowid=False,
 )
-"""Which runs have a pair of their own: of their configuration, their seeds, their tags."""
+"""Which runs have a pair of their own, of their configuration, their seeds, their tags: the newest
+of them, and others."""
 
 run_annotations = Table(
     "run_annotations",
