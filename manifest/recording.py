@@ -8,7 +8,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -219,12 +219,31 @@ def record(
     return run
 
 
-def _recorded(project: str | None, name: str | None, seed: int | None, *, is_strict: bool) -> Run:
+def record_part(command: Sequence[str], *, name: str | None = None) -> Run:
+    """Record a part of this program that a command of its own repeats, such as a job of a sweep.
+
+    Under `manifest run` it joins the run that is recorded already, as `record` does.
+
+    Args:
+        command: What to start for a replay of this part alone.
+        name: A name for people.
+    """
+    return _recorded(None, name, None, is_strict=False, command=command)
+
+
+def _recorded(
+    project: str | None,
+    name: str | None,
+    seed: int | None,
+    *,
+    is_strict: bool,
+    command: Sequence[str] | None = None,
+) -> Run:
     if os.environ.get("MANIFEST_MODE") == "disabled":
         _seed(seed)
         return Run(None, is_owner=False)
     try:
-        return _begin(project, name, seed)
+        return _begin(project, name, seed, command)
     except Exception as error:
         if is_strict:
             raise
@@ -250,7 +269,9 @@ def _seed(seed: int | None) -> None:
         seed_everything(seed)
 
 
-def _begin(project: str | None, name: str | None, seed: int | None) -> Run:
+def _begin(
+    project: str | None, name: str | None, seed: int | None, command: Sequence[str] | None
+) -> Run:
     watching = recorder.active()
     if watching is not None:
         watching.say("about", project=project, name=name)
@@ -260,7 +281,7 @@ def _begin(project: str | None, name: str | None, seed: int | None) -> Run:
     launch = find_launch(os.environ)
     directory, journal = _given(), None
     if directory is None:
-        directory, journal = _joined_or_made(launch, project, name)
+        directory, journal = _joined_or_made(launch, project, name, command)
     watching = Recorder(directory, "main" if launch is None else meeting.process_name(launch))
     watching.section("generators", generators)
     watching.begin_with_settings()
@@ -286,26 +307,30 @@ def _given() -> RunDirectory | None:
 
 
 def _joined_or_made(
-    launch: Launch | None, project: str | None, name: str | None
+    launch: Launch | None, project: str | None, name: str | None, command: Sequence[str] | None
 ) -> tuple[RunDirectory, Journal | None]:
     """The run, and its own journal if it was made here."""
     base = find_base()
     found = meeting.find(base, launch) if launch is not None else None
     if found is not None:
         return found, None
-    made, journal = _made(base, launch, project, name)
+    made, journal = _made(base, launch, project, name, command)
     if launch is None or meeting.offer(base, launch, made):
         return made, journal
     journal.close()
-    return _joined_or_made(launch, project, name)
+    return _joined_or_made(launch, project, name, command)
 
 
 def _made(
-    base: Path, launch: Launch | None, project: str | None, name: str | None
+    base: Path,
+    launch: Launch | None,
+    project: str | None,
+    name: str | None,
+    part: Sequence[str] | None,
 ) -> tuple[RunDirectory, Journal]:
     directory = RunDirectory.create(base, new_run_id())
     _, journal = directory.claim("run")
-    command, folder, ranks = [sys.executable, *sys.orig_argv[1:]], Path.cwd(), None
+    command, folder, ranks = list(part or (sys.executable, *sys.orig_argv[1:])), Path.cwd(), None
     if launch is not None and launch.command is not None:
         command, folder, ranks = launch.command, Path(launch.folder or folder), launch.world_size
     origin = Origin(
