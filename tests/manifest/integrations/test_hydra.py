@@ -126,8 +126,9 @@ def test_under_manifest_run_a_sweep_is_one_run_that_tells_of_its_jobs(write: Wri
 def test_jobs_of_another_launcher_are_recorded_and_said_not_to_repeat(write: Write) -> None:
     write()
     source = "from hydra._internal.core_plugins.basic_launcher import BasicLauncher\n\n"
-    Path("own.py").write_text(f"{source}class Launcher(BasicLauncher):\n    pass\n")
-    done = run("-m", "lr=0.2", "hydra.launcher._target_=own.Launcher", CALLBACK)
+    Path("hydra_plugins").mkdir()
+    Path("hydra_plugins/own.py").write_text(f"{source}class Launcher(BasicLauncher):\n    pass\n")
+    done = run("-m", "lr=0.2", "hydra.launcher._target_=hydra_plugins.own.Launcher", CALLBACK)
     assert done.returncode == 0, done.stderr
     (only,) = manifests()
     assert only.sections["config"]["lr"] == 0.2
