@@ -10,7 +10,7 @@ import atexit
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -406,15 +406,27 @@ class Recorder:
             with self.guarded("loaders"):
                 loaders.positions.name(value, str(name))
 
-    def snapshot(self, name: str | int | None) -> str | None:
-        """Keep a snapshot of this process.
+    def name_loader(self, name: str, loader: Any) -> None:
+        """Know a loader by a name, unless the program has named it."""
+        data = sys.modules.get("torch.utils.data")
+        loaders = self.training.loaders
+        if data is not None and loaders is not None and isinstance(loader, data.DataLoader):
+            with self.guarded("loaders"):
+                loaders.positions.propose(loader, name)
+
+    def snapshot(
+        self, name: str | int | None, *, underway: Collection[Any] | None = None
+    ) -> str | None:
+        """Keep a snapshot of this process; see `Snapshots.take`.
 
         Returns:
             The name under which it is kept; None if it could not be.
         """
         with self.guarded("snapshots"):
             training = self.training
-            return self.snapshots.take(name, step=training.steps, loaders=training.loaders)
+            return self.snapshots.take(
+                name, step=training.steps, loaders=training.loaders, underway=underway
+            )
         return None
 
     def resume(self, run: RunDirectory, name: str, *, is_strict: bool) -> list[RestoredItem]:

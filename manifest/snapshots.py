@@ -9,7 +9,7 @@ that the snapshots of one epoch share them.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from manifest import states
@@ -57,8 +57,22 @@ class Snapshots:
         self._names: set[str] = set()
         self._kept: deque[str] = deque()
 
-    def take(self, name: str | int | None, *, step: int | None, loaders: Loaders | None) -> str:
+    def take(
+        self,
+        name: str | int | None,
+        *,
+        step: int | None,
+        loaders: Loaders | None,
+        underway: Collection[Any] | None = None,
+    ) -> str:
         """Keep a snapshot of now.
+
+        Args:
+            name: See `Run.snapshot`.
+            step: How many steps are over.
+            loaders: The loaders of this process; None if it has none.
+            underway: Those that will be continued where they are; every other one begins anew. By
+                default each that is being iterated.
 
         Returns:
             The name under which it is kept.
@@ -69,7 +83,7 @@ class Snapshots:
             "name": key,
             "step": step,
             "generators": self._generators(),
-            "loaders": [] if loaders is None else self._loaders(loaders),
+            "loaders": [] if loaders is None else self._loaders(loaders, underway),
         }
         # Read first: what is written back is what was read.
         renew_device_generators()
@@ -94,7 +108,7 @@ class Snapshots:
             found[name] = capture_generator(generator)
         return found
 
-    def _loaders(self, loaders: Loaders) -> list[Json]:
+    def _loaders(self, loaders: Loaders, underway: Collection[Any] | None) -> list[Json]:
         from manifest.pytorch.identities import ordinal
 
         known = loaders.positions.known()
@@ -103,6 +117,9 @@ class Snapshots:
         found: list[Json] = []
         for identity in known:
             position, loader = newest.get(id(identity)), identity.loader()
+            is_over = underway is not None and not any(loader is each for each in underway)
+            if position is not None and is_over and not position.iterator()._persistent_workers:
+                position = None  # else its workers matter still
             own = identity.own(loader) if loader is not None else identity.known_own
             generators = {} if own is None else own.named()
             if position is None and not generators:
@@ -113,14 +130,14 @@ class Snapshots:
                 "ordinal": ordinal(identity, known),
                 "shape": identity.shape(loader) if loader is not None else identity.known_shape,
                 "generators": {name: capture_generator(each) for name, each in generators.items()},
-                "position": None if position is None else self._position(position),
-                **self._state_dict(loader, position),
+                "position": None if position is None else self._position(position, is_over=is_over),
+                **self._state_dict(loader, None if is_over else position),
             }
             found.append(entry)
         return found
 
-    def _position(self, position: Position) -> Json:
-        refusal = position.refusal()
+    def _position(self, position: Position, *, is_over: bool) -> Json:
+        refusal = position.refusal(is_over=is_over)
         iterator: Any = position.iterator()
         return {
             "count": iterator._num_yielded,

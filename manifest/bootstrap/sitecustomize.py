@@ -54,13 +54,19 @@ def _offer_face(execute: "Callable[[ModuleType], None]") -> None:
     module = sys.modules["manifest"]
 
     def __getattr__(name: str) -> object:  # noqa: N807 -- its name
-        if name.startswith("__") and name not in ("__all__", "__doc__", "__version__"):
+        is_special = name.startswith("__") and name not in ("__all__", "__doc__", "__version__")
+        if is_special or _is_module(name):  # else one that imports another would import the face
             raise AttributeError(f"module 'manifest' has no attribute {name!r}")
         vars(module).pop("__getattr__", None)
         execute(module)
         return getattr(module, name)
 
     module.__getattr__ = __getattr__  # type: ignore[method-assign]
+
+
+def _is_module(name: str) -> bool:
+    path = os.path.join(_PACKAGE, name)
+    return os.path.isdir(path) or os.path.exists(f"{path}.py")
 
 
 def _module_of_program() -> "str | None":

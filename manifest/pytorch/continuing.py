@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import FrameType, ModuleType
@@ -154,10 +155,12 @@ class Continuing:
             moments.put_back(before, own.named())
             return original(loader)
         moments.put_back(before, own.named())
-        # Before its first loader goes on, what the program ran is no part of the run.
+        # Before its first loader goes on, what the program ran is no part of the run; nor what it
+        # runs until that is asked for a batch, as frameworks do that make iterators ahead.
         if self._is_first:
             self._is_first = False
             self._put_back_all()
+            iterator._next_data = _AtFirstBatch(iterator, self._put_back_all)
         self._on_outcome(RestoredItem(str(recorded), "restored", reason))
         return iterator
 
@@ -255,6 +258,20 @@ class Continuing:
 
     def _states(self, own: Callable[[], Named]) -> dict[str, bytes]:
         return flat(self._loaders.positions.moments.now(own()))
+
+
+class _AtFirstBatch:
+    """Does something once, before an iterator gives its next batch; stands in its `_next_data`."""
+
+    def __init__(self, iterator: Any, work: Callable[[], None]) -> None:
+        self._iterator = weakref.ref(iterator)  # which holds this, and would not go
+        self._work = work
+
+    def __call__(self) -> Any:
+        iterator: Any = self._iterator()
+        del iterator._next_data
+        self._work()
+        return iterator._next_data()
 
 
 def flat(moment: Moment) -> dict[str, bytes]:

@@ -53,11 +53,15 @@ class Position(Known):
             return False
         return sys.getrefcount(kept) <= _REFERENCES
 
-    def refusal(self) -> str | None:
-        """Why it cannot be continued; None if it can."""
-        is_abandoned = self.is_abandoned()
+    def refusal(self, *, is_over: bool = False) -> str | None:
+        """Why it cannot be continued; None if it can.
+
+        Args:
+            is_over: Whether it is to begin anew, whatever it still has to give.
+        """
+        is_over = is_over or self.is_exhausted or self.is_abandoned()
         iterator: Any = self.iterator()
-        if iterator._persistent_workers and (self.is_exhausted or self.rounds > 1 or is_abandoned):
+        if iterator._persistent_workers and (is_over or self.rounds > 1):
             return (
                 "its workers live on since an earlier round (persistent_workers=True), and their "
                 "random streams cannot be put back"
@@ -108,6 +112,12 @@ class Positions:
         """Know a loader by this name from now on."""
         identity = self.identities.of(loader) or self.identities.add(loader, "named")
         identity.name = name
+
+    def propose(self, loader: Any, name: str) -> None:
+        """Know a loader by this name, unless it has one."""
+        known = self.identities.of(loader)
+        if known is None or known.name is None:
+            self.name(loader, name)
 
     def identified(self, loader: Any, frame: FrameType | None) -> Identity:
         """Which loader this is; one that was made before anyone listened is known by its use."""

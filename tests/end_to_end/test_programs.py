@@ -251,3 +251,15 @@ def test_a_script_that_was_given_alone_repeats(
     copied("train.py")
     launched = launch(["train.py"], base=base)
     assert replay(launched.run, base=base).outcome == "identical"
+
+
+def test_a_recorded_program_may_begin_with_any_module_of_manifest(
+    recorded: Recorded, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = (
+        "from manifest.recording import record\n"  # which imports others from the package
+        "import manifest\n"
+        "print(manifest.record().id == record().id)\n"
+    )
+    assert recorded("-c", source).exit_code == 0
+    assert capfd.readouterr().out == "True\n"

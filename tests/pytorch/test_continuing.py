@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,8 @@ class Host:
     def restored(self, items: Iterable[RestoredItem]) -> None:
         self.outcomes += items
 
-    def snapshot(self, name: str | int) -> str:
-        return self.snapshots.take(name, step=None, loaders=self.loaders)
+    def snapshot(self, name: str | int, underway: Collection[Any] | None = None) -> str:
+        return self.snapshots.take(name, step=None, loaders=self.loaders, underway=underway)
 
     def resume(self, name: str, *, is_strict: bool = True) -> list[RestoredItem]:
         snapshot = find_snapshot(self.run, name, process="main", rank=None)
@@ -625,3 +625,45 @@ def test_batches_that_are_passed_over_reach_no_listener(host: Host) -> None:
         if earlier is not None:
             hooks.listen(earlier)
     assert listener.batches == 2
+
+
+def test_what_the_program_draws_before_its_first_batch_is_no_part_of_the_run(host: Host) -> None:
+    seed(1)
+    loader = noisy_loader()
+    expected = plain(list(snapshot_in(host, loader, 3))), draw()
+    host.resume("here")
+    iterator = iter(loader)
+    draw()
+    assert (plain(list(iterator)), draw()) == expected
+
+
+def test_only_loaders_that_are_underway_are_continued(host: Host) -> None:
+    seed(1)
+    first, second = noisy_loader(), DataLoader(Noisy(), 4, shuffle=True)
+    iterators = iter(first), iter(second)
+    for iterator in iterators:
+        next(iterator)
+    host.snapshot("here", underway=[first])
+    expected = plain(list(iterators[0])), plain(list(second))
+    seed(99)
+    host.resume("here")
+    assert (plain(list(first)), plain(list(second))) == expected
+    assert len(expected[1]) == 3, "all of it"
+    assert len(host.outcomes) == 1
+
+
+def test_workers_that_live_on_matter_where_their_loader_begins_anew(host: Host) -> None:
+    loader = DataLoader(Noisy(), 2, persistent_workers=True, **workers_of(1))
+    next(iter(loader))
+    host.snapshot("here", underway=[])
+    with pytest.raises(StateNotRestorable, match="persistent_workers=True"):
+        host.resume("here")
+
+
+def test_a_name_that_the_program_gave_is_kept(host: Host) -> None:
+    positions = host.loaders.positions
+    named, other = noisy_loader(), noisy_loader()
+    positions.name(named, "mine")
+    for loader in (named, other):
+        positions.propose(loader, "theirs")
+    assert [str(positions.identities.of(loader)) for loader in (named, other)] == ["mine", "theirs"]

@@ -29,6 +29,7 @@ GROUPS: Final[Mapping[str, Sequence[str]]] = {
         "determinism",
         "audit",
         "resume",
+        "checkpoints",
         "exports",
         "migrating",
         "filters",

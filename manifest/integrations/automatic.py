@@ -1,0 +1,23 @@
+"""Hooks for a program without a line of its own, which its framework asks for by entry points.
+
+They are there only where the program is recorded; one that is not imports nothing for them.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def lightning_callbacks() -> list[Any]:
+    """The callbacks that Lightning adds to each trainer."""
+    if not _is_recorded():
+        return []
+    from manifest.integrations.lightning import AutomaticCallback
+
+    return [AutomaticCallback(strict=False)]
+
+
+def _is_recorded() -> bool:
+    recorder = sys.modules.get("manifest.recorder")
+    return recorder is not None and recorder.active() is not None

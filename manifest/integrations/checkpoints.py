@@ -1,0 +1,67 @@
+"""What the checkpoint of a framework carries of the run, and what is put back from it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from manifest import recorder
+from manifest.errors import ManifestError
+from manifest.recorder import complain
+from manifest.rewinding import replay
+
+KEY = "manifest"
+"""Under which a checkpoint carries the reference of its snapshot."""
+
+
+def take(name: str | int, underway: Collection[Any]) -> str | None:
+    """Take a snapshot to go with a checkpoint.
+
+    Args:
+        name: What to call it; the same on every rank.
+        underway: The loaders that a program which loads the checkpoint continues where they are.
+
+    Returns:
+        The reference that the checkpoint is to carry; None if the program is not recorded.
+    """
+    active = recorder.active()
+    taken = None if active is None else active.snapshot(name, underway=underway)
+    return None if active is None or taken is None else f"{active.run.id}:{taken}"
+
+
+def put_back(carried: object, *, is_strict: bool) -> bool:
+    """Continue this program from the snapshot that a checkpoint carries.
+
+    Args:
+        carried: What the checkpoint has under the key; None if it has nothing.
+        is_strict: Raise if that is not possible; else it is said on the terminal and noted.
+
+    Returns:
+        Whether it was put back.
+
+    Raises:
+        ManifestError: The snapshot cannot be found or put back, and `is_strict`.
+    """
+    active = recorder.active()
+    if active is None:
+        return False
+    if not isinstance(carried, str):
+        active.note("snapshots", "the checkpoint carries none: generators are as they come")
+        return False
+    try:
+        replay(carried, strict=is_strict)
+    except ManifestError as error:
+        if is_strict:
+            raise
+        active.note("snapshots", error)
+        complain(f"this run goes on, but not exactly where the checkpoint was saved: {error}")
+        return False
+    return True
+
+
+def name_loaders(names: str, loaders: Collection[Any]) -> None:
+    """Know a framework's loaders by names of their own, wherever the framework makes them."""
+    active = recorder.active()
+    if active is not None:
+        for number, loader in enumerate(loaders):
+            active.name_loader(f"{names}.{number}", loader)

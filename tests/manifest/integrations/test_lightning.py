@@ -1,0 +1,164 @@
+"""A fit that goes on from a checkpoint of Lightning computes what the whole fit did."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manifest.launching import Launched, launch
+from manifest.rundir import run_directories
+
+KINDS = {
+    "amid an epoch": "every=1,draws=1,of=3.7",
+    "behind the last batch of an epoch": "every=1,of=5",
+    "at the end of an epoch": "draws=1,of=5",
+    "counted in steps": "every=3,max_steps=15,of=6.15",
+    "amid an epoch, with workers and a distributed sampler": "every=1,distributed=1,workers=1,of=8",
+    "after validation": "val=1,of=10",
+    "after validation amid an epoch, with workers": "val=0.5,workers=1,of=7",
+}
+PERSISTENT = "val=1,workers=1,persistent=1,of=5"
+
+
+@pytest.fixture(scope="module")
+def fits(program: Callable[..., Any]) -> dict[str, Any]:
+    """What was computed of each kind: whole, from checkpoints, and from those without the hook."""
+    found = program("lightning_resume.py", *KINDS.values(), PERSISTENT)
+    return dict(zip([*KINDS, PERSISTENT], found, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fit_goes_on_with_the_bits_of_the_whole_one(kind: str, fits: dict[str, Any]) -> None:
+    whole = fits[kind]["whole"]
+    assert len(whole["losses"]) == 15
+    for step, resumed in fits[kind]["resumed"].items():
+        rest = {each: loss for each, loss in whole["losses"].items() if int(each) >= int(step)}
+        assert resumed == {"losses": rest, "bits": whole["bits"]}, step
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lightning_alone_goes_on_with_other_numbers(kind: str, fits: dict[str, Any]) -> None:
+    """Lightning-AI/pytorch-lightning#17543 and #18780: resuming gives a different model.
+
+    Neither the order of the epoch, nor the states of generators, are in a checkpoint.
+    """
+    whole = fits[kind]["whole"]
+    for step, alone in fits[kind]["alone"].items():
+        if int(step) < len(whole["losses"]):
+            assert alone["bits"] != whole["bits"], step
+
+
+@pytest.mark.parametrize("kind", [*KINDS, PERSISTENT])
+def test_a_fit_computes_the_same_with_the_callback(kind: str, fits: dict[str, Any]) -> None:
+    assert fits[kind]["whole"] == fits[kind]["plain"]
+
+
+def test_workers_that_live_on_are_refused(fits: dict[str, Any]) -> None:
+    assert "persistent_workers=True" in fits[PERSISTENT]["resumed"]["5"]["error"]
+
+
+FIT = """\
+import sys
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Regression(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(), nn.Linear(8, 1))
+
+    def training_step(self, batch, index):
+        if self.global_step == int(sys.argv[1]):
+            raise SystemExit(3)
+        return self.net(batch[0]).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(checkpoint=None):
+    pl.seed_everything(1, verbose=False)
+    model, data = Regression(), TensorDataset(torch.arange(64.0).reshape(16, 4) / 64)
+    trainer = pl.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False,
+        callbacks=[ModelCheckpoint("saved", "{step}", save_top_k=-1, every_n_train_steps=3)],
+    )
+    trainer.fit(model, DataLoader(data, 2, shuffle=True), ckpt_path=checkpoint)
+    print([p.detach().numpy().tobytes().hex() for p in model.parameters()])
+
+
+if __name__ == "__main__":
+    fit(*sys.argv[2:])
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fit.py").write_text(FIT)
+    return tmp_path
+
+
+def alone(*arguments: str) -> str:
+    """Fit without Manifest; what it prints last."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
+def test_a_recorded_fit_is_continued_without_a_line(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    def recorded(*arguments: str) -> Launched:
+        return launch([sys.executable, "fit.py", *arguments], base=folder / ".manifest")
+
+    whole = alone("fit.py", "-1")
+    assert "manifest" not in torch.load(folder / "saved/step=3.ckpt")
+    (folder / "saved/step=3.ckpt").unlink()
+
+    stopped = recorded("5")
+    assert stopped.exit_code == 3
+    checkpoint = torch.load(folder / "saved/step=3.ckpt")
+    assert checkpoint["manifest"] == f"{stopped.run.id}:3"
+    capfd.readouterr()
+
+    resumed = recorded("-1", "saved/step=3.ckpt")
+    assert capfd.readouterr().out.splitlines()[-1] == whole
+    restored = [each for each in resumed.run.journals()["main"] if each["kind"] == "restore"]
+    assert restored[-1]["what"] == "lightning.train.0"
+    assert restored[-1]["reason"] == "continues after 3 batches"
+
+
+def test_a_fit_that_is_not_recorded_imports_nothing_for_it(folder: Path) -> None:
+    looks = "print(sorted(n for n in sys.modules if n.startswith('manifest.integrations')))"
+    (folder / "fit.py").write_text(
+        f"import sys\nimport pytorch_lightning as pl\npl.Trainer()\n{looks}"
+    )
+    assert alone("fit.py") == "['manifest.integrations', 'manifest.integrations.automatic']"
+    assert not (folder / ".manifest").exists()
+
+
+def test_the_lines_of_the_guide_continue_a_fit(checkout: Path, folder: Path) -> None:
+    page = (checkout / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"## Lightning\n.*?```python\n(.*?)```", page, re.DOTALL)
+    given = "model, loader = Regression(), DataLoader(TensorDataset(torch.ones(8, 4)), 2)\n"
+    program = FIT[: FIT.index("def fit")] + given + lines + lines.replace("=3", "=4")
+    (folder / "fit.py").write_text(program)
+    alone("fit.py", "-1")
+    (run,) = run_directories(folder / ".manifest")
+    restored = [each for each in run.journals()["main"] if each["kind"] == "restore"]
+    assert restored[0]["reason"].startswith(f"{run.id}:")
+    assert {each["outcome"] for each in restored[1:]} <= {"restored", "equal already"}
