@@ -88,7 +88,8 @@ import json, os, sys
 import numpy.random, threadpoolctl, torch
 import torch._dynamo.config, torch._functorch.config, torch._inductor.config
 from manifest.catalogue import settings_of
-from manifest.settings import capture_settings, capture_slow_settings, read_settings, restore_settings
+from manifest.settings import capture_settings, capture_slow_settings
+from manifest.settings import read_settings, restore_settings
 
 captured = capture_settings() | capture_slow_settings()
 NONDEFAULT = ("inductor.nondefault", "dynamo.nondefault")
