@@ -37,6 +37,24 @@ def base(project: Path) -> Path:
     return project / ".manifest"
 
 
+@pytest.fixture(scope="session")
+def at_work(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], AbstractContextManager[Path]]:
+    """Make a folder and work in it for a while, for runs that several tests look at."""
+
+    @contextmanager
+    def work(name: str) -> Iterator[Path]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+            folder = tmp_path_factory.mktemp(name)
+            patch.chdir(folder)
+            patch.setenv("OMP_NUM_THREADS", "1")  # programs that want more say so
+            yield folder
+
+    return work
+
+
 @pytest.fixture
 def script(project: Path) -> Callable[[str, str], Path]:
     """Write a script into the project."""

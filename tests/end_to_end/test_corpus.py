@@ -1,18 +1,25 @@
-"""Training scripts of many shapes, as users write them: what a replay of each is called."""
+"""Training scripts of many shapes, as users write them: what a replay of each is called.
+
+Those that import little beside PyTorch share a run, as children of a program that has imported it.
+"""
 
 from __future__ import annotations
 
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from manifest import ranks
+from manifest.comparing import compare_trails
 from manifest.launching import launch
-from manifest.models import Manifest, Outcome
+from manifest.models import Manifest, Outcome, TrailComparison, Verdict
 from manifest.replaying import replay
+from manifest.rundir import RunDirectory
 
 SCRIPTS = Path(__file__).parent / "scripts"
 CONFIG = '{"rate": 0.1, "steps": 6}'
@@ -39,39 +46,43 @@ class Shape:
     """Whether a second run is the one that is replayed, with what the first one left behind."""
 
 
-SHAPES = (
+ALONE = (
     Shape("accelerate_loop.py", 6, LOADED),
+    Shape("compiled.py", 6),
+    Shape("functional.py", 0, frozenset({"rng"}), "not replayable", "nothing that was computed"),
+    Shape("hf_trainer.py", 8, LOADED),
+    Shape("hogwild.py", 400, outcome="diverged", why="2 processes trained side by side"),
+    Shape("lightning_module.py", 8, LOADED),
+    Shape("manual.py", 0, frozenset({"rng", "loss"})),
+    Shape("scatter.py", 30, outcome="diverged", why="such as the gradient of an index"),
+    Shape("stdin.py", 0, frozenset(), "diverged", "0 of 3 steps", given=b"1 2\n2 4\n3 6\n"),
+)
+"""Those that are runs of their own: they import much, read what comes in, or do not repeat."""
+
+TOGETHER = (
     Shape("accumulate.py", 4, LOADED),
     Shape("amp.py", 7),
     Shape("augment.py", 8, LOADED),
     Shape("cache.py", 8, LOADED),
-    Shape("cache.py", 8, LOADED, is_recorded_again=True),
     Shape("cartpole.py", 6),
     Shape("chdir.py", 6),
     Shape("clock_seed.py", 5),
     Shape("cnn.py", 8, LOADED),
-    Shape("compiled.py", 6),
     Shape("embedding.py", 16),
     Shape("forest.py", 18),
-    Shape("functional.py", 0, frozenset({"rng"}), "not replayable", "nothing that was computed"),
     Shape("gan.py", 12),
     Shape("gcn.py", 12),
-    Shape("hf_trainer.py", 8, LOADED),
-    Shape("hogwild.py", 400, outcome="diverged", why="2 processes trained side by side"),
     Shape("ignite_engine.py", 8, LOADED),
     Shape("lbfgs.py", 5),
-    Shape("lightning_module.py", 8, LOADED),
     Shape("lstm.py", 10, LOADED),
-    Shape("manual.py", 0, frozenset({"rng", "loss"})),
     Shape("resume.py", 9),
-    Shape("resume.py", 9, is_recorded_again=True),
-    Shape("scatter.py", 30, outcome="diverged", why="such as the gradient of an index"),
     Shape("sets.py", 12),
     Shape("skorch_net.py", 8, LOADED),
-    Shape("stdin.py", 0, frozenset(), "diverged", "0 of 3 steps", given=b"1 2\n2 4\n3 6\n"),
     Shape("stream.py", 8, LOADED),
     Shape("threads.py", 18),
     Shape("transformer.py", 10),
+    Shape("cache.py", 8, LOADED, is_recorded_again=True),
+    Shape("resume.py", 9, is_recorded_again=True),
 )
 
 
@@ -79,7 +90,11 @@ def named(shape: Shape) -> str:
     return shape.script.removesuffix(".py") + ("-again" if shape.is_recorded_again else "")
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=named)
+RUNS = TOGETHER[:16], TOGETHER[16:]
+"""The first sixteen, as more children of one run have no journals; those of before come after."""
+
+
+@pytest.mark.parametrize("shape", ALONE, ids=named)
 def test_a_replay_is_called_what_it_is(
     shape: Shape,
     project: Path,
@@ -89,10 +104,8 @@ def test_a_replay_is_called_what_it_is(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # scripts that want more say so
     shutil.copy(SCRIPTS / shape.script, project)
-    (project / "config.json").write_text(CONFIG)
-    for _ in range(1 + shape.is_recorded_again):
-        given(shape.given)
-        recorded = launch([sys.executable, "-W", "ignore", shape.script], base=base)
+    given(shape.given)
+    recorded = launch([sys.executable, "-W", "ignore", shape.script], base=base)
     assert recorded.exit_code == 0
     given(b"")
     verdict = replay(recorded.run, base=base)
@@ -103,5 +116,66 @@ def test_a_replay_is_called_what_it_is(
     assert verdict.comparison is not None
     assert verdict.comparison.steps == shape.steps
     assert frozenset(verdict.comparison.streams) == shape.streams
-    manifest = Manifest.model_validate(recorded.run.document())
-    assert manifest.notes == (), "everything could be recorded"
+    assert manifest_of(recorded.run).notes == (), "everything could be recorded"
+
+
+def manifest_of(run: RunDirectory) -> Manifest:
+    return Manifest.model_validate(run.document())
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A run of several scripts, and its replay."""
+
+    shapes: tuple[Shape, ...]
+    original: RunDirectory
+    again: RunDirectory
+    verdict: Verdict
+
+    def compared(self, shape: Shape) -> TrailComparison:
+        """What the processes of one script computed, compared."""
+        child = f"main.f{self.shapes.index(shape)}"
+        trails = [
+            {
+                process: trail
+                for process, trail in ranks.trails(run, manifest_of(run)).items()
+                if process == child or process.startswith(f"{child}.")
+            }
+            for run in (self.original, self.again)
+        ]
+        assert trails[0].keys() == trails[1].keys()
+        return compare_trails(*trails)
+
+
+@pytest.fixture(scope="module")
+def together(at_work: Callable[[str], AbstractContextManager[Path]]) -> list[Repeated]:
+    """The runs of all that share one, and their replays."""
+    repeated = []
+    with at_work("together") as project:
+        for script in ("each.py", *(shape.script for shape in TOGETHER)):
+            shutil.copy(SCRIPTS / script, project)
+        (project / "config.json").write_text(CONFIG)
+        base = project / ".manifest"
+        for shapes in RUNS:
+            scripts = [shape.script for shape in shapes]
+            recorded = launch([sys.executable, "-W", "ignore", "each.py", *scripts], base=base)
+            assert recorded.exit_code == 0
+            verdict = replay(recorded.run, base=base)
+            assert verdict.replay is not None
+            again = RunDirectory(base / "runs" / verdict.replay)
+            repeated.append(Repeated(shapes, recorded.run, again, verdict))
+    return repeated
+
+
+@pytest.mark.parametrize("shape", TOGETHER, ids=named)
+def test_a_replay_of_scripts_that_share_a_run_is_identical(
+    shape: Shape, together: list[Repeated]
+) -> None:
+    (repeated,) = (each for each in together if shape in each.shapes)
+    verdict = repeated.verdict
+    assert verdict.outcome == shape.outcome == "identical", [verdict.sentence, *verdict.reasons]
+    found = repeated.compared(shape)
+    assert found.divergence is None
+    assert found.steps == shape.steps
+    assert frozenset(found.streams) == shape.streams
+    assert manifest_of(repeated.original).notes == (), "everything could be recorded"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from manifest.launching import Launched
+from manifest.launching import Launched, launch
+from manifest.models import Verdict
 from manifest.replaying import replay
 from manifest.verdicts import judge
 
@@ -33,6 +37,7 @@ KINDS = [
     "fork workers",
     "spawn workers",
 ]
+SOURCE = Path(__file__).parent / "scripts" / "unseeded.py"
 OS_KINDS = ["os.urandom", "secrets", "uuid4"]
 
 
@@ -44,35 +49,44 @@ def weights(path: Path) -> dict[str, str]:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     """The weights of every kind, from two runs without Manifest."""
     folder = tmp_path_factory.mktemp("plain")
-    source = Path(__file__).parent / "scripts" / "unseeded.py"
     results = []
     for name in ("first", "second"):
-        command = [sys.executable, str(source), str(folder / name), *KINDS, *OS_KINDS]
+        command = [sys.executable, str(SOURCE), str(folder / name), *KINDS, *OS_KINDS]
         subprocess.run(command, check=True, cwd=folder)
         results.append(weights(folder / name))
     return results
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """What came of a run of every kind, and of its replay."""
+
+    first: dict[str, str]
+    again: dict[str, str]
+    verdict: Verdict
+
+
+@pytest.fixture(scope="module")
+def repeated(at_work: Callable[[str], AbstractContextManager[Path]]) -> Repeated:
+    with at_work("unseeded") as project:
+        shutil.copy(SOURCE, project)
+        path, base = project.with_name("weights of unseeded"), project / ".manifest"
+        command = [sys.executable, "unseeded.py", str(path), *KINDS]
+        original = launch(command, base=base)
+        first = weights(path)
+        path.unlink()
+        verdict = replay(original.run, base=base)
+    return Repeated(first, weights(path), verdict)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_unseeded_run_replays_to_the_same_weights(
-    kind: str,
-    plain: list[dict[str, str]],
-    copied: Callable[[str], Path],
-    recorded: Callable[..., Launched],
-    base: Path,
-    tmp_path: Path,
+    kind: str, plain: list[dict[str, str]], repeated: Repeated
 ) -> None:
     assert plain[0][kind] != plain[1][kind], "without Manifest the two runs differ"
-    copied("unseeded.py")
-    original = recorded("unseeded.py", str(tmp_path / "weights"), kind)
-    first = weights(tmp_path / "weights")
-    (tmp_path / "weights").unlink()
-
-    verdict = replay(original.run, base=base)
-
-    assert verdict.outcome == "identical", verdict.sentence
-    assert weights(tmp_path / "weights") == first
-    assert first[kind] not in (plain[0][kind], plain[1][kind])
+    assert repeated.verdict.outcome == "identical", repeated.verdict.sentence
+    assert repeated.again[kind] == repeated.first[kind]
+    assert repeated.first[kind] not in (plain[0][kind], plain[1][kind])
 
 
 def test_entropy_of_the_system_is_pinned_only_on_request(
