@@ -10,7 +10,8 @@ from manifest import recorder
 def link(run: Any) -> None:
     """Write the id of the manifest into the configuration of a run of W&B, and its id here.
 
-    Does nothing where the program is not recorded; never raises.
+    Does nothing where the program is not recorded, where W&B is disabled, or given the stand-in
+    for a run that frameworks hand to ranks but the first; never raises.
 
     Args:
         run: What `wandb.init` gives, or a logger of a framework as its ``experiment``.
@@ -22,6 +23,8 @@ def link(run: Any) -> None:
     if recording is None:
         return
     with recording.guarded("links"):
+        if run.disabled:  # everything is true of the stand-in that frameworks give other ranks
+            return
         facts = {
             "run_id": run.id,
             "entity": run.entity or None,  # none without a network

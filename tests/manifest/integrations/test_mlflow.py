@@ -31,6 +31,7 @@ link(None)  # before the program is recorded
 manifest.record()
 client = mlflow.MlflowClient()
 made = client.create_run("0", run_name="of-a-logger")
+mlflow.set_tracking_uri("https://me:s3cret@tracker.example")
 link(made)
 link("no run")
 """
@@ -112,8 +113,14 @@ def test_a_run_that_a_client_made_is_linked_by_hand_and_what_is_none_costs_a_not
     assert done.returncode == 0
     (run,) = run_directories(Path(".manifest"))
     manifest = Manifest.model_validate(run.document())
-    assert manifest.sections["links"]["mlflow.run_id"] in runs_in(store)
-    assert manifest.sections["links"]["mlflow.run_name"] == "of-a-logger"
+    (made,) = runs_in(store)
+    assert manifest.sections["links"] == {
+        "mlflow.run_id": made,
+        "mlflow.run_name": "of-a-logger",
+        "mlflow.experiment_id": "0",
+        "mlflow.tracking_uri": "https://tracker.example",
+        "mlflow.url": f"https://tracker.example/#/experiments/0/runs/{made}",
+    }
     assert [note.where for note in manifest.notes] == ["links"]
 
 

@@ -27,6 +27,19 @@ assert dict(run.config) == {"manifest": recorded.id, "lr": 0.1}
 print("run", run.id)
 """
 
+STAND_INS = """
+import manifest, wandb
+from manifest.integrations.wandb import link
+
+class AsInLightning:  # for each rank but the first
+    def nothing(self, *args, **kwargs): pass
+    def __getattr__(self, name): return self.nothing
+
+manifest.record()
+link(AsInLightning())
+link(wandb.init(mode="disabled", project="digits"))
+"""
+
 
 @pytest.fixture
 def python(
@@ -56,6 +69,17 @@ def test_a_run_of_wandb_and_its_manifest_name_each_other(
     manifest = Manifest.model_validate(run.document())
     assert manifest.sections["links"] == {"wandb.run_id": found, "wandb.project": "digits"}
     assert [note.where for note in manifest.notes] == ["links"], "of the object that is no run"
+
+
+def test_what_stands_in_for_a_run_is_not_linked(
+    python: Callable[[str], subprocess.CompletedProcess[str]],
+) -> None:
+    done = python(STAND_INS)
+    assert done.returncode == 0, done.stderr
+    (run,) = run_directories(Path(".manifest"))
+    document = run.document()
+    assert "links" not in document["sections"]
+    assert document["notes"] == []
 
 
 def test_the_line_of_the_guide_is_enough(
