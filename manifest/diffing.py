@@ -20,7 +20,7 @@ from manifest.judging import judge
 from manifest.models import SECTIONS, Diff, Difference, Impact, Manifest, Process
 from manifest.texts import Texts, shown
 
-__all__ = ["conclude", "diff", "diff_sections", "rank"]
+__all__ = ["conclude", "diff", "diff_sections", "differences", "rank"]
 
 _RANK: Final = {impact: rank for rank, impact in enumerate(get_args(Impact))}
 _ORDER: Final = {section: order for order, section in enumerate(SECTIONS)}
@@ -71,25 +71,39 @@ def diff(before: Manifest, after: Manifest, *, blobs: Blobs | None = None) -> Di
         after: Another.
         blobs: The bytes of a blob of either run, or None; for differences within text files.
     """
-    texts = Texts(blobs)
-    differences, compared = _compare(before.sections, after.sections, texts, before.id)
-    known = {(each.section, each.key): each for each in differences}
+    found, compared = _differences(before, after, Texts(blobs))
+    return Diff(
+        before=before.id,
+        after=after.id,
+        conclusion=conclude(found),
+        differences=found,
+        compared=compared,
+    )
+
+
+def differences(
+    before: Manifest, after: Manifest, *, blobs: Blobs | None = None
+) -> tuple[Difference, ...]:
+    """The same differences, without what changed within their values."""
+    found, _ = _differences(before, after, Texts(blobs, is_detailed=False))
+    return found
+
+
+def _differences(
+    before: Manifest, after: Manifest, texts: Texts
+) -> tuple[tuple[Difference, ...], int]:
+    """Every difference, ranked, and how many keys were compared."""
+    all_found, compared = _compare(before.sections, after.sections, texts, before.id)
+    known = {(each.section, each.key): each for each in all_found}
     for name in sorted(before.processes.keys() | after.processes.keys()):
         found, count = _compare_process(name, before, after, texts)
-        differences += [
+        all_found += [
             each.model_copy(update={"key": f"{shown(name)}: {each.key}"})
             for each in found
             if not _repeats(each, known.get((each.section, each.key)))
         ]
         compared += count
-    ranked = _ranked(differences)
-    return Diff(
-        before=before.id,
-        after=after.id,
-        conclusion=conclude(ranked),
-        differences=ranked,
-        compared=compared,
-    )
+    return _ranked(all_found), compared
 
 
 def diff_sections(

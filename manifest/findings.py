@@ -55,7 +55,8 @@ class Found:
     def is_in_both(self) -> bool:
         """Whether both runs have a value here, not merely an answer."""
         captured = self.was_captured_before and self.was_captured_after
-        return captured and not any(is_tagged(value, "$absent") for value in self.values)
+        is_lacking = is_tagged(self.before, "$absent") or is_tagged(self.after, "$absent")
+        return captured and not is_lacking
 
     @property
     def values(self) -> tuple[Json, Json]:

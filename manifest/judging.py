@@ -59,15 +59,21 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
 
 def judge(found: Found, pair: Pair) -> Judgement:
     """Say what a difference can do to the results, or that it is none (`DROPPED`)."""
-    rules = (places.relocated, secret, *RULES.get(found.section, ()), catalogued)
-    answers = (rule(found, pair) for rule in rules)
-    judgement = next((answer for answer in answers if answer is not None), UNKNOWN)
-    doubt = _doubt(found)
-    if doubt is None or judgement.impact not in ("certain", "possible"):
+    judgement = _answer(found, pair)
+    doubt = _doubt(found) if judgement.impact in ("certain", "possible") else None
+    if doubt is None:
         return judgement
     said = judgement.reason[:1].upper() + judgement.reason[1:]
     reason = f"{doubt}, so whether the runs differ here is not known. {said}"
     return Judgement("unknown", reason, judgement.source)
+
+
+def _answer(found: Found, pair: Pair) -> Judgement:
+    # Without a generator: of many runs thousands of keys are judged.
+    for rule in _ASKED.get(found.section, _ASKED_ANYWHERE):
+        if (answer := rule(found, pair)) is not None:
+            return answer
+    return UNKNOWN
 
 
 def secret(found: Found, pair: Pair) -> Judgement | None:
@@ -113,10 +119,16 @@ def _doubt(found: Found) -> str | None:
         return "not captured in the first run"
     if not found.was_captured_after:
         return "not captured in the second run"
-    if any(is_tagged(value, "$failed") for value in found.values):
+    if is_tagged(found.before, "$failed") or is_tagged(found.after, "$failed"):
         return "could not be read"
     if found.is_in_both and is_tagged(found.before, "$redacted") != is_tagged(
         found.after, "$redacted"
     ):
         return "redacted in one run"
     return None
+
+
+_ASKED_ANYWHERE: Final[tuple[Rule, ...]] = (places.relocated, secret, catalogued)
+_ASKED: Final[Mapping[str, tuple[Rule, ...]]] = {
+    section: (places.relocated, secret, *rules, catalogued) for section, rules in RULES.items()
+}

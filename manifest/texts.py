@@ -28,12 +28,15 @@ class Texts:
     strangers: all texts of one diff share a number of steps, then only their sizes are told.
     """
 
-    def __init__(self, blobs: Blobs | None) -> None:
+    def __init__(self, blobs: Blobs | None, *, is_detailed: bool = True) -> None:
         self.blobs = blobs
+        self._is_detailed = is_detailed
         self._steps_left = _MOST_STEPS
 
     def detail(self, found: Found, pair: Pair) -> str:
         """Describe what changed within a value, or nothing if the values themselves say it."""
+        if not self._is_detailed:
+            return ""
         before, after = found.before, found.after
         if isinstance(before, list) and isinstance(after, list):
             return self._changed_elements(before, after)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from manifest.canonical import ABSENT, Json
-from manifest.diffing import diff, rank
+from manifest.diffing import differences, rank
 from manifest.findings import Blobs
 from manifest.models import Difference, Manifest, Variation
 
@@ -29,7 +29,7 @@ def diff_many(manifests: Sequence[Manifest], *, blobs: Blobs | None = None) -> l
         return []
     rows: dict[_Key, dict[int, Difference]] = {}
     for column, manifest in enumerate(manifests[1:], start=1):
-        for each in diff(manifests[0], manifest, blobs=blobs).differences:
+        for each in differences(manifests[0], manifest, blobs=blobs):
             rows.setdefault((each.section, each.key), {})[column] = each
     gravest = [min(row.values(), key=rank) for row in rows.values()]
     return [_variation(rows, each, len(manifests)) for each in sorted(gravest, key=rank)]
@@ -55,9 +55,9 @@ def _cell(column: int, row: _Row, above: Sequence[_Row], first: _Cell) -> _Cell:
     """What a run has: its own value, none as it lacks all around it, or that of the first run."""
     if column in row:
         return row[column].after, row[column].was_captured_after
-    for differences in above:
-        if column in differences:
-            was_captured = differences[column].was_captured_after
+    for differing in above:
+        if column in differing:
+            was_captured = differing[column].was_captured_after
             return (ABSENT if was_captured else None), was_captured
     return first
 

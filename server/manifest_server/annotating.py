@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,6 +13,7 @@ from manifest.errors import AnnotationsChanged
 from manifest.filtering import TAGS
 from manifest.models import Annotations
 from manifest_server.holders import drop_run_terms
+from manifest_server.rows import portions
 from manifest_server.runs import check_run, project_of, put_own_terms
 from manifest_server.tables import run_annotations
 from manifest_server.terms import own_terms
@@ -38,6 +40,16 @@ def get_annotations(connection: Connection, run_id: str) -> Annotations:
         updated_at=row.updated_at,
         updated_by=row.updated_by,
     )
+
+
+def get_tags(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The tags of runs, of those that have any."""
+    columns = (run_annotations.c.run_id, run_annotations.c.tags)
+    return {
+        row.run_id: json.loads(row.tags)
+        for portion in portions(run_ids)
+        for row in connection.execute(select(*columns).where(run_annotations.c.run_id.in_(portion)))
+    }
 
 
 def put_annotations(

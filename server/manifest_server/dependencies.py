@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, BinaryIO, Final, cast, get_args
 
@@ -116,6 +116,19 @@ def visible(store: SqlStore, caller: Caller, run_id: str) -> Manifest:
     if caller.project is not None and manifest.project != caller.project:
         raise RunNotFound(run_id, store.location)
     return manifest
+
+
+def all_visible(store: SqlStore, caller: Caller, run_ids: Sequence[str]) -> list[Manifest]:
+    """Several runs, if the caller may know of all of them.
+
+    Raises:
+        RunNotFound: There is no such run, or one is in a project that is not the caller's.
+    """
+    found = store.get_runs(run_ids)
+    for manifest in found:
+        if caller.project is not None and manifest.project != caller.project:
+            raise RunNotFound(manifest.id, store.location)
+    return found
 
 
 def check_visible(store: SqlStore, caller: Caller, run_id: str) -> None:

@@ -71,38 +71,75 @@ class PackedRun:
 
 
 @dataclass(frozen=True, slots=True)
+class UnpackedSection:
+    """What is kept of a section that runs share; whoever reads it may not change it."""
+
+    values: Section
+    digest: Digest
+    size: int
+    """Of its canonical bytes."""
+
+
+@dataclass(frozen=True, slots=True)
 class KeptSection:
-    """A section that a run refers to, as it is kept."""
+    """A section that a run refers to."""
 
     process: str
     name: str
-    key: str
-    body: bytes
+    content: UnpackedSection
+
+
+def unpack_section(key: str, body: bytes) -> UnpackedSection:
+    """Read a shared section back.
+
+    Raises:
+        DigestMismatch: Its bytes were changed.
+        ValueError: They are no JSON.
+    """
+    whole = expanded(body)
+    digest = digest_bytes(whole)
+    if (found := section_key_of(digest)) != key:
+        raise DigestMismatch(key, found, "a section in the store")
+    return UnpackedSection(json.loads(whole), digest, len(whole))
 
 
 def unpack_run(document: bytes, digest: str, sections: Iterable[KeptSection]) -> Manifest:
     """Put a manifest together again, exactly as it was packed.
 
     Raises:
-        DigestMismatch: A section's bytes were changed.
         ValueError: The document is not one.
     """
     whole = json.loads(expanded(document))
     whole["digest"] = digest
-    peeled = whole.pop(_PEELED, {})
-    for section in sections:
-        body = expanded(section.body)
-        if (found := section_key(body)) != section.key:
-            raise DigestMismatch(section.key, found, f"section '{section.name}' in the store")
-        holder = whole["processes"][section.process] if section.process else whole
-        own = peeled.get(section.process, {}).get(section.name)
-        values = json.loads(body)
-        holder["sections"][section.name] = _merged(values, own) if own else values
+    known = _put_back(whole, sections)
     if whole.pop(_DIGESTS_LEFT_OUT, False):
         whole["digests"] = {
-            name: digest_value(values) for name, values in whole["sections"].items()
+            name: known.get(name) or digest_value(values)
+            for name, values in whole["sections"].items()
         }
     return Manifest.model_validate(whole)
+
+
+def unpack_sections(document: bytes, sections: Iterable[KeptSection]) -> dict[str, Section]:
+    """The sections of a run that lie in its document, and those that are given."""
+    whole = json.loads(expanded(document))
+    _put_back(whole, sections)
+    found: dict[str, Section] = whole["sections"]
+    return found
+
+
+def _put_back(whole: dict[str, Any], sections: Iterable[KeptSection]) -> dict[str, Digest]:
+    """Put shared sections into a document; gives the digests of those that nothing was added to."""
+    peeled = whole.pop(_PEELED, {})
+    known: dict[str, Digest] = {}
+    for each in sections:
+        holder = whole["processes"][each.process] if each.process else whole
+        own = peeled.get(each.process, {}).get(each.name)
+        values = each.content.values
+        holder["sections"][each.name] = _merged(values, own) if own else values
+        if not own and not each.process:
+            known[each.name] = each.content.digest
+    return known
 
 
 def section_key(body: bytes) -> str:

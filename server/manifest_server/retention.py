@@ -15,8 +15,8 @@ from manifest_server.blobs import delete_blobs, lock_unused
 from manifest_server.holders import drop_run_terms
 from manifest_server.objects import Objects
 from manifest_server.packing import expanded
+from manifest_server.reading import get_run
 from manifest_server.rows import portions
-from manifest_server.runs import get_run
 from manifest_server.tables import (
     SHARED,
     run_blobs,

@@ -22,20 +22,18 @@ from manifest.blobs import blobs_in
 from manifest.canonical import digest_bytes
 from manifest.errors import DigestMismatch, RunNotFound
 from manifest.filtering import Filter
-from manifest.models import Manifest, RunSummary, Section, Verdict
+from manifest.models import RunSummary, Section, Verdict
 from manifest_server.blobs import refer_from_runs, refer_from_sections
 from manifest_server.database import location
 from manifest_server.holders import put_run_terms
 from manifest_server.newest import newest_runs
 from manifest_server.packing import (
-    KeptSection,
     PackedRun,
     SharedSection,
     compressed,
     expanded,
     pack_verdict,
     section_key_of,
-    unpack_run,
     unpack_verdict,
 )
 from manifest_server.rows import (
@@ -59,7 +57,6 @@ from manifest_server.terms import Term, terms_of
 
 _HEX_DIGITS: Final = 32
 
-_KEYS = [setups.c[f"{name}_key"] for name in SHARED]
 _SUMMARY = [runs.c[name] for name in RunSummary.model_fields]
 _TERM = [each.name for each in fields(Term)]
 _VERDICT_COLUMNS = ("outcome", "verdict")
@@ -174,35 +171,6 @@ def put_verdicts(connection: Connection, verdicts: Iterable[tuple[str, Verdict]]
     connection.execute(statement.values({name: bindparam(name) for name in _VERDICT_COLUMNS}), rows)
 
 
-def get_run(connection: Connection, run_id: str) -> Manifest:
-    """The whole manifest of one run.
-
-    Raises:
-        RunNotFound: No run has this id.
-    """
-    row = connection.execute(
-        select(runs.c.document, runs.c.digest, *_KEYS)
-        .outerjoin_from(runs, setups, setups.c.key == runs.c.setup_key)
-        .where(runs.c.id == run_id)
-    ).one_or_none()
-    if row is None:
-        raise RunNotFound(run_id, location(connection.engine.url))
-    # Sections of different names may be equal, as empty ones are.
-    keys = {name: key for name, key in zip(SHARED, row[2:], strict=True) if key is not None}
-    own = connection.execute(
-        select(sections.c.key, sections.c.body).where(sections.c.key.in_(set(keys.values())))
-    )
-    bodies = {row.key: row.body for row in own}
-    kept = [KeptSection("", name, key, bodies[key]) for name, key in keys.items() if key in bodies]
-    others = connection.execute(
-        select(run_sections.c.process, run_sections.c.name, sections.c.key, sections.c.body)
-        .join_from(run_sections, sections)
-        .where(run_sections.c.run_id == run_id)
-    )
-    kept += [KeptSection(*section) for section in others]
-    return unpack_run(row.document, row.digest, kept)
-
-
 def get_sections(
     connection: Connection, wanted: Mapping[str, str], *, project: str | None = None
 ) -> dict[str, Section]:
@@ -260,25 +228,6 @@ def get_verdicts(connection: Connection, run_ids: Iterable[str]) -> dict[str, Ve
         for row in connection.execute(statement):
             found[row.id] = unpack_verdict(row.verdict)
     return found
-
-
-def get_hardware(connection: Connection, run_ids: Iterable[str]) -> dict[str, Section]:
-    """What these runs ran on, of those that have ended; what many have in common is read once."""
-    keys: dict[str, str] = {}
-    for portion in portions(list(run_ids)):
-        statement = (
-            select(runs.c.id, setups.c.hardware_key)
-            .join_from(runs, setups, setups.c.key == runs.c.setup_key)
-            .where(runs.c.id.in_(portion), setups.c.hardware_key.is_not(None))
-        )
-        keys.update((row.id, row.hardware_key) for row in connection.execute(statement))
-    bodies: dict[str, Section] = {}
-    for portion in portions(sorted(set(keys.values()))):
-        statement = select(sections.c.key, sections.c.body).where(sections.c.key.in_(portion))
-        bodies.update(
-            (row.key, json.loads(expanded(row.body))) for row in connection.execute(statement)
-        )
-    return {run_id: bodies[key] for run_id, key in keys.items() if key in bodies}
 
 
 def list_runs(

@@ -7,7 +7,7 @@ It is an index of run directories and can be built again from them. Its schema i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from datetime import timedelta
 from types import TracebackType
@@ -28,7 +28,8 @@ from manifest.models import (
     Token,
     Verdict,
 )
-from manifest_server import annotating, auditing, facets, holders, retention, tokens
+from manifest_server import annotating, auditing, facets, holders, retention, tallies, tokens
+from manifest_server import reading as reading_runs
 from manifest_server import runs as queries
 from manifest_server.blobs import GRACE, mark_unused
 from manifest_server.blobstore import Blobs
@@ -43,6 +44,7 @@ from manifest_server.database import (
 )
 from manifest_server.objects import Objects
 from manifest_server.packing import PackedRun, pack_run
+from manifest_server.reading import SharedSections
 from manifest_server.tables import REVISION
 from manifest_server.trailstore import Trails
 
@@ -59,6 +61,7 @@ class SqlStore:
         self._objects = objects
         self.blobs = Blobs(engine, objects)
         self.trails = Trails(engine, self.blobs)
+        self._shared = SharedSections()
 
     @classmethod
     def open(
@@ -211,7 +214,24 @@ class SqlStore:
             RunNotFound: No run has this id.
         """
         with self._reading() as connection:
-            return queries.get_run(connection, self._known_form(run_id))
+            return reading_runs.get_run(connection, self._known_form(run_id), self._shared)
+
+    def get_runs(self, run_ids: Iterable[str]) -> list[Manifest]:
+        """Whole manifests, in the order in which they are asked for.
+
+        Raises:
+            RunNotFound: No run has one of these ids.
+        """
+        known = [self._known_form(run_id) for run_id in run_ids]
+        with self._reading() as connection:
+            return reading_runs.get_runs(connection, known, self._shared)
+
+    def get_values(
+        self, run_ids: Sequence[str], names: Collection[str]
+    ) -> dict[str, dict[str, Section]]:
+        """Some sections of runs, by run and name; nobody may change what they hold."""
+        with self._reading() as connection:
+            return reading_runs.get_values(connection, run_ids, names, self._shared)
 
     def project_of(self, run_id: str) -> str:
         """The project that a run is in.
@@ -246,10 +266,10 @@ class SqlStore:
         with self._reading() as connection:
             return queries.get_verdicts(connection, run_ids)
 
-    def get_hardware(self, run_ids: Iterable[str]) -> dict[str, Section]:
+    def get_hardware(self, run_ids: Sequence[str]) -> dict[str, Section]:
         """What these runs ran on, of those that have ended."""
         with self._reading() as connection:
-            return queries.get_hardware(connection, run_ids)
+            return reading_runs.get_hardware(connection, run_ids, self._shared)
 
     def list_runs(
         self,
@@ -330,6 +350,26 @@ class SqlStore:
             return facets.count_values(
                 connection, field, limit=limit, project=project, wanted=wanted, newest=newest
             )
+
+    def tally(
+        self,
+        names: Sequence[str],
+        *,
+        newest: int,
+        limit: int = 20,
+        project: str | None = None,
+        wanted: Filter | None = None,
+    ) -> dict[str, list[FacetValue]]:
+        """How many of the newest runs have each value of some attributes; see `tallies.tally`."""
+        with self._reading() as connection:
+            return tallies.tally(
+                connection, names, newest=newest, limit=limit, project=project, wanted=wanted
+            )
+
+    def get_tags(self, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        """The tags of these runs, of those that have any."""
+        with self._reading() as connection:
+            return annotating.get_tags(connection, run_ids)
 
     def get_annotations(self, run_id: str) -> Annotations:
         """What was said of a run afterwards; version 0 where nothing was.

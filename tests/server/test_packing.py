@@ -24,6 +24,7 @@ from manifest_server.packing import (
     expanded,
     pack_run,
     unpack_run,
+    unpack_section,
 )
 from manifest_server.tables import SHARED
 
@@ -61,7 +62,11 @@ def unpacked(packed: PackedRun, digest: str) -> Manifest:
     columns = [("", name, packed.setup.get(f"{name}_key")) for name in SHARED]
     references = [(each["process"], each["name"], each["key"]) for each in packed.references]
     kept = [
-        KeptSection(str(process), str(name), str(key), compressed(packed.sections[str(key)].body))
+        KeptSection(
+            str(process),
+            str(name),
+            unpack_section(str(key), compressed(packed.sections[str(key)].body)),
+        )
         for process, name, key in (*columns, *references)
         if key is not None
     ]

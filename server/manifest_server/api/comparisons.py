@@ -11,7 +11,7 @@ from manifest.diffing import diff
 from manifest.models import Diff, Impact, TrailComparison, Variation
 from manifest.varying import diff_many
 from manifest_server.api.parameters import RUN_ID
-from manifest_server.dependencies import Reader, Store, check_visible, visible
+from manifest_server.dependencies import Reader, Store, all_visible, check_visible
 from manifest_server.problems import documented
 
 router = APIRouter(tags=["compare"], responses=documented(401, 403, 404, 422))
@@ -36,7 +36,7 @@ def get_diff(
     section: Annotated[list[str] | None, Query(max_length=20)] = None,
 ) -> Diff:
     """Every key on which two runs differ, the most consequential first."""
-    before, after = visible(store, caller, a), visible(store, caller, b)
+    before, after = all_visible(store, caller, [a, b])
     found = diff(before, after, blobs=store.blobs.text)
     chosen = tuple(
         each
@@ -65,5 +65,5 @@ def get_divergence(
 @router.post("/diff")
 def diff_several(several: Several, store: Store, caller: Reader) -> list[Variation]:
     """Every key on which not all of several runs agree, with the value of each."""
-    chosen = [visible(store, caller, run_id) for run_id in several.ids]
+    chosen = all_visible(store, caller, several.ids)
     return diff_many(chosen, blobs=store.blobs.text)

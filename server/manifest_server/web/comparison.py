@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -15,10 +15,11 @@ from manifest.conclusion import conclude
 from manifest.describing import as_sentence
 from manifest.diffing import diff
 from manifest.errors import TrailInvalid
+from manifest.findings import written
 from manifest.identity import is_run_id
 from manifest.models import Difference, Impact, Manifest, TrailComparison, Variation
 from manifest.varying import diff_many
-from manifest_server.dependencies import Store, visible
+from manifest_server.dependencies import Store, all_visible
 from manifest_server.problems import Problem
 from manifest_server.sqlstore import SqlStore
 from manifest_server.web.templating import address, page
@@ -70,10 +71,27 @@ class Row:
             found.section, found.key, found.values, found.were_captured, found.reason, found.source
         )
 
-    def is_like_first(self, column: int) -> bool:
-        """Whether a run has what the first one has."""
-        first = self.values[0], self.were_captured[0]
-        return (self.values[column], self.were_captured[column]) == first
+    @property
+    def cells(self) -> Iterator[tuple[int, Literal["uncaptured", "same", "value"], Any]]:
+        """The number of each run, how its cell looks, and the value."""
+        is_of_many = len(self.values) > 2
+        for number, value in enumerate(self.values, start=1):
+            if not self.were_captured[number - 1]:
+                yield number, "uncaptured", None
+            elif (
+                is_of_many
+                and number > 1
+                and self.were_captured[0]
+                and _is_same(value, self.values[0])
+            ):
+                yield number, "same", None
+            else:
+                yield number, "value", value
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    # To Python, True is 1 and 1 is 1.0; to a manifest they are three values.
+    return one is other or (one == other and written(one) == written(other))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +107,7 @@ class Group:
 def compare_runs(request: Request, store: Store, visitor: Visitor, ids: Ids) -> Response:
     """What differs between runs, of which the first is what the others are held against."""
     chosen = _chosen(ids)
-    runs = [visible(store, visitor, run_id) for run_id in chosen]
+    runs = all_visible(store, visitor, chosen)
     if len(runs) < 2:
         return page(request, "compare_none.html", run=runs[0] if runs else None)
     conclusion, groups = _compared(store, runs)
@@ -111,7 +129,7 @@ def compare_runs(request: Request, store: Store, visitor: Visitor, ids: Ids) -> 
 @router.get("/compare.json")
 def download(store: Store, visitor: Visitor, ids: Ids) -> Response:
     """The same for programs."""
-    runs = [visible(store, visitor, run_id) for run_id in _chosen(ids)]
+    runs = all_visible(store, visitor, _chosen(ids))
     if len(runs) == 2:
         content: Any = diff(*runs, blobs=store.blobs.text).model_dump(mode="json")
     else:

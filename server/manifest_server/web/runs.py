@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Final
@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from manifest.canonical import ABSENT
 from manifest.errors import FilterInvalid
 from manifest.filtering import (
+    TAGS,
     Comparison,
     Field,
     Filter,
@@ -69,15 +70,11 @@ def show_runs(
     if fault is None:
         project = visitor.project
         found = store.list_runs(limit=PAGE_RUNS + 1, before=before, project=project, wanted=wanted)
-        counted = partial(
-            store.count_values,
-            limit=_MOST_VALUES,
-            project=project,
-            wanted=wanted,
-            newest=COUNTED_RUNS,
+        counted = store.tally(
+            _FACETS, newest=COUNTED_RUNS, limit=_MOST_VALUES, project=project, wanted=wanted
         )
         to = partial(address, "/", columns=columns)
-        facets = [_facet(name, counted(Field("", name)), filter, to) for name in _FACETS]
+        facets = [_facet(name, counted[name], filter, to) for name in _FACETS]
     shown, is_more = found[:PAGE_RUNS], len(found) > PAGE_RUNS
     older = address("/", filter=filter, columns=columns, before=shown[-1].id) if is_more else None
     return page(
@@ -132,22 +129,22 @@ def _cells(
     store: SqlStore, runs: Sequence[RunSummary], fields: Sequence[Field]
 ) -> dict[str, list[Any]]:
     """The values of further columns, by run."""
-    if not fields:
-        return {}
-    cells: dict[str, list[Any]] = {}
-    for run in runs:
-        sections = store.get_run(run.id).sections
-        tags = (
-            store.get_annotations(run.id).tags if any(f.section == "tags" for f in fields) else {}
-        )
-        sections = {**sections, "tags": dict(tags)}
-        cells[run.id] = [
-            sections.get(field.section, {}).get(field.key, ABSENT)
-            if field.section
-            else getattr(run, field.key, ABSENT)
-            for field in fields
+    ids = [run.id for run in runs]
+    names = {field.section for field in fields} - {"", TAGS}
+    values = store.get_values(ids, names) if names else {}
+    tags = store.get_tags(ids) if any(field.section == TAGS for field in fields) else {}
+    return {
+        run.id: [
+            _cell(run, {**values.get(run.id, {}), TAGS: tags.get(run.id, {})}, f) for f in fields
         ]
-    return cells
+        for run in runs
+    }
+
+
+def _cell(run: RunSummary, sections: Mapping[str, Mapping[str, Any]], field: Field) -> Any:
+    if not field.section:
+        return getattr(run, field.key, ABSENT)
+    return sections.get(field.section, {}).get(field.key, ABSENT)
 
 
 def _facet(name: str, values: Sequence[FacetValue], text: str, to: Callable[..., str]) -> Facet:

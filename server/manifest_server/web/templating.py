@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -42,6 +42,18 @@ IMPACTS: Final = {
     "informational": "changes no result",
 }
 """What each impact means, in the order in which they matter."""
+
+_LONGEST_VALUE: Final = 160
+_LONGEST_START: Final = 120
+_NOT_SET: Final = Markup('<span class="absent">not set</span>')
+_PLAIN: Final = Markup('<span class="%s">%s</span>')
+_FOLDED: Final = Markup('<details class="long %s"><summary>%s…</summary><span>%s</span></details>')
+
+_LINK: Final = Markup('<a href="%s" rel="noreferrer">%s</a>')
+_CODE: Final = Markup("<code>%s</code>")
+
+_KEPT_TEXTS: Final = 1024
+_LONGEST_KEPT: Final = 1000
 
 _ADDRESS: Final = re.compile(r"(https?://[^\s<>\"]+[^\s<>\".,;:)])")
 _STATES: Final = {"$absent": "absent", "$redacted": "redacted", "$failed": "failed"}
@@ -115,6 +127,7 @@ def _environment() -> Environment:
         "fitting": fitting,
         "impacts": IMPACTS,
         "short_id": short_id,
+        "value": _value,
     }
     environment.filters |= {
         "age": age,
@@ -150,12 +163,18 @@ def _command_of(manifest: Manifest) -> str:
     return _command(command_line(manifest))
 
 
+def _short_kept(make: Callable[[str], Markup]) -> Callable[[str], Markup]:
+    """Remember what was made of short texts: what is said of settings is said on every page."""
+    kept = lru_cache(maxsize=_KEPT_TEXTS)(make)
+    return lambda text: (kept if len(text) <= _LONGEST_KEPT else make)(text)
+
+
+@_short_kept
 def _linked(text: str) -> Markup:
     """Text in which addresses of the web can be followed."""
     parts = _ADDRESS.split(shown(text))
     return Markup("").join(
-        Markup('<a href="{0}" rel="noreferrer">{0}</a>').format(part) if number % 2 else part
-        for number, part in enumerate(parts)
+        _LINK % (part, part) if number % 2 else part for number, part in enumerate(parts)
     )
 
 
@@ -168,11 +187,20 @@ def _patch_kind(line: str) -> str:
 def _state_of(value: Any) -> str:
     """How a value looks: as one that is there, or as one of three kinds of nothing."""
     if isinstance(value, Mapping) and len(value) == 1:
-        kind = next(iter(value))
-        return {"$absent": "absent", "$redacted": "redacted", "$failed": "failed"}.get(
-            kind, "value"
-        )
+        return _STATES.get(next(iter(value)), "value")
     return "value"
+
+
+def _value(value: Any) -> Markup:
+    """A value of a manifest; what is long is folded."""
+    # In Python, where a macro takes ten times as long: a page has thousands of values.
+    kind = _state_of(value)
+    if kind == "absent":
+        return _NOT_SET
+    text = _said(value)
+    if len(text) <= _LONGEST_VALUE:
+        return _PLAIN % (kind, text)
+    return _FOLDED % (kind, text[:_LONGEST_START], text)
 
 
 def _took(run: Any) -> str:
@@ -187,11 +215,12 @@ def _moment_of(microseconds: int) -> str:
         return str(microseconds)
 
 
+@_short_kept
 def _marked(text: str) -> Markup:
     """A sentence, harmless, with what stands between backticks as code."""
     parts = [escape(shown(part)) for part in text.split("`")]
     is_even = len(parts) % 2 == 1
-    codes = [Markup("<code>{}</code>").format(p) if n % 2 else p for n, p in enumerate(parts)]
+    codes = [_CODE % p if n % 2 else p for n, p in enumerate(parts)]
     return Markup("").join(codes) if is_even else escape(shown(text))
 
 
