@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ import obstore
 import psycopg
 import pytest
 from obstore.store import S3Store
+from psycopg.conninfo import conninfo_to_dict
 from starlette.testclient import TestClient
 
 from manifest.canonical import Json, digest_value
@@ -77,10 +79,13 @@ def module_postgresql_url(postgresql_server: PostgresServer) -> Iterator[str]:
 
 
 @contextmanager
-def _postgresql_database(postgresql_server: PostgresServer) -> Iterator[str]:
+def _postgresql_database(
+    postgresql_server: PostgresServer, *, template: str = "template1"
+) -> Iterator[str]:
     name = f"test_{secrets.token_hex(8)}"
     with psycopg.connect(postgresql_server.get_uri(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
+        copy = f"TEMPLATE {template} STRATEGY FILE_COPY"  # quick, as nothing is flushed here
+        connection.execute(f"CREATE DATABASE {name} {copy}".encode())
         yield postgresql_server.get_uri(database=name)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
@@ -103,10 +108,49 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store as the migrations leave it, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "store.db"
+    open_store(sqlite_url(path)).close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql_server: PostgresServer) -> Iterator[str]:
+    """The name of a PostgreSQL database with such a store."""
+    with _postgresql_database(postgresql_server) as url:
+        open_store(url).close()
+        yield str(conninfo_to_dict(url)["dbname"])
+
+
 @pytest.fixture
-def store(database_url: str) -> Iterator[SqlStore]:
+def sqlite_store_url(sqlite_template: Path, sqlite_path: Path) -> str:
+    """The address of an empty store in a SQLite file."""
+    shutil.copyfile(sqlite_template, sqlite_path)
+    return sqlite_url(sqlite_path).render_as_string()
+
+
+@pytest.fixture
+def postgresql_store_url(
+    postgresql_server: PostgresServer, postgresql_template: str
+) -> Iterator[str]:
+    """The address of an empty store in a PostgreSQL database of this test's own."""
+    with _postgresql_database(postgresql_server, template=postgresql_template) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """The address of an empty store, on each kind of database in turn."""
+    url: str = request.getfixturevalue(f"{request.param}_store_url")
+    return url
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[SqlStore]:
     """An empty store, on each kind of database in turn."""
-    with open_store(database_url) as opened:
+    with SqlStore.open(store_url) as opened:
         yield opened
 
 
@@ -256,38 +300,33 @@ def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects | None:
 
 
 @pytest.fixture
-def blob_store(database_url: str, objects: Objects | None) -> Iterator[SqlStore]:
+def blob_store(store_url: str, objects: Objects | None) -> Iterator[SqlStore]:
     """An empty store on each kind of database, with blobs in each kind of place."""
-    open_store(database_url).close()
-    with SqlStore.open(database_url, objects=objects) as opened:
+    with SqlStore.open(store_url, objects=objects) as opened:
         yield opened
 
 
 @pytest.fixture
-def client(database_url: str) -> Iterator[TestClient]:
+def client(store_url: str) -> Iterator[TestClient]:
     """A client of an empty service, on each kind of database in turn."""
-    open_store(database_url).close()
-    app = create_app(ServerSettings(database_url=database_url))
+    app = create_app(ServerSettings(database_url=store_url))
     with TestClient(app, base_url="http://localhost") as opened:
         yield opened
 
 
 @pytest.fixture
-def simple_client(sqlite_path: Path) -> Iterator[TestClient]:
+def simple_client(sqlite_store_url: str) -> Iterator[TestClient]:
     """A client of an empty service, for what no database has a part in."""
-    url = sqlite_url(sqlite_path).render_as_string()
-    open_store(url).close()
-    with TestClient(
-        create_app(ServerSettings(database_url=url)), base_url="http://localhost"
-    ) as opened:
+    app = create_app(ServerSettings(database_url=sqlite_store_url))
+    with TestClient(app, base_url="http://localhost") as opened:
         yield opened
 
 
 @pytest.fixture
-def limited(sqlite_path: Path) -> Iterator[Callable[..., tuple[TestClient, SqlStore]]]:
+def limited(sqlite_store_url: str) -> Iterator[Callable[..., tuple[TestClient, SqlStore]]]:
     """A function that starts a service with settings of its own, and gives its store."""
-    url = sqlite_url(sqlite_path).render_as_string()
-    with open_store(url) as store, Intake(store, most_waiting=10) as intake:
+    url = sqlite_store_url
+    with SqlStore.open(url) as store, Intake(store, most_waiting=10) as intake:
 
         def start(**settings: object) -> tuple[TestClient, SqlStore]:
             app = create_app(ServerSettings.model_validate({"database_url": url, **settings}))

@@ -186,9 +186,9 @@ def test_a_blob_whose_writer_died_is_no_blob_and_is_healed_by_the_next(
 
 
 def test_a_blob_kept_elsewhere_is_not_found_without_the_setting(
-    database_url: str, store: SqlStore, tmp_path: Path
+    store_url: str, store: SqlStore, tmp_path: Path
 ) -> None:
-    with SqlStore.open(database_url, objects=open_objects(tmp_path.as_uri())) as elsewhere:
+    with SqlStore.open(store_url, objects=open_objects(tmp_path.as_uri())) as elsewhere:
         digest = elsewhere.blobs.put(b"elsewhere")
 
     with pytest.raises(StoreUnusable, match="MANIFEST_SERVER_BLOB_URL"):

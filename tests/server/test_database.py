@@ -122,12 +122,12 @@ def test_an_opened_store_needs_no_upgrade(database_url: str) -> None:
         assert store.list_runs() == []
 
 
-def test_a_newer_database_is_left_alone(store: SqlStore, database_url: str) -> None:
+def test_a_newer_database_is_left_alone(store: SqlStore, store_url: str) -> None:
     with transaction(store._engine, is_writing=True) as connection:
         connection.execute(text("UPDATE manifest_revision SET version_num = '9999'"))
     for way in (open_store, SqlStore.open):
         with pytest.raises(StoreUnusable, match="schema 9999; this Manifest knows schemas up to"):
-            way(database_url)
+            way(store_url)
 
 
 def test_nothing_of_a_transaction_that_fails_stays(

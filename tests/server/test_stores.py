@@ -22,6 +22,7 @@ from manifest_migrations.upgrade import open_store
 from manifest_server.app import create_app
 from manifest_server.database import sqlite_url
 from manifest_server.settings import ServerSettings
+from manifest_server.sqlstore import SqlStore
 
 MakeManifest = Callable[..., Manifest]
 
@@ -44,23 +45,21 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def database_url(kind: str, request: pytest.FixtureRequest) -> str:
-    """The address of an empty database; a service has one, too."""
-    if kind == "postgresql":
-        url: str = request.getfixturevalue("postgresql_url")
-        return url
-    path: Path = request.getfixturevalue("sqlite_path")
-    return sqlite_url(path).render_as_string()
+def store_url(kind: str, request: pytest.FixtureRequest) -> str:
+    """The address of an empty store; a service has one, too."""
+    database = "postgresql" if kind == "postgresql" else "sqlite"
+    url: str = request.getfixturevalue(f"{database}_store_url")
+    return url
 
 
 @pytest.fixture
-def store(kind: str, database_url: str) -> Iterator[Store]:
+def store(kind: str, store_url: str) -> Iterator[Store]:
     """An empty store of each kind."""
-    with open_store(database_url) as opened:
+    with SqlStore.open(store_url) as opened:
         if kind != "service":
             yield opened
             return
-    app = create_app(ServerSettings(database_url=database_url))
+    app = create_app(ServerSettings(database_url=store_url))
     with TestClient(app, base_url="http://localhost") as http:
         yield HttpStore(Client("http://localhost", http=http))
 
@@ -347,12 +346,12 @@ def test_a_thousand_runs_are_put_at_once_and_known_after(
 
 
 def test_two_processes_that_write_at_once_lose_nothing(
-    store: Store, database_url: str, make_manifest: MakeManifest
+    store: Store, store_url: str, make_manifest: MakeManifest
 ) -> None:
     # Half of the runs are the same for both, all share their sections.
     common = [make_manifest() for _ in range(20)]
     lots = [common + [make_manifest() for _ in range(20)] for _ in range(2)]
-    writers = [writer(database_url) for _ in lots]
+    writers = [writer(store_url) for _ in lots]
     for process, lot in zip(writers, lots, strict=True):
         assert process.stdin is not None
         process.stdin.write("".join(map(line, lot)))
@@ -366,10 +365,10 @@ def test_two_processes_that_write_at_once_lose_nothing(
 
 
 def test_a_writer_that_is_killed_leaves_a_readable_store(
-    database_url: str, make_manifest: MakeManifest
+    store_url: str, make_manifest: MakeManifest
 ) -> None:
     runs = [make_manifest() for _ in range(50)]
-    with writer(database_url) as process:
+    with writer(store_url) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write("".join(map(line, runs)))
@@ -377,7 +376,7 @@ def test_a_writer_that_is_killed_leaves_a_readable_store(
         for _ in range(5):
             process.stdout.readline()
         process.send_signal(signal.SIGKILL)
-    with open_store(database_url) as store:
+    with SqlStore.open(store_url) as store:
         kept = store.list_runs(limit=100)
         assert 5 <= len(kept) <= 50
         assert [store.get_run(run.id).id for run in kept] == [run.id for run in kept]

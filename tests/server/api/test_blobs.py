@@ -10,10 +10,9 @@ from starlette.testclient import TestClient
 
 from manifest.canonical import digest_bytes, digest_value
 from manifest.models import Manifest
-from manifest_migrations.upgrade import open_store
 from manifest_server.app import create_app
-from manifest_server.database import sqlite_url
 from manifest_server.settings import ServerSettings
+from manifest_server.sqlstore import SqlStore
 
 MakeManifest = Callable[..., Manifest]
 
@@ -23,10 +22,10 @@ ADDRESS = f"/api/v1/blobs/{DIGEST}"
 
 
 @pytest.fixture(params=["database", "folder", "s3"])
-def blob_client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TestClient]:
+def blob_client(
+    request: pytest.FixtureRequest, tmp_path: Path, sqlite_store_url: str
+) -> Iterator[TestClient]:
     """A client of a service that keeps blobs in each kind of place, in turn."""
-    url = sqlite_url(tmp_path / "store.db").render_as_string()
-    open_store(url).close()
     places: dict[str, str | None] = {"blob_url": None}
     if request.param == "folder":
         places = {"blob_url": (tmp_path / "blobs").as_uri()}
@@ -34,7 +33,7 @@ def blob_client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Test
         request.getfixturevalue("s3_account")
         endpoint = request.getfixturevalue("s3_endpoint")
         places = {"blob_url": "s3://service/blobs", "blob_endpoint": endpoint}
-    app = create_app(ServerSettings.model_validate({"database_url": url, **places}))
+    app = create_app(ServerSettings.model_validate({"database_url": sqlite_store_url, **places}))
     with TestClient(app, base_url="http://localhost") as opened:
         yield opened
 
@@ -76,9 +75,8 @@ def test_refuses_what_is_no_digest(client: TestClient, name: str) -> None:
         assert (answer.status_code, answer.json()["code"]) == (422, "input-invalid")
 
 
-def test_stops_reading_what_is_too_large(database_url: str) -> None:
-    open_store(database_url).close()
-    app = create_app(ServerSettings(database_url=database_url, most_blob_bytes=1000))
+def test_stops_reading_what_is_too_large(store_url: str) -> None:
+    app = create_app(ServerSettings(database_url=store_url, most_blob_bytes=1000))
     with TestClient(app, base_url="http://localhost") as client:
         answer = client.put(ADDRESS, content=iter([bytes(600), bytes(600)]))
     assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
@@ -163,15 +161,15 @@ def test_refuses_a_manifest_that_its_digest_does_not_name(
 
 
 @pytest.fixture
-def callers(database_url: str) -> Iterator[Callable[[str], TestClient]]:
+def callers(store_url: str) -> Iterator[Callable[[str], TestClient]]:
     """Clients of a service that asks for tokens, each bound to a project."""
-    with open_store(database_url) as store:
+    with SqlStore.open(store_url) as store:
         tokens = {
             project: store.create_token(name=project, scopes=["write"], project=project)[1]
             for project in ("digits", "theirs")
         }
         tokens["reader"] = store.create_token(name="reader", scopes=["read"])[1]
-    app = create_app(ServerSettings(database_url=database_url, auth="tokens"))
+    app = create_app(ServerSettings(database_url=store_url, auth="tokens"))
     with TestClient(app, base_url="http://localhost") as opened:
 
         def caller(name: str) -> TestClient:

@@ -19,10 +19,10 @@ MakeManifest = Callable[..., Manifest]
 
 
 @pytest.fixture
-def guarded(database_url: str) -> Iterator[tuple[TestClient, SqlStore]]:
+def guarded(store_url: str) -> Iterator[tuple[TestClient, SqlStore]]:
     """A service that asks for tokens, and the store behind it."""
-    with open_store(database_url) as store:
-        settings = ServerSettings(database_url=database_url, auth="tokens")
+    with SqlStore.open(store_url) as store:
+        settings = ServerSettings(database_url=store_url, auth="tokens")
         with TestClient(create_app(settings), base_url="http://localhost") as client:
             yield client, store
 

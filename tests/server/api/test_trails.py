@@ -13,9 +13,9 @@ from manifest.comparing import compare_trails
 from manifest.models import Manifest, TrailComparison
 from manifest.streams import ROW_SIZE, STREAMS
 from manifest.trail import Ending, Trail, TrailWriter
-from manifest_migrations.upgrade import open_store
 from manifest_server.app import create_app
 from manifest_server.settings import ServerSettings
+from manifest_server.sqlstore import SqlStore
 
 MakeManifest = Callable[..., Manifest]
 
@@ -152,10 +152,9 @@ def test_refuses_other_rows(
 
 
 def test_refuses_too_many_rows_at_once(
-    database_url: str, make_manifest: MakeManifest, trail_paths: tuple[Path, Path]
+    store_url: str, make_manifest: MakeManifest, trail_paths: tuple[Path, Path]
 ) -> None:
-    open_store(database_url).close()
-    app = create_app(ServerSettings(database_url=database_url, most_row_bytes=1000))
+    app = create_app(ServerSettings(database_url=store_url, most_row_bytes=1000))
     with TestClient(app, base_url="http://localhost") as client:
         address = put_run(client, make_manifest())
         content = trail_paths[0].read_bytes()
@@ -164,14 +163,14 @@ def test_refuses_too_many_rows_at_once(
 
 
 def test_shows_a_project_no_trail_of_another(
-    database_url: str, make_manifest: MakeManifest, trail_paths: tuple[Path, Path]
+    store_url: str, make_manifest: MakeManifest, trail_paths: tuple[Path, Path]
 ) -> None:
     mine, theirs = make_manifest(project="mine"), make_manifest(project="theirs")
-    with open_store(database_url) as store:
+    with SqlStore.open(store_url) as store:
         _, secret = store.create_token(name="me", scopes=["write"], project="mine")
         store.put_runs([(mine, None), (theirs, None)])
         store.trails.put_rows(theirs.id, "main", trail_paths[0].read_bytes(), start=0)
-    app = create_app(ServerSettings(database_url=database_url, auth="tokens"))
+    app = create_app(ServerSettings(database_url=store_url, auth="tokens"))
     with TestClient(app, base_url="http://localhost") as client:
         client.headers["Authorization"] = f"Bearer {secret}"
         address = f"/api/v1/runs/{theirs.id}/trails"

@@ -8,7 +8,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 from manifest.models import Manifest, Verdict
-from manifest_migrations.upgrade import open_store
 from manifest_server.app import create_app
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
@@ -20,10 +19,9 @@ HTML = {"Accept": "text/html"}
 
 
 @pytest.fixture
-def pages(database_url: str) -> Iterator[TestClient]:
+def pages(store_url: str) -> Iterator[TestClient]:
     """A browser at an empty service, on each kind of database in turn."""
-    open_store(database_url).close()
-    app = create_app(ServerSettings(database_url=database_url))
+    app = create_app(ServerSettings(database_url=store_url))
     with TestClient(app, base_url="http://localhost", headers=HTML) as client:
         yield client
 
@@ -36,10 +34,9 @@ def runs(pages: TestClient) -> SqlStore:
 
 
 @pytest.fixture
-def guarded(database_url: str) -> Iterator[TestClient]:
+def guarded(store_url: str) -> Iterator[TestClient]:
     """The same, where tokens are asked for."""
-    open_store(database_url).close()
-    app = create_app(ServerSettings(database_url=database_url, auth="tokens"))
+    app = create_app(ServerSettings(database_url=store_url, auth="tokens"))
     with TestClient(
         app, base_url="http://localhost", headers=HTML, follow_redirects=False
     ) as client:

@@ -16,7 +16,6 @@ from manifest.models import Manifest
 from manifest.segments import SEGMENT_STEPS
 from manifest.streams import ROW_SIZE, STREAMS, UNOBSERVED
 from manifest.trail import Ending, TrailWriter
-from manifest_migrations.upgrade import open_store
 from manifest_server.app import create_app
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
@@ -30,9 +29,8 @@ LAYERS = ("encoder.0.weight", "encoder.0.bias", "encoder.1.weight", "head.weight
 
 
 @pytest.fixture
-def client(database_url: str) -> Iterator[TestClient]:
-    open_store(database_url).close()
-    app = create_app(ServerSettings(database_url=database_url))
+def client(store_url: str) -> Iterator[TestClient]:
+    app = create_app(ServerSettings(database_url=store_url))
     with TestClient(app, base_url="http://localhost") as opened:
         yield opened
 
@@ -341,12 +339,12 @@ def test_runs_that_are_not_there_are_no_page(
 
 
 def test_runs_of_other_projects_are_not_there(
-    database_url: str, client: TestClient, put_run: PutRun
+    store_url: str, client: TestClient, put_run: PutRun
 ) -> None:
     store: SqlStore = client.app.state.store  # type: ignore[attr-defined]
     a, b = put_run(), put_run(project="secret")
     _, secret = store.create_token(name="reader", scopes=["read"], project="digits")
-    app = create_app(ServerSettings(database_url=database_url, auth="tokens"))
+    app = create_app(ServerSettings(database_url=store_url, auth="tokens"))
     with TestClient(app, base_url="http://localhost") as guarded:
         parameters = {"a": a, "b": b}
         page = {"Accept": "text/html"}
