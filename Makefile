@@ -102,7 +102,8 @@ show_progress = sed -un \
   -e 's/^Installing collected packages:.*/   unpacking (the longest step) .../p'
 
 # Everything is pinned, torch above all: unpinned, it brings gigabytes of CUDA. The build backend is
-# pinned too, so it is installed first and the project is built without a second environment.
+# pinned too, so it is installed first and the project is built without a second environment; setuptools
+# likewise, for what is published as source only and since Python 3.12 does not find it there.
 define install
 if [ ! -x $(BIN)/python ]; then \
   $(find_python); \
@@ -112,7 +113,7 @@ fi; \
 echo '== Installation (once; torch is the large part)'; \
 pip=($(BIN)/python -m pip install --constraint constraints.txt --progress-bar off); \
 { \
-  "$${pip[@]}" --quiet pip hatchling editables && \
+  "$${pip[@]}" --quiet pip hatchling editables setuptools && \
   "$${pip[@]}" --no-build-isolation --editable . --group $(1) | $(show_progress); \
 } </dev/null 2>$(LOG) || { cat $(LOG) >&2; echo 'error: the installation failed; see above.' >&2; exit 1; }; \
 printf '   done\n'
