@@ -406,13 +406,13 @@ class Recorder:
             with self.guarded("loaders"):
                 loaders.positions.name(value, str(name))
 
-    def name_loader(self, name: str, loader: Any) -> None:
-        """Know a loader by a name, unless the program has named it."""
+    def name_loader(self, name: str, loader: Any, *, ahead: int) -> None:
+        """Know a loader by a name, unless the program has named it; see `Positions.propose`."""
         data = sys.modules.get("torch.utils.data")
         loaders = self.training.loaders
         if data is not None and loaders is not None and isinstance(loader, data.DataLoader):
             with self.guarded("loaders"):
-                loaders.positions.propose(loader, name)
+                loaders.positions.propose(loader, name, ahead=ahead)
 
     def snapshot(
         self, name: str | int | None, *, underway: Collection[Any] | None = None

@@ -95,6 +95,9 @@ def _check_loader(entry: Any) -> None:
     expect(position.get("refusal") is None or type(position["refusal"]) is str, "a reason")
     expect(type(position.get("began")) is str, "what the iterator began from")
     expect("first" in position, "what its first batch came from")
+    ahead = position.get("ahead", 0)
+    expect(_is_count(ahead) and ahead <= position["count"], "a number of batches held")
+    expect(isinstance(position.get("before", []), list), "what those came from")
 
 
 def _is_map_of_maps(value: Any) -> bool:

@@ -145,6 +145,8 @@ class Snapshots:
             "epoch": position.epoch,
             "began": self._moment(position.began),
             "first": None if position.first is None else self._moment(position.first),
+            "ahead": min(position.identity.ahead, iterator._num_yielded),
+            "before": [self._moment(each) for each in position.before],
             "refusal": refusal,
         }
 
@@ -301,6 +303,8 @@ def _place(run: RunDirectory, position: Document | None) -> Place | None:
         epoch=position["epoch"],
         began=_moment(run, position["began"]),
         first=None if first is None else _moment(run, first),
+        ahead=position.get("ahead", 0),
+        before=[_moment(run, each) for each in position.get("before", ())],
         refusal=position["refusal"],
     )
 

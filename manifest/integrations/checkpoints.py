@@ -59,9 +59,15 @@ def put_back(carried: object, *, is_strict: bool) -> bool:
     return True
 
 
-def name_loaders(names: str, loaders: Collection[Any]) -> None:
-    """Know a framework's loaders by names of their own, wherever the framework makes them."""
+def name_loaders(names: str, loaders: Collection[Any], *, ahead: int = 0) -> None:
+    """Know a framework's loaders by names of their own, wherever the framework makes them.
+
+    Args:
+        names: The beginning of the names.
+        loaders: The loaders of PyTorch, without what is wrapped around them.
+        ahead: How many batches the framework holds that it has not given to the training yet.
+    """
     active = recorder.active()
     if active is not None:
         for number, loader in enumerate(loaders):
-            active.name_loader(f"{names}.{number}", loader)
+            active.name_loader(f"{names}.{number}", loader, ahead=ahead)

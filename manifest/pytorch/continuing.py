@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType, ModuleType
 from typing import Any
@@ -42,6 +43,11 @@ class Place:
     began: Moment
     first: Moment | None
     refusal: str | None
+    ahead: int = 0
+    """How many of them a wrapper held, which the program had not been given yet."""
+
+    before: Sequence[Moment] = ()
+    """When each of those was asked for; empty where workers made them."""
 
 
 @dataclass(slots=True)
@@ -144,7 +150,7 @@ class Continuing:
             if recorded.position is None:
                 return original(loader)
             before = moments.now(own.named())
-            iterator, reason = self._continued(
+            iterator, held, reason = self._continued(
                 recorded, recorded.position, identity, loader, original
             )
         except Exception as error:
@@ -160,7 +166,9 @@ class Continuing:
         if self._is_first:
             self._is_first = False
             self._put_back_all()
-            iterator._next_data = _AtFirstBatch(iterator, self._put_back_all)
+            iterator._next_data = _Resumed(iterator, held, self._put_back_all)
+        elif held:
+            iterator._next_data = _Resumed(iterator, held)
         self._on_outcome(RestoredItem(str(recorded), "restored", reason))
         return iterator
 
@@ -187,7 +195,7 @@ class Continuing:
         identity: Identity,
         loader: Any,
         original: Callable[[Any], Any],
-    ) -> tuple[Any, str]:
+    ) -> tuple[Any, list[Any], str]:
         _check_shape(recorded.shape, identity.shape(loader))
         if at.epoch != epoch_of(loader):
             raise StateNotRestorable(
@@ -207,8 +215,10 @@ class Continuing:
             raise StateNotRestorable("its iterator does not begin as the recorded one did")
         if at.first is not None:
             moments.put_back(at.first, own.named())
-        drawn = self._pass_over(iterator, at.count, own.named)
-        shared = [name for name, state in drawn.items() if state != recorded.at_snapshot.get(name)]
+        drawn = self._pass_over(iterator, at.count - at.ahead, own.named)
+        held = self._held(iterator, at, own.named)
+        now = self._states(own.named)
+        shared = [name for name in drawn if now.get(name) != recorded.at_snapshot.get(name)]
         if shared:
             raise StateNotRestorable(
                 f"it draws from {', '.join(sorted(shared))} as it goes, and so does the program: "
@@ -218,11 +228,13 @@ class Continuing:
         if position is not None:
             position.first = at.first
             position.rounds = min(at.count, 1)
-        return iterator, f"continues after {at.count} batches"
+        return iterator, held, f"continues after {at.count - at.ahead} batches"
 
     def _by_state_dict(
         self, recorded: Recorded, at: Place, loader: Any, original: Callable[[Any], Any]
-    ) -> tuple[Any, str]:
+    ) -> tuple[Any, list[Any], str]:
+        if at.ahead:
+            raise StateNotRestorable("a wrapper holds batches that its state_dict() passes over")
         if loader.num_workers and self._is_strict:
             raise StateNotRestorable(
                 "it continues from its state_dict(), which does not hold the random streams of "
@@ -230,13 +242,25 @@ class Continuing:
             )
         loader.load_state_dict(decoded_state_dict(recorded.state_dict))
         iterator = original(loader)
-        return iterator, f"continues after {at.count} batches, from its state_dict()"
+        return iterator, [], f"continues after {at.count} batches, from its state_dict()"
 
-    def _pass_over(self, iterator: Any, count: int, own: Callable[[], Named]) -> dict[str, bytes]:
+    def _held(self, iterator: Any, at: Place, own: Callable[[], Named]) -> list[Any]:
+        """The batches that a wrapper held, made as they were."""
+        if iterator._num_workers or not at.ahead:
+            return [iterator._next_data() for _ in range(at.ahead)]
+        if len(at.before) < at.ahead:
+            raise StateNotRestorable("it is not known what the batches came from that were held")
+        held = []
+        for moment in at.before[-at.ahead :]:
+            self._loaders.positions.moments.put_back(moment, own())
+            held.append(iterator._next_data())
+        return held
+
+    def _pass_over(self, iterator: Any, count: int, own: Callable[[], Named]) -> set[str]:
         """Pass over batches.
 
         Returns:
-            The states of the generators that all but the first of them drew from.
+            The generators that all but the first of them drew from.
         """
         # Without workers, and of samples that lie still, only the order need be gone through.
         is_order_enough = not iterator._num_workers and not iterator._dataset_kind
@@ -251,26 +275,37 @@ class Continuing:
             iterator._num_yielded += 1
             settled = settled or self._states(own)
         if settled is None:
-            return {}
-        return {
-            name: state for name, state in self._states(own).items() if state != settled.get(name)
-        }
+            return set()
+        return {name for name, state in self._states(own).items() if state != settled.get(name)}
 
     def _states(self, own: Callable[[], Named]) -> dict[str, bytes]:
         return flat(self._loaders.positions.moments.now(own()))
 
 
-class _AtFirstBatch:
-    """Does something once, before an iterator gives its next batch; stands in its `_next_data`."""
+class _Resumed:
+    """Stands in the `_next_data` of an iterator for the first batches that it gives again.
 
-    def __init__(self, iterator: Any, work: Callable[[], None]) -> None:
+    Args:
+        iterator: Which.
+        held: Batches that it gives first.
+        work: To be done before its first batch.
+    """
+
+    def __init__(
+        self, iterator: Any, held: Sequence[Any], work: Callable[[], None] | None = None
+    ) -> None:
         self._iterator = weakref.ref(iterator)  # which holds this, and would not go
+        self._held = deque(held)
         self._work = work
 
     def __call__(self) -> Any:
+        work, self._work = self._work, None
+        if work is not None:
+            work()
+        if self._held:
+            return self._held.popleft()
         iterator: Any = self._iterator()
         del iterator._next_data
-        self._work()
         return iterator._next_data()
 
 

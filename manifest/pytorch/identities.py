@@ -21,6 +21,7 @@ class Identity(Known):
     __slots__ = (
         "_own",
         "_shape",
+        "ahead",
         "is_introduced",
         "iterated",
         "name",
@@ -31,6 +32,8 @@ class Identity(Known):
     def begin(self, place: str, number: int) -> None:
         """Know where it was made, as which of all."""
         self.name: str | None = None
+        self.ahead = 0
+        """How many batches a wrapper around it holds that the program has not been given yet."""
         self.place = place
         self.number = number
         self.iterated: Iterated | None = None

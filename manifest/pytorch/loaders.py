@@ -32,6 +32,7 @@ _OF_POSITIONS = (
     Positions.before,
     Positions.after,
     Positions.first_asked,
+    Positions.asked,
     Positions.exhausted,
 )
 STATEFUL = "torchdata.stateful_dataloader.stateful_dataloader"
@@ -196,8 +197,11 @@ def _watched(original: Callable[..., None]) -> Callable[..., None]:
 def _followed(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
     @functools.wraps(original)
     def __next__(self: Any) -> Any:  # noqa: N807 -- the name it replaces
-        if not self._num_yielded and _watching is not None:
-            _watching.positions.first_asked(self)
+        if _watching is not None:
+            if not self._num_yielded:
+                _watching.positions.first_asked(self)
+            if _watching.positions.is_any_ahead:
+                _watching.positions.asked(self)
         try:
             return original(self)
         except StopIteration:

@@ -8,6 +8,7 @@ asked. With these two moments an iterator can be made again and brought to where
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -25,7 +26,7 @@ _REFERENCES = 3  # to an iterator that its loader alone holds: by it, by a name,
 class Position(Known):
     """One iterator of a loader."""
 
-    __slots__ = ("began", "epoch", "first", "identity", "is_exhausted", "rounds")
+    __slots__ = ("before", "began", "epoch", "first", "identity", "is_exhausted", "rounds")
 
     def begin(self, identity: Identity, began: Moment, epoch: int | None) -> None:
         """Know of which loader it is, and when it was made."""
@@ -34,6 +35,8 @@ class Position(Known):
         self.epoch = epoch
         self.first: Moment | None = None
         """When the first batch was asked for; the same as `began` where workers had asked."""
+        self.before: deque[Moment] = deque(maxlen=identity.ahead)
+        """When each of the last batches was asked for that a wrapper may hold."""
         self.is_exhausted = False
         self.rounds = 0
 
@@ -88,6 +91,8 @@ class Positions:
     ) -> None:
         self.moments = Moments(tracked)
         self.identities = Identities()
+        self.is_any_ahead = False
+        """Whether a wrapper around some loader holds batches."""
         self._place = place
         self._on_note = on_note
         self._known: ByIdentity[Position] = ByIdentity()
@@ -113,11 +118,21 @@ class Positions:
         identity = self.identities.of(loader) or self.identities.add(loader, "named")
         identity.name = name
 
-    def propose(self, loader: Any, name: str) -> None:
-        """Know a loader by this name, unless it has one."""
+    def propose(self, loader: Any, name: str, *, ahead: int) -> None:
+        """Know a loader by this name, unless it has one.
+
+        Args:
+            loader: Which.
+            name: What to call it.
+            ahead: How many batches a wrapper around it holds for the program.
+        """
         known = self.identities.of(loader)
         if known is None or known.name is None:
             self.name(loader, name)
+        known = self.identities.of(loader)
+        if ahead and known is not None:
+            known.ahead = ahead
+            self.is_any_ahead = True
 
     def identified(self, loader: Any, frame: FrameType | None) -> Identity:
         """Which loader this is; one that was made before anyone listened is known by its use."""
@@ -155,6 +170,16 @@ class Positions:
             position.rounds += 1
             if not iterator._num_workers:
                 position.first = self.moments.now(position.own())
+        except Exception as error:
+            self._on_note("snapshots", error)
+
+    def asked(self, iterator: Any) -> None:
+        """An iterator is asked for a batch, which a wrapper may hold; never raises."""
+        position = self.of(iterator)
+        if position is None or not position.before.maxlen or iterator._num_workers:
+            return
+        try:
+            position.before.append(self.moments.now(position.own()))
         except Exception as error:
             self._on_note("snapshots", error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -665,5 +666,41 @@ def test_a_name_that_the_program_gave_is_kept(host: Host) -> None:
     named, other = noisy_loader(), noisy_loader()
     positions.name(named, "mine")
     for loader in (named, other):
-        positions.propose(loader, "theirs")
+        positions.propose(loader, "theirs", ahead=0)
     assert [str(positions.identities.of(loader)) for loader in (named, other)] == ["mine", "theirs"]
+
+
+class Ahead:
+    """A wrapper that holds batches ahead, as those of frameworks do to see the last one coming."""
+
+    def __init__(self, loader: DataLoader[Any], count: int) -> None:
+        self.loader = loader
+        self.count = count
+
+    def __iter__(self) -> Iterator[Any]:
+        iterator, held = iter(self.loader), deque[Any]()
+        for batch in iterator:
+            held.append(batch)
+            if len(held) > self.count:
+                yield held.popleft()
+        yield from held
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("kind", [Noisy, Stream])
+def test_batches_that_a_wrapper_holds_are_given_again(
+    kind: Any, count: int, workers: int, host: Host
+) -> None:
+    def make() -> Epochs:
+        data = kind()
+        loader = DataLoader(data, 2, shuffle=kind is Noisy, **workers_of(workers))
+        host.loaders.positions.propose(loader, "train", ahead=count)
+        return lambda epoch: Ahead(loader, count)
+
+    seed(1)
+    for stop in (1, 3, 15):
+        whole = train(host, make, stop=stop)
+        (taken,) = (name for name in host.snapshots._names if name.endswith(f"-{stop}"))
+        assert train(host, make, stop=0, after=taken) == whole[stop:]
+        assert {item.outcome for item in host.outcomes} == {"restored"}
