@@ -15,6 +15,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -30,10 +31,11 @@ from manifest.models import Annotations
 from manifest_migrations.upgrade import open_store
 from manifest_server.database import open_engine, transaction
 from manifest_server.holders import MOST_TOGETHER, pairs
-from manifest_server.packing import compressed, pack_verdict
+from manifest_server.packing import PackedRun, compressed, pack_verdict
 from manifest_server.sqlstore import SqlStore
 from manifest_server.tables import (
     metadata,
+    names,
     projects,
     run_annotations,
     run_terms,
@@ -59,6 +61,7 @@ from population import (
 from storing import postgresql
 
 _AT_ONCE: Final = 20_000
+_BY_CHANCE: Final = frozenset((run_annotations.c.updated_at, names.c.number))
 _SAMPLE: Final = 400
 _SAID_AT: Final = moment(1_800_000_000)
 
@@ -92,15 +95,15 @@ def fill(url: str, count: int) -> str:
     gc.disable()  # nothing here refers to itself, and there is much of it
     began = time.perf_counter()
     engine = open_engine(url)
-    seen: set[object] = set()
-    gathered = Gathered()
+    rows = Rows()
     made = population(count)
     while portion := list(islice(made, _AT_ONCE)):
+        for each in portion:
+            rows.put(each)
         with transaction(engine, is_writing=True) as connection:
-            for table, rows in rows_of(portion, seen, gathered).items():
-                insert_all(connection, table, rows)
+            rows.write(connection)
     with transaction(engine, is_writing=True) as connection:
-        insert_all(connection, run_terms, gathered.rest())
+        rows.write(connection, is_end=True)
     filled = time.perf_counter()
     settle(engine)
     engine.dispose()
@@ -137,51 +140,65 @@ class Gathered:
         return number, newest, older or None
 
 
-def rows_of(
-    made: Iterable[Made], seen: set[object], gathered: Gathered
-) -> dict[Table, list[tuple[object, ...]]]:
-    """The rows of runs, by table; those that all runs share only where they are new."""
-    found: dict[Table, list[tuple[object, ...]]] = {
-        table: [] for table in (projects, setups, sections, terms, section_terms, runs)
-    } | {run_terms: [], run_annotations: []}
+class Rows:
+    """The rows of runs, by table; those that many runs share only where they are new."""
 
-    def is_new(*key: object) -> bool:
-        is_known = key in seen
-        seen.add(key)
-        return not is_known
+    def __init__(self) -> None:
+        self._seen: set[object] = set()
+        self._gathered = Gathered()
+        self._found: dict[Table, list[tuple[object, ...]]] = defaultdict(list)
 
-    def put_terms(new: Iterable[Any]) -> None:
-        found[terms].extend(
-            tuple(getattr(term, column.key) for column in terms.c)
-            for term in new
-            if is_new(term.id)
-        )
-
-    for each in made:
-        packed = packed_of(each)
-        run_id = packed.row["id"]
-        if is_new("project", packed.row["project"]):
-            found[projects].append((packed.row["project"],))
-        if packed.setup and is_new("setup", packed.setup["key"]):
-            found[setups].append(tuple(packed.setup[column.name] for column in setups.c))
-        for key, section in packed.sections.items():
-            if is_new("section", key):
-                found[sections].append((key, compressed(section.body)))
-                new = list(terms_of(section.name, section.values))
-                put_terms(new)
-                found[section_terms].extend((term.id, key) for term in new)
-        verdict = verdict_of(each)
-        own = packed.terms + list(own_terms(each.document["project"], TAGS, each.tags))
+    def put(self, made: Made) -> None:
+        """Add the rows of a run."""
+        packed, verdict = packed_of(made), verdict_of(made)
+        run_id = str(packed.row["id"])
+        self._put_shared(packed)
         row = {**packed.row, "outcome": None, "verdict": None}
         if verdict is not None:
             row |= {"outcome": verdict.outcome, "verdict": pack_verdict(verdict)}
-        found[runs].append(tuple(row[column.name] for column in runs.c))
-        put_terms(own)
-        found[run_terms].extend(row for term in own for row in gathered.put(term.id, str(run_id)))
-        if each.tags:
-            tags = json.dumps(each.tags, sort_keys=True)
-            found[run_annotations].append((run_id, 1, tags, "", _SAID_AT, None))
-    return found
+        self._found[runs].append(tuple(row[column.name] for column in runs.c))
+        own = packed.terms + list(own_terms(made.document["project"], TAGS, made.tags))
+        self._put_terms(own)
+        for term in own:
+            self._found[run_terms].extend(self._gathered.put(term.id, run_id))
+        if made.tags:
+            tags = json.dumps(made.tags, sort_keys=True)
+            self._found[run_annotations].append((run_id, 1, tags, "", _SAID_AT, None))
+
+    def write(self, connection: Connection, *, is_end: bool = False) -> None:
+        """Insert what was added since."""
+        if is_end:
+            self._found[run_terms].extend(self._gathered.rest())
+        for table, rows in self._found.items():
+            insert_all(connection, table, rows)
+        self._found.clear()
+
+    def _put_shared(self, packed: PackedRun) -> None:
+        project, name = packed.row["project"], packed.row["name"]
+        if self._is_new("project", project):
+            self._found[projects].append((project,))
+        if name is not None and self._is_new("name", name):
+            self._found[names].append((len(self._seen), name))
+        if packed.setup and self._is_new("setup", packed.setup["key"]):
+            self._found[setups].append(tuple(packed.setup[column.name] for column in setups.c))
+        for key, section in packed.sections.items():
+            if self._is_new("section", key):
+                self._found[sections].append((key, compressed(section.body)))
+                new = list(terms_of(section.name, section.values))
+                self._put_terms(new)
+                self._found[section_terms].extend((term.id, key) for term in new)
+
+    def _put_terms(self, new: Iterable[Any]) -> None:
+        self._found[terms].extend(
+            tuple(getattr(term, column.key) for column in terms.c)
+            for term in new
+            if self._is_new(term.id)
+        )
+
+    def _is_new(self, *key: object) -> bool:
+        is_known = key in self._seen
+        self._seen.add(key)
+        return not is_known
 
 
 def insert_all(connection: Connection, table: Table, rows: list[tuple[object, ...]]) -> None:
@@ -196,14 +213,14 @@ def insert_all(connection: Connection, table: Table, rows: list[tuple[object, ..
         )
         for row in sorted(rows, key=lambda row: row[: len(table.primary_key)])
     ]
-    names = ", ".join(column.name for column in table.c)
+    columns = ", ".join(column.name for column in table.c)
     if dialect.name == "sqlite":
         marks = ", ".join("?" * len(types))
-        driver.executemany(f"INSERT INTO {table.name} ({names}) VALUES ({marks})", bound)
+        driver.executemany(f"INSERT INTO {table.name} ({columns}) VALUES ({marks})", bound)
         return
     with (
         driver.cursor() as cursor,
-        cursor.copy(f"COPY {table.name} ({names}) FROM STDIN (FORMAT BINARY)") as copy,
+        cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN (FORMAT BINARY)") as copy,
     ):
         copy.set_types([each.compile(dialect).lower() for each in types])
         for row in bound:
@@ -222,7 +239,7 @@ def check_rows(folder: Path) -> None:
     fill(urls[1], _SAMPLE)
     first, second = map(open_engine, urls)
     for table in metadata.sorted_tables:
-        columns = [column for column in table.c if column is not run_annotations.c.updated_at]
+        columns = [column for column in table.c if column not in _BY_CHANCE]
         statement = select(*columns).order_by(*columns)
         with transaction(first) as one, transaction(second) as other:
             if table is run_terms:  # which of them the store has put together yet is chance

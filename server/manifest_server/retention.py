@@ -19,6 +19,7 @@ from manifest_server.reading import get_run
 from manifest_server.rows import portions
 from manifest_server.tables import (
     SHARED,
+    names,
     run_blobs,
     run_sections,
     run_terms,
@@ -70,6 +71,15 @@ def collect_setups(connection: Connection, *, limit: int = _PORTION) -> int:
     some = select(setups.c.key).where(is_unused).limit(limit)
     locked = connection.scalars(some.with_for_update(skip_locked=True)).all()
     deleted = connection.execute(delete(setups).where(setups.c.key.in_(locked), is_unused))
+    return deleted.rowcount
+
+
+def collect_names(connection: Connection, *, limit: int = _PORTION) -> int:
+    """Delete some names that no run has; gives how many."""
+    is_unused = not_(exists().where(runs.c.name == names.c.name))
+    some = select(names.c.number).where(is_unused).limit(limit)
+    locked = connection.scalars(some.with_for_update(skip_locked=True)).all()
+    deleted = connection.execute(delete(names).where(names.c.number.in_(locked), is_unused))
     return deleted.rowcount
 
 

@@ -45,6 +45,7 @@ from manifest_server.rows import (
 )
 from manifest_server.tables import (
     SHARED,
+    names,
     projects,
     run_sections,
     runs,
@@ -101,8 +102,9 @@ def _put_parts(connection: Connection, added: Sequence[PackedRun]) -> None:
         for key, section in run.sections.items()
     }
     _put_sections(connection, shared)
-    names = sorted({str(run.row["project"]) for run in added})
-    insert_missing(connection, projects, [{"name": name} for name in names])
+    named = sorted({str(run.row["project"]) for run in added})
+    insert_missing(connection, projects, [{"name": name} for name in named])
+    _put_names(connection, {str(run.row["name"]) for run in added if run.row["name"] is not None})
     insert_missing(connection, run_sections, [row for run in added for row in run.references])
     put_own_terms(connection, [(run.id, term) for run in added for term in run.terms])
     refer_from_runs(connection, ((run.id, digest) for run in added for digest in run.blobs))
@@ -114,6 +116,12 @@ def _put_setups(connection: Connection, added: Sequence[PackedRun]) -> set[str]:
     known = locked_keys(connection, setups.c.key, found)
     insert_missing(connection, setups, [found[key] for key in sorted(found.keys() - known)])
     return known
+
+
+def _put_names(connection: Connection, found: set[str]) -> None:
+    # Those that are there stay while they are locked; see `retention`.
+    new = sorted(found - locked_keys(connection, names.c.name, found))
+    insert_missing(connection, names, [{"name": name} for name in new])
 
 
 def _is_other(run: PackedRun, kept: Mapping[str, str]) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Double,
@@ -15,13 +16,16 @@ from sqlalchemy import (
     bindparam,
     cast,
     collate,
+    column,
     exists,
     false,
     func,
+    inspect,
     literal,
     not_,
     or_,
     select,
+    table,
 )
 from sqlalchemy.sql.elements import False_, UnaryExpression
 from sqlalchemy.sql.operators import custom_op
@@ -42,7 +46,9 @@ from manifest.filtering import (
 from manifest.summaries import label
 from manifest_server.holders import holders
 from manifest_server.tables import (
+    NAME_TRIGRAMS,
     SHARED,
+    names,
     projects,
     run_terms,
     runs,
@@ -104,6 +110,8 @@ def condition(wanted: Filter, connection: Connection, project: str | None = None
             [(wanted.field, _terms(wanted, connection, project))], connection, project
         )[0]
     sql = _of_column(wanted, connection.dialect.name)
+    if wanted.field.key == "name" and isinstance(wanted, Comparison):
+        return _of_name(wanted, sql, connection)
     return Condition(sql, sql)
 
 
@@ -280,6 +288,35 @@ def _of_column(wanted: Comparison | Among | Present, dialect: str) -> ColumnElem
     )
     conditions = [_of_value(wanted.field, operator, value, dialect) for operator, value in pairs]
     return and_(column.is_not(None), or_(*conditions))
+
+
+def _of_name(wanted: Comparison, sql: ColumnElement[bool], connection: Connection) -> Condition:
+    """What holds of runs of a name: where names are few, the runs are found by them."""
+    dialect = connection.dialect.name
+    if not isinstance(wanted.value, str):
+        return Condition(false(), false())
+    found = select(names.c.name).where(
+        _of_text(names.c.name, wanted.operator, wanted.value, dialect)
+    )
+    if wanted.operator == "~" and len(wanted.value) >= _TRIGRAM and _has_trigrams(connection):
+        quoted = '"' + wanted.value.replace('"', '""') + '"'
+        has_all = _trigrams.c.name.op("MATCH")(label(quoted, len(quoted)))
+        found = found.where(names.c.number.in_(select(_trigrams.c.rowid).where(has_all)))
+    known = connection.scalars(found.limit(_MOST + 1)).all()
+    if not known:
+        return Condition(false(), false())
+    if len(known) > _MOST:
+        return Condition(sql, sql)
+    return Condition(sql, sql, select(runs.c.id).where(runs.c.name.in_(known)))
+
+
+def _has_trigrams(connection: Connection) -> bool:
+    # PostgreSQL uses its index by itself.
+    return connection.dialect.name == "sqlite" and inspect(connection).has_table(NAME_TRIGRAMS)
+
+
+_TRIGRAM: Final = 3
+_trigrams = table(NAME_TRIGRAMS, column("rowid", BigInteger), column("name", Text))
 
 
 def _of_value(field: Field, operator: str, value: Scalar, dialect: str) -> ColumnElement[bool]:

@@ -408,6 +408,7 @@ class SqlStore:
             grace: How long blobs are kept all the same, as they come before their run.
         """
         collected = self._collect(retention.collect_setups)
+        self._collect(retention.collect_names)
         collected += self._collect(retention.collect_sections)
         collected += self._collect(retention.collect_segments)
         with transaction(self._engine, is_writing=True) as connection:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Double,
     ForeignKey,
     ForeignKeyConstraint,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -27,7 +28,7 @@ from sqlalchemy.types import TypeEngine
 
 from manifest.summaries import LABEL_LENGTHS, label
 
-REVISION: Final = "0008"
+REVISION: Final = "0009"
 """The schema these tables are; the newest migration brings a database to it."""
 
 VERSION_TABLE: Final = "manifest_revision"
@@ -226,6 +227,8 @@ Index(
 )
 # Without the id, as PostgreSQL keeps each key once in an index then.
 Index("ix_runs_setup_key", runs.c.setup_key)
+_has_name = runs.c.name.is_not(None)
+Index("ix_runs_name", runs.c.name, sqlite_where=_has_name, postgresql_where=_has_name)
 
 setups = Table(
     "setups",
@@ -247,6 +250,23 @@ projects = Table(
     Column("name", Label(LABEL_LENGTHS["project"]), primary_key=True),
     sqlite_with_rowid=False,
 )
+
+names = Table(
+    "names",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), Identity(), primary_key=True),
+    Column("name", Label(LABEL_LENGTHS["name"]), nullable=False),
+)
+"""Every name that some run has, once: parts of names are looked for here.
+
+An index of trigrams lies beside it: `NAME_TRIGRAMS` in SQLite, and one of ``pg_trgm`` in PostgreSQL
+where the account may have that.
+"""
+
+Index("ix_names_name", names.c.name, unique=True)
+
+NAME_TRIGRAMS: Final = "name_trigrams"
+"""What SQLite keeps in tables of its own begins with this, too."""
 
 sections = Table(
     "sections",

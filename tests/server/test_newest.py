@@ -35,6 +35,12 @@ CASES: list[tuple[str, Callable[[int], bool]]] = [
     ("config.layers > 3000 and config.layers < -3000", lambda n: n > 3000 and n % 2 == 1),
     ("config.batch is not null", lambda n: True),
     ('name ~ "77"', lambda n: "77" in str(n)),
+    ('name ~ "BER 77"', lambda n: str(n).startswith("77")),
+    ('name ~ "r 7" and not name ~ "r 77"', lambda n: str(n)[0] == "7" and str(n)[:2] != "77"),
+    ('name like "%r 77_"', lambda n: 770 <= n < 780),
+    ('name ~ "number"', lambda n: True),
+    ("name ~ 'number \"7'", lambda n: False),
+    ('name ~ "nowhere"', lambda n: False),
     ('name ~ "77" and config.lr > 0', lambda n: "77" in str(n)),
     ('status = "failed" and config.batch in (2, 4)', lambda n: n % 10 == 0 and n % 8 in (2, 4)),
 ]

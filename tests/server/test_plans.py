@@ -19,7 +19,7 @@ from manifest.models import Manifest
 from manifest_server.sqlstore import SqlStore
 
 Crowd = tuple[SqlStore, list[Manifest]]
-LARGE = ("runs", "terms", "run_terms", "section_terms", "sections")
+LARGE = ("runs", "names", "terms", "run_terms", "section_terms", "sections")
 
 
 def listed(text: str | None = None, **more: Any) -> Callable[[SqlStore], object]:
@@ -44,6 +44,8 @@ ASKED = {
     "two settings": listed('settings.threads = 3 and packages.torch = "2.1"'),
     "a narrow range": listed("config.lr > 0.25 and config.lr < 0.26"),
     "a value of config": listed("config.batch = 3"),
+    "a part of a name": listed('name ~ "ber 77"'),
+    "a part of no name": listed('name ~ "nowhere"'),
     "fields": lambda store: store.list_fields("config."),
     "facet of a project": lambda store: store.count_values(
         parse_field("settings.threads"), project="project 3"
@@ -91,7 +93,7 @@ def test_runs_of_a_setup_are_counted_by_their_index_alone(crowded: Crowd) -> Non
 
 
 def test_what_would_be_slow_is_noticed(crowded: Crowd) -> None:
-    steps = plans(crowded[0], lambda store: store.count_values(parse_field("name")))
+    steps = plans(crowded[0], lambda store: store.count_values(parse_field("command")))
 
     assert any(is_whole_table(step) for step in steps)
     assert any(is_sorting(step) for step in steps)

@@ -32,7 +32,11 @@ def test_a_deleted_run_is_gone_with_all_that_was_its_own(
     ranks = {"main.x1": {"sections": {"settings": {"torch.num_threads": 9}}, "rank": 1}}
     kept, gone = (
         make_manifest(sections={"config": {"lr": 0.1}}),
-        make_manifest(sections={"config": {"lr": 0.2}, "packages": {"old": "1"}}, processes=ranks),
+        make_manifest(
+            name="of its own",
+            sections={"config": {"lr": 0.2}, "packages": {"old": "1"}},
+            processes=ranks,
+        ),
     )
     store.put_run(kept)
     before = rows(store)
@@ -45,6 +49,7 @@ def test_a_deleted_run_is_gone_with_all_that_was_its_own(
     assert rows(store) == before
     assert store.get_run(kept.id) == kept
     assert store.list_runs(wanted=parse_filter('config.lr = 0.2 or tags.team = "nlp"')) == []
+    assert store.list_runs(wanted=parse_filter('name ~ "own"')) == []
     assert store.count_values(Field("packages", "old")) == []
     with pytest.raises(RunNotFound):
         store.get_run(gone.id)
