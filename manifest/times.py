@@ -18,7 +18,7 @@ def age(moment: str, now: datetime | None = None) -> str:
 
 def duration(started_at: str, ended_at: str) -> str:
     """How long something took: ``0.8 s``, ``12 s``, ``3 min 5 s``, ``2 h 4 min``."""
-    seconds = max(0.0, (_parsed(ended_at) - _parsed(started_at)).total_seconds())
+    seconds = seconds_between(started_at, ended_at) or 0.0
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -27,6 +27,13 @@ def duration(started_at: str, ended_at: str) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def seconds_between(started_at: str, ended_at: str | None) -> float | None:
+    """How many seconds something took; None where it has not ended."""
+    if ended_at is None:
+        return None
+    return max(0.0, (_parsed(ended_at) - _parsed(started_at)).total_seconds())
 
 
 def local_time(moment: str) -> str:

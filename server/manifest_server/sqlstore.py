@@ -366,6 +366,13 @@ class SqlStore:
                 connection, names, newest=newest, limit=limit, project=project, wanted=wanted
             )
 
+    def tally_projects(
+        self, *, limit: int, project: str | None = None
+    ) -> list[tuple[int, RunSummary]]:
+        """How many runs each project has, and the newest of them."""
+        with self._reading() as connection:
+            return tallies.tally_projects(connection, limit=limit, project=project)
+
     def get_tags(self, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
         """The tags of these runs, of those that have any."""
         with self._reading() as connection:

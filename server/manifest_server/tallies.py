@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, desc, exists, func, select
 
 from manifest.filtering import Filter
-from manifest.models import FacetValue
+from manifest.models import FacetValue, RunSummary
+from manifest_server.rows import portions
 from manifest_server.searching import LOWEST, conditions
-from manifest_server.tables import runs
+from manifest_server.tables import projects, runs
 
 _BELOW_ALL: Final = "0" * 32
 
@@ -46,6 +47,27 @@ def tally(
     columns = zip(*connection.execute(statement, {LOWEST: lowest}).all(), strict=True)
     counted = dict(zip(names, columns, strict=False))
     return {name: _most_frequent(counted.get(name, ()), limit) for name in names}
+
+
+def tally_projects(
+    connection: Connection, *, limit: int, project: str | None = None
+) -> list[tuple[int, RunSummary]]:
+    """How many runs each project has, and the newest of them; the project with most runs first."""
+    of_project = runs.c.project == projects.c.name
+    count = select(func.count()).where(of_project).scalar_subquery()
+    newest = select(runs.c.id).where(of_project).order_by(runs.c.id.desc()).limit(1)
+    statement = select(count.label("runs"), newest.scalar_subquery().label("newest"))
+    statement = statement.select_from(projects).where(exists().where(of_project))
+    if project is not None:
+        statement = statement.where(projects.c.name == project)
+    by_count = statement.order_by(desc("runs"), projects.c.name).limit(limit)
+    found = connection.execute(by_count).all()
+    columns = [runs.c[name] for name in RunSummary.model_fields]
+    summaries: dict[str, RunSummary] = {}
+    for portion in portions([row.newest for row in found]):
+        rows = connection.execute(select(*columns).where(runs.c.id.in_(portion))).mappings()
+        summaries |= {row["id"]: RunSummary.model_validate(row) for row in rows}
+    return [(row.runs, summaries[row.newest]) for row in found]
 
 
 def _most_frequent(values: Iterable[Any], limit: int) -> list[FacetValue]:

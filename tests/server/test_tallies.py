@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -57,3 +58,25 @@ def test_only_the_most_frequent_are_given(crowded: tuple[SqlStore, list[Manifest
 
 def test_an_empty_store_has_no_values(store: SqlStore) -> None:
     assert store.tally(NAMES, newest=10) == {name: [] for name in NAMES}
+
+
+def test_projects_are_counted_and_the_newest_run_of_each_is_named(
+    crowded: tuple[SqlStore, list[Manifest]],
+) -> None:
+    store, manifests = crowded
+    found = store.tally_projects(limit=10)
+    assert [(newest.project, runs) for runs, newest in found] == [
+        (f"project {number}", len(manifests) // 5) for number in range(5)
+    ]
+    assert [newest.id for _, newest in found] == [each.id for each in manifests[-5:]]
+    ((count, only),) = store.tally_projects(limit=10, project="project 3")
+    assert (only.project, count) == ("project 3", len(manifests) // 5)
+
+
+def test_a_project_without_runs_is_none(
+    store: SqlStore, make_manifest: Callable[..., Manifest]
+) -> None:
+    gone, kept = make_manifest(project="gone"), make_manifest(project="kept")
+    store.put_runs([(gone, None), (kept, None)])
+    store.delete_run(gone.id)
+    assert [newest.project for _, newest in store.tally_projects(limit=10)] == ["kept"]

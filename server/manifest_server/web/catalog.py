@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from manifest.canonical import SCHEMA
-from manifest.filtering import Field
 from manifest_server.dependencies import Settings, Store
 from manifest_server.web.templating import fitting, page
 from manifest_server.web.visitors import Visitor
@@ -23,12 +22,11 @@ _MOST_PROJECTS: Final = 1000
 @router.get("/projects")
 def show_projects(request: Request, store: Store, visitor: Visitor) -> Response:
     """Every project, the one with most runs first."""
-    found = store.count_values(Field("", "project"), limit=_MOST_PROJECTS, project=visitor.project)
-    rows = []
-    for each in found:
-        name = str(each.value)
-        newest = store.list_runs(limit=1, project=name)
-        rows.append((name, each.runs, newest[0] if newest else None, fitting("", "project", name)))
+    found = store.tally_projects(limit=_MOST_PROJECTS, project=visitor.project)
+    rows = [
+        (newest.project, runs, newest, fitting("", "project", newest.project))
+        for runs, newest in found
+    ]
     return page(request, "projects.html", rows=rows)
 
 

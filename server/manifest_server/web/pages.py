@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from manifest_server.web import (
     account,
     assets,
+    before,
     catalog,
     comparison,
     divergence,
@@ -22,7 +23,7 @@ from manifest_server.web import (
 router = APIRouter(include_in_schema=False)
 
 for _module in (
-    *(account, assets, catalog, comparison, divergence),
+    *(account, assets, before, catalog, comparison, divergence),
     *(files, guide, replays, run, runs, tagging, tokens),
 ):
     router.include_router(_module.router)

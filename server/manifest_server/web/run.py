@@ -14,11 +14,13 @@ from manifest.describing import command_line
 from manifest.doubts import doubts
 from manifest.errors import AmbiguousReference, RunNotFound
 from manifest.identity import short_id
-from manifest.models import Difference, Doubt, Manifest, Process, RunSummary, Verdict
+from manifest.models import Difference, Doubt, Manifest, Process, Verdict
 from manifest.restoring import counted
+from manifest.summaries import summarize
 from manifest_server.api.parameters import RUN_ID, RunId
 from manifest_server.dependencies import Caller, Store, visible
 from manifest_server.sqlstore import SqlStore
+from manifest_server.web.before import run_before
 from manifest_server.web.files import named_files, read_text
 from manifest_server.web.machines import machine
 from manifest_server.web.replays import history
@@ -66,7 +68,8 @@ def show_run(request: Request, run_id: str, store: Store, visitor: Visitor) -> R
         explanations=_explanations(verdict),
         put_back=counted(verdict.restores) if verdict and verdict.restores else "",
         history=replays,
-        previous=_previous(store, manifest),
+        has_before=manifest.replay_of is None
+        and run_before(store, summarize(manifest)) is not None,
         doubts=_doubts(manifest),
         unrestored=[r for r in manifest.restores if r.outcome in ("failed", "skipped")],
         sections=sections_of(manifest),
@@ -98,11 +101,6 @@ def _whole_id(store: SqlStore, visitor: Caller, start: str) -> str:
     if len(found) > 1:
         raise AmbiguousReference(start, [run.id for run in found])
     return found[0].id
-
-
-def _previous(store: SqlStore, manifest: Manifest) -> RunSummary | None:
-    found = store.list_runs(limit=1, before=manifest.id, project=manifest.project)
-    return found[0] if found else None
 
 
 def _doubts(manifest: Manifest) -> list[Doubt]:

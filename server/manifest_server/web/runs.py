@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, Self
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from manifest.canonical import ABSENT
+from manifest.describing import describe, is_absent
 from manifest.errors import FilterInvalid
 from manifest.filtering import (
     TAGS,
@@ -23,6 +24,7 @@ from manifest.filtering import (
     written,
 )
 from manifest.models import FacetValue, RunSummary
+from manifest.times import seconds_between
 from manifest_server.dependencies import Store
 from manifest_server.problems import Problem
 from manifest_server.sqlstore import SqlStore
@@ -39,6 +41,9 @@ _MOST_COLUMNS: Final = 8
 _FACETS: Final = ("status", "project", "outcome")
 _MOST_VALUES: Final = 8
 
+SORTED_RUNS: Final = 500
+"""How many of the newest runs that fit are sorted, where another order is asked for."""
+
 Text = Annotated[str, Query(max_length=4000)]
 
 
@@ -52,6 +57,26 @@ class Facet:
     chosen: Sequence[bool]
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """By which field runs are sorted, if not the newest first."""
+
+    name: str
+    field: Field | None
+    """None is how long a run took, which is no field."""
+    is_descending: bool
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Read an order: a field or ``took``, with a minus before it for the largest first."""
+        name = text.removeprefix("-")
+        try:
+            field = None if name == "took" else parse_field(name)
+        except FilterInvalid as error:
+            raise Problem(422, "sort-invalid", str(error)) from None
+        return cls(name, field, is_descending=text.startswith("-"))
+
+
 @router.get("/")
 def show_runs(
     request: Request,
@@ -60,23 +85,30 @@ def show_runs(
     *,
     filter: Text = "",  # noqa: A002 -- as the address says
     columns: Text = "",
+    sort: Text = "",
     before: Annotated[str | None, Query(max_length=36)] = None,
 ) -> Response:
     """Runs, the newest first."""
     wanted, fault = _wanted(filter)
     fields = _fields(columns)
+    order = Order.of(sort) if sort else None
+    most = SORTED_RUNS if order else PAGE_RUNS
     found: list[RunSummary] = []
     facets: list[Facet] = []
     if fault is None:
         project = visitor.project
-        found = store.list_runs(limit=PAGE_RUNS + 1, before=before, project=project, wanted=wanted)
+        found = store.list_runs(
+            limit=most + 1, before=None if order else before, project=project, wanted=wanted
+        )
         counted = store.tally(
             _FACETS, newest=COUNTED_RUNS, limit=_MOST_VALUES, project=project, wanted=wanted
         )
-        to = partial(address, "/", columns=columns)
+        to = partial(address, "/", columns=columns, sort=sort)
         facets = [_facet(name, counted[name], filter, to) for name in _FACETS]
-    shown, is_more = found[:PAGE_RUNS], len(found) > PAGE_RUNS
-    older = address("/", filter=filter, columns=columns, before=shown[-1].id) if is_more else None
+    is_more = len(found) > most
+    fitting = found[:most]
+    shown = (_sorted(store, fitting, order) if order else fitting)[:PAGE_RUNS]
+    here = partial(address, "/", filter=filter, columns=columns)
     return page(
         request,
         "runs.html",
@@ -88,20 +120,27 @@ def show_runs(
         runs=shown,
         cells=_cells(store, shown, [field for _, field in fields]),
         facets=[facet for facet in facets if len(facet.values) > 1 or any(facet.chosen)],
-        older=older,
+        older=here(before=shown[-1].id) if is_more and not order else None,
+        sort=sort,
+        order=order,
+        orders=_orders(here, sort, [name for name, _ in fields]),
+        fitting=len(fitting),
+        is_more=is_more,
         counted_runs=COUNTED_RUNS,
-        newest=address("/", filter=filter, columns=columns) if before else None,
+        newest=here() if before and not order else None,
         is_of_many_projects=len({run.project for run in shown}) > 1,
         is_running=any(run.status == "running" for run in shown),
     )
 
 
 @router.get("/completions")
-def complete(store: Store, visitor: Visitor, text: Text) -> Response:
-    """What may follow at the end of a filter, as far as it was typed."""
+def complete(
+    store: Store, visitor: Visitor, text: Text, of: Literal["filter", "columns"] = "filter"
+) -> Response:
+    """What may follow at the end of a filter, or of a list of columns, as far as it was typed."""
     head, word = _last_word(text)
     found = store.list_fields(word, limit=12, project=visitor.project) if word else []
-    expected = expected_next(head)
+    expected = expected_next(head) if of == "filter" else []
     options = [name for name in [*found, *expected] if name.startswith(word) and name != word]
     return JSONResponse({"word": word, "options": options[:12]})
 
@@ -123,6 +162,38 @@ def _fields(columns: str) -> list[tuple[str, Field]]:
         except FilterInvalid as error:
             raise Problem(422, "columns-invalid", str(error)) from None
     return found[:_MOST_COLUMNS]
+
+
+def _sorted(store: SqlStore, runs: Sequence[RunSummary], order: Order) -> list[RunSummary]:
+    """Runs by a value: numbers, then texts, then whatever else; those without one are last."""
+    if order.field is None:
+        values = {run.id: seconds_between(run.started_at, run.ended_at) for run in runs}
+    else:
+        values = {key: cell for key, (cell,) in _cells(store, runs, [order.field]).items()}
+    ranked = [(run, _rank(values[run.id])) for run in runs]
+    there = [(run, rank) for run, rank in ranked if rank is not None]
+    there.sort(key=lambda pair: pair[1], reverse=order.is_descending)
+    return [run for run, _ in there] + [run for run, rank in ranked if rank is None]
+
+
+def _rank(value: Any) -> tuple[int, float, str] | None:
+    if value is None or is_absent(value):
+        return None
+    if isinstance(value, (int, float)):
+        return 0, value, ""
+    return (1, 0, value) if isinstance(value, str) else (2, 0, describe(value))
+
+
+def _orders(
+    here: Callable[..., str], sort: str, columns: Sequence[str]
+) -> dict[str, tuple[str, str]]:
+    """Where the head of each column leads, and how the column is sorted now, as ARIA says it."""
+    found = {}
+    for name in ("status", "name", *columns, "steps", "took", "started_at"):
+        following = {f"-{name}": name, name: ""}.get(sort, f"-{name}")
+        now = {f"-{name}": "descending", name: "ascending"}.get(sort, "none")
+        found[name] = here(sort=following), now
+    return found
 
 
 def _cells(
@@ -169,5 +240,5 @@ def _toggled(text: str, condition: str, *, is_chosen: bool) -> str:
 
 
 def _last_word(text: str) -> tuple[str, str]:
-    start = max(text.rfind(" "), text.rfind("(")) + 1
+    start = max(map(text.rfind, " (,")) + 1
     return text[:start], text[start:]

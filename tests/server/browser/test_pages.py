@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
+from zoneinfo import ZoneInfo
 
 import httpx2
 import pytest
@@ -44,6 +46,16 @@ PAGES: Final[dict[str, Callable[[Service], str]]] = {
 WINDOWS: Final[tuple[tuple[int, Theme], ...]] = ((360, "dark"), (1280, "light"), (3840, "light"))
 
 
+SHIFTED: Final = """new Promise((resolve) => {
+  let sum = 0;
+  new PerformanceObserver((list) => {
+    for (const each of list.getEntries()) if (!each.hadRecentInput) sum += each.value;
+  }).observe({ type: "layout-shift", buffered: true });
+  setTimeout(() => resolve(sum), 50);
+})"""
+"""How far things have moved since the page began to load."""
+
+
 def violations(page: Page) -> list[str]:
     """What is wrong for people who see or move otherwise."""
     found: list[dict[str, Any]] = Axe().run(page).response["violations"]
@@ -62,6 +74,7 @@ def test_a_page_is_sound_at_every_width_and_in_both_themes(
     address = service.url + PAGES[name](service)
     page = open_page(address)
     assert page.locator("h1").count() == 1
+    assert page.evaluate(SHIFTED) == 0, "something moved while the page loaded"
     # Which database it is changes no markup.
     for width, theme in WINDOWS if service.database == "sqlite" else WINDOWS[1:2]:
         page.set_viewport_size({"width": width, "height": 800})
@@ -120,6 +133,40 @@ def test_a_facet_is_chosen_and_taken_back(service: Service, open_page: Open) -> 
     page.get_by_role("complementary").get_by_role("link", name="failed").click()
     expect(page.locator("#filter")).to_have_value('status = "failed"')
     expect(page.locator("[data-row]")).to_have_count(1)
+
+
+def test_a_row_leads_to_the_comparison_with_the_run_before(
+    service: Service, open_page: Open
+) -> None:
+    page = open_page(service.url + '/?filter=name+=+"second"+and+replay_of+is+null')
+    page.get_by_role("link", name="the one before of the same program").click()
+    page.wait_for_url(f"**/compare?ids={service.ids['first']},{service.ids['second']}")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("train.py")
+
+
+def test_a_column_is_completed_shown_and_sorted_by(service: Service, open_page: Open) -> None:
+    page = open_page(service.url)
+    page.locator("#columns").press_sequentially("steps, settings.torch.num_th")
+    expect(page.get_by_role("option").first).to_have_text("settings.torch.num_threads")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator("#columns")).to_have_value("steps, settings.torch.num_threads")
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="settings.torch.num_threads").click()
+    head = page.get_by_role("columnheader", name="settings.torch.num_threads")
+    expect(head).to_have_attribute("aria-sort", "descending")
+    assert "sort=-settings.torch.num_threads" in page.url
+
+
+def test_times_are_those_of_the_reader_with_utc_beside_them(
+    service: Service, open_page: Open, project: Path
+) -> None:
+    began = datetime.fromisoformat(recorded(project, service.ids["first"])["started_at"])
+    address = f"{service.url}/runs/{service.ids['first']}"
+    moment = open_page(address, timezone_id="Asia/Tokyo").locator("time[data-exactly]")
+    tokyo = began.astimezone(ZoneInfo("Asia/Tokyo"))
+    expect(moment).to_have_text(f"{tokyo:%Y-%m-%d %H:%M:%S}")
+    expect(moment).to_have_attribute("title", f"{began:%Y-%m-%d %H:%M:%S} UTC")
 
 
 def test_a_run_is_read_tagged_and_its_code_opened(service: Service, open_page: Open) -> None:

@@ -44,7 +44,9 @@ def test_columns_show_what_was_captured_and_what_was_not(
 ) -> None:
     runs.put_run(make_manifest(sections={"config": {"lr": 0.25}}))
     page = pages.get("/", params={"columns": "config.lr, config.momentum, steps"}).text
-    cells = re.findall(r'<td class="cell">\s*<span class="(\w+)">([^<]*)</span>', page)
+    cells = re.findall(
+        r'<td class="cell" data-label="[^"]+">\s*<span class="(\w+)">([^<]*)</span>', page
+    )
     assert cells == [("value", "0.25"), ("absent", "not set"), ("value", "36")]
 
 
@@ -138,3 +140,59 @@ def test_pages_run_nothing_that_is_not_theirs(pages: TestClient) -> None:
     policy = pages.get("/").headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
+
+
+def test_runs_are_sorted_by_any_column_and_those_without_a_value_are_last(
+    pages: TestClient, runs: SqlStore, make_manifest: MakeManifest
+) -> None:
+    made = {
+        lr: make_manifest(sections={"config": {"lr": lr} if lr is not None else {}})
+        for lr in (0.1, 10, None, "auto", 2.5)
+    }
+    runs.put_runs((each, None) for each in made.values())
+    ascending = [made[lr].id for lr in (0.1, 2.5, 10, "auto", None)]
+    descending = [made[lr].id for lr in ("auto", 10, 2.5, 0.1, None)]
+    assert shown_ids(pages.get("/", params={"sort": "config.lr"}).text) == ascending
+    page = pages.get("/", params={"sort": "-config.lr", "columns": "config.lr"}).text
+    assert shown_ids(page) == descending
+    assert 'aria-sort="descending"' in page
+    assert "All 5 that fit, by config.lr" in page
+
+
+def test_runs_are_sorted_by_how_long_they_took(
+    pages: TestClient, runs: SqlStore, make_manifest: MakeManifest
+) -> None:
+    began = "2026-01-01T08:00:00.000000Z"
+    made = [
+        make_manifest(started_at=began, ended_at=f"2026-01-01T08:{minutes:02}:00.000000Z")
+        for minutes in (5, 20, 1)
+    ]
+    made.append(make_manifest(is_sealed=False, started_at=began))
+    runs.put_runs((each, None) for each in made)
+    expected = [made[place].id for place in (1, 0, 2, 3)]
+    assert shown_ids(pages.get("/", params={"sort": "-took"}).text) == expected
+
+
+def test_a_sorted_page_says_among_how_many_it_sorted(
+    pages: TestClient, runs: SqlStore, make_manifest: MakeManifest
+) -> None:
+    runs.put_runs((make_manifest(), None) for _ in range(PAGE_RUNS + 3))
+    page = pages.get("/", params={"sort": "steps"}).text
+    assert f"{PAGE_RUNS} of {PAGE_RUNS + 3} that fit, by steps" in page
+
+
+def test_what_is_no_field_is_no_order(pages: TestClient) -> None:
+    assert pages.get("/", params={"sort": "-nothing.at all"}).status_code == 422
+
+
+def test_columns_are_completed_with_fields_alone(
+    pages: TestClient, runs: SqlStore, make_manifest: MakeManifest
+) -> None:
+    runs.put_run(make_manifest(sections={"config": {"lr": 0.1, "layers": 2}}))
+    asked = {"text": "steps,config.l", "of": "columns"}
+    assert pages.get("/completions", params=asked).json() == {
+        "word": "config.l",
+        "options": ["config.layers", "config.lr"],
+    }
+    none = pages.get("/completions", params={"text": "config.lr ", "of": "columns"})
+    assert none.json()["options"] == []

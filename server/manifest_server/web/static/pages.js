@@ -67,8 +67,22 @@ function readySelection(within) {
   say();
 }
 
+// Moments in the zone of whoever reads, with UTC beside them.
+function readyTimes(within) {
+  const format = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium" });
+  for (const time of all("time[datetime]", within)) {
+    const moment = new Date(time.dateTime);
+    if (Number.isNaN(moment.getTime())) continue;
+    const utc = `${moment.toISOString().slice(0, 19).replace("T", " ")} UTC`;
+    const here = format.format(moment);
+    if ("exactly" in time.dataset) time.textContent = here;
+    time.title = "exactly" in time.dataset ? utc : `${here}\n${utc}`;
+  }
+}
+
 function ready(within) {
   readyCopying(within);
+  readyTimes(within);
   readySelection(within);
   readySearch(within);
 }
@@ -111,19 +125,17 @@ function readyLiveFilter() {
   });
 }
 
-// Completion of the word at the end of a filter.
-function readyCompletion() {
-  const field = one("[data-complete]");
-  if (!field) return;
+// Completion of the word at the end of a filter, or of a list of columns.
+function readyCompletion(field) {
   const list = document.createElement("ul");
   list.className = "options";
-  list.id = "options";
+  list.id = `options-${field.id}`;
   list.setAttribute("role", "listbox");
   list.setAttribute("aria-label", "Completions");
   list.hidden = true;
   field.after(list);
   field.setAttribute("role", "combobox");
-  field.setAttribute("aria-controls", "options");
+  field.setAttribute("aria-controls", list.id);
   field.setAttribute("aria-expanded", "false");
   field.setAttribute("aria-autocomplete", "list");
   let place = -1;
@@ -144,7 +156,8 @@ function readyCompletion() {
   const ask = async () => {
     const text = field.value;
     if (!text.trim() || field.selectionStart !== text.length) return close();
-    const answer = await fetch(`${field.dataset.complete}?text=${encodeURIComponent(text)}`);
+    const asked = new URLSearchParams({ text, of: field.dataset.complete });
+    const answer = await fetch(`/completions?${asked}`);
     if (!answer.ok || field.value !== text) return;
     const found = await answer.json();
     word = found.word;
@@ -162,6 +175,8 @@ function readyCompletion() {
     );
     place = -1;
     mark();
+    list.style.left = `${field.offsetLeft}px`;
+    list.style.top = `${field.offsetTop + field.offsetHeight}px`;
     list.hidden = !found.options.length;
     field.setAttribute("aria-expanded", String(!list.hidden));
   };
@@ -263,7 +278,7 @@ readyTheme();
 readyHelp();
 ready(document);
 readyLiveFilter();
-readyCompletion();
+all("[data-complete]").forEach(readyCompletion);
 readyMemory();
 readyRefresh();
 readyKeyboard();
