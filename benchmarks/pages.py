@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import urlencode, urlsplit
 
+from manifest_migrations.upgrade import open_store
 from manifest_server.sqlstore import SqlStore
 from million import check_rows, fill
 from population import PROJECTS
@@ -85,7 +86,7 @@ def main() -> None:
 
 def measure(url: str, rounds: int) -> None:
     """Ask for every page, and print how long answers took."""
-    with SqlStore.open(url) as store:
+    with open_store(url) as store:
         backend, asked = store.backend, pages(store)
     load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
     print(f"\n{backend}; {os.cpu_count()} cores, load {load}")

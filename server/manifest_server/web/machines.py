@@ -30,10 +30,11 @@ def machine(hardware: Mapping[str, Json]) -> str:
 
 def count_machines(all_hardware: Sequence[Mapping[str, Json]]) -> int:
     """How many machines these are at least: machines that are alike look like one."""
-    return len({_identity(hardware) for hardware in all_hardware if hardware})
+    return len({identity(hardware) for hardware in all_hardware if hardware})
 
 
-def _identity(hardware: Mapping[str, Json]) -> tuple[str, ...]:
+def identity(hardware: Mapping[str, Json]) -> tuple[str, ...]:
+    """What tells a machine from others, as far as it was recorded."""
     processor = [describe(hardware.get(key)) for key in _TELLING]
     return (*processor, *sorted(describe(value) for _, value in _gpus(hardware, "uuid")))
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from manifest.models import RunSummary, Verdict
+from manifest.models import RunSummary, Section, Verdict
 from manifest_server.api.parameters import RunId
 from manifest_server.dependencies import Caller, Store, check_visible
 from manifest_server.sqlstore import SqlStore
-from manifest_server.web.machines import count_machines, machine
+from manifest_server.web.machines import count_machines, identity, machine
 from manifest_server.web.templating import rendered
 from manifest_server.web.visitors import Visitor
 
@@ -46,6 +46,8 @@ class History:
     replays: Sequence[Replay]
     machines: int
     """On how many machines it was repeated, at least."""
+    by_machine: Sequence[tuple[str, Sequence[tuple[str, int]]]] = ()
+    """How often each verdict was given on each machine."""
 
     @property
     def outcomes(self) -> Counter[str]:
@@ -75,6 +77,8 @@ class History:
             parts.append(f"diverged {_times(diverged)}")
         if failed := self.outcomes["not replayable"]:
             parts.append(f"could not be replayed {_times(failed)}")
+        if not parts and not all(each.is_plain for each in self.replays):
+            return "replayed only with something changed on purpose"
         return "; ".join(parts)
 
     @property
@@ -85,7 +89,7 @@ class History:
         if not (count := self.outcomes["identical"]):
             return "not replayed yet"
         on = f" on {self.machines} machines" if self.machines > 1 else ""
-        return f"replayed bit for bit · {count}×{on}"
+        return f"replayed bit for bit {count}×{on}"
 
 
 def history(store: SqlStore, visitor: Caller, run_id: str) -> History:
@@ -103,7 +107,22 @@ def history(store: SqlStore, visitor: Caller, run_id: str) -> History:
         for each in replays
         if each.is_plain and each.run.outcome == "identical"
     ]
-    return History(replays, count_machines(equal))
+    return History(replays, count_machines(equal), _by_machine(replays, hardware))
+
+
+def _by_machine(
+    replays: Sequence[Replay], hardware: Mapping[str, Section]
+) -> list[tuple[str, list[tuple[str, int]]]]:
+    """The machine with most verdicts first; machines that are alike look like one."""
+    names: dict[tuple[str, ...], str] = {}
+    counts: dict[tuple[str, ...], Counter[str]] = {}
+    for each in replays:
+        if each.is_plain and each.run.outcome:
+            key = identity(hardware.get(each.run.id, {}))
+            names.setdefault(key, each.machine or "a machine that was not recorded")
+            counts.setdefault(key, Counter())[each.run.outcome] += 1
+    ordered = sorted(counts, key=lambda key: -counts[key].total())
+    return [(names[key], counts[key].most_common()) for key in ordered]
 
 
 @router.get("/runs/{run_id}/badge.svg")

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from manifest.canonical import Json
+from manifest.catalogue import Setting, lookup
 from manifest.describing import describe, in_reading_order, is_absent
+from manifest.engines import engine
 from manifest.findings import is_tagged
-from manifest.models import SECTIONS, Manifest
+from manifest.models import SECTIONS, Impact, Manifest
 
 _IN_FOCUS: Final = 3
 _LONGEST_IN_FOCUS: Final = 60
 _NOTHING: Final[tuple[Json, ...]] = (None, "", [], {})
 _MOST_INNER: Final = 2000
 _OF_FILES: Final = frozenset({"inputs", "outputs"})
+_CATALOGUED: Final = frozenset({"environment", "hardware", "settings"})
+_LONGEST_KEY: Final = 200  # that is kept in memory; keys come from strangers
+_looked_up: Final = lru_cache(maxsize=4096)(lookup)
 _COMPACT: Final = frozenset({"packages"})
 
 
@@ -30,6 +36,11 @@ class Item:
     """How many pairs of the map are left out."""
     focus: str = ""
     """What the map says first, on one line."""
+    engine: str = ""
+    """Of a generator: how it makes numbers, and how far it is."""
+    impact: Impact | None = None
+    """What another value could do to the results, as far as the catalogue knows."""
+    reason: str = ""
 
     @property
     def blob(self) -> str:
@@ -80,11 +91,29 @@ def _section(name: str, values: Mapping[str, Json]) -> Section:
 
 
 def _item(section: str, key: str, value: Json) -> Item:
+    known = _known(section, key) if section in _CATALOGUED and not is_absent(value) else None
+    impact, reason = (known.impact, known.reason) if known is not None else (None, "")
     if not _is_map(value):
-        return Item(key, value)
+        return Item(key, value, impact=impact, reason=reason)
     pairs = in_reading_order(section, value)
-    more = max(0, len(pairs) - _MOST_INNER)
-    return Item(key, value, pairs[:_MOST_INNER], more, _focus(pairs))
+    return Item(
+        key,
+        value,
+        pairs[:_MOST_INNER],
+        more=max(0, len(pairs) - _MOST_INNER),
+        focus=_focus(pairs),
+        engine=engine(value) if section == "generators" else "",
+        impact=impact,
+        reason=reason,
+    )
+
+
+def _known(section: str, key: str) -> Setting | None:
+    # What a program set itself is known under the name that it inherited.
+    look_up = _looked_up if len(key) < _LONGEST_KEY else lookup
+    return look_up(
+        section, "env." + key.removeprefix("env_now.") if key.startswith("env_now.") else key
+    )
 
 
 def _is_map(value: Json) -> bool:

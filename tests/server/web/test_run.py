@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import html
 import json
+import random
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from manifest import states
+from manifest.catalogue import lookup
+from manifest.describing import as_sentence
 from manifest.models import Manifest
 from manifest_server.sqlstore import SqlStore
 
@@ -75,8 +80,29 @@ def test_a_replay_leads_to_its_original_and_says_its_verdict(
 def test_leads_to_the_run_before_in_its_project(client: TestClient, put_run: PutRun) -> None:
     before, _, run = put_run(), put_run(project="other"), put_run()
 
-    assert f"/compare?ids={before.id},{run.id}" in page_of(client, run)
-    assert "Compare with the run before" not in page_of(client, before)
+    assert f"/runs/{run.id}/before" in page_of(client, run)
+    assert "Compare with the one before" not in page_of(client, before)
+
+
+def test_a_setting_says_what_another_value_could_do(client: TestClient, put_run: PutRun) -> None:
+    run = put_run(sections={"settings": {"torch.num_threads": 4, "unheard.of": 1}})
+    page = page_of(client, run)
+    badges = re.findall(r'<dd class="weighs"><span class="impact (\w+)" title="([^>]+)">', page)
+    setting = lookup("settings", "torch.num_threads")
+    assert setting is not None
+    assert (setting.impact, as_sentence(setting.reason)) in badges
+    (unknown,) = re.findall(r"<dt>unheard\.of</dt>.*?</div>", page, flags=re.DOTALL)
+    assert "impact" not in unknown
+
+
+def test_a_generator_says_its_engine_and_how_far_it_is(client: TestClient, put_run: PutRun) -> None:
+    generator = random.Random(3)
+    generator.random()
+    state = states.encoded(states.python_state(generator))
+    run = put_run(sections={"generators": {"python": {"kind": "python", "state": state}}})
+    page = page_of(client, run)
+    assert "Mersenne Twister, 2 of 624 words drawn" in page
+    assert "2509 bytes, sha256:" in page
 
 
 def test_names_what_makes_it_hard_to_repeat(client: TestClient, put_run: PutRun) -> None:
