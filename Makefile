@@ -11,6 +11,8 @@ BIN := .venv/bin
 # Two by default: each worker of the tests starts a PostgreSQL server of its own.
 WORKERS ?= 2
 PYTEST ?=
+# By file, as the tests of a module share what it makes once; in order, as the last files are short.
+DIST := --dist loadfile --no-loadscope-reorder
 
 # An activated environment or a user's own settings must not leak into ours.
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PIP_USER
@@ -36,7 +38,7 @@ demo: $(DEMO_READY)
 
 test: lint $(BROWSER_READY)
 	$(call heading,Tests)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore=tests/packaging/test_wheel.py $(PYTEST)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(DIST) --ignore=tests/packaging/test_wheel.py $(PYTEST)
 	$(call heading,Wheel)
 	@$(BIN)/python -m pytest tests/packaging/test_wheel.py
 	@printf '\nAll checks passed.\n'

@@ -45,7 +45,7 @@ def weights(path: Path) -> dict[str, str]:
     return dict(line.split("\t") for line in path.read_text().splitlines())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     """The weights of every kind, from two runs without Manifest."""
     folder = tmp_path_factory.mktemp("plain")

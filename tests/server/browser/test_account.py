@@ -11,8 +11,6 @@ from playwright.sync_api import Page, expect
 from manifest_migrations.upgrade import open_store
 from manifest_server.database import sqlite_url
 
-pytestmark = pytest.mark.xdist_group("browser")  # one worker records, and starts the browser
-
 Open = Callable[..., Page]
 Serve = Any  # the class is that of the fixture
 
