@@ -414,6 +414,13 @@ class Recorder:
             with self.guarded("loaders"):
                 loaders.positions.propose(loader, name, ahead=ahead)
 
+    def is_underway(self, loader: Any) -> bool:
+        """Whether a loader is being iterated."""
+        loaders = self.training.loaders
+        return loaders is not None and any(
+            each.identity.loader() is loader for each in loaders.positions.current()
+        )
+
     def snapshot(
         self, name: str | int | None, *, underway: Collection[Any] | None = None
     ) -> str | None:

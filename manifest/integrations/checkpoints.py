@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from manifest import recorder
 from manifest.errors import ManifestError
 from manifest.recorder import complain
+from manifest.recording import record
 from manifest.rewinding import replay
 
 KEY = "manifest"
 """Under which a checkpoint carries the reference of its snapshot."""
 
 
-def take(name: str | int, underway: Collection[Any]) -> str | None:
+def take(name: str | int | None, underway: Collection[Any] | None) -> str | None:
     """Take a snapshot to go with a checkpoint.
 
     Args:
-        name: What to call it; the same on every rank.
-        underway: The loaders that a program which loads the checkpoint continues where they are.
+        name: What to call it, the same on every rank; numbered if it is left out.
+        underway: The loaders that a program which loads the checkpoint continues where they are;
+            None for each that is being iterated.
 
     Returns:
         The reference that the checkpoint is to carry; None if the program is not recorded.
@@ -71,3 +73,38 @@ def name_loaders(names: str, loaders: Collection[Any], *, ahead: int = 0) -> Non
     if active is not None:
         for number, loader in enumerate(loaders):
             active.name_loader(f"{names}.{number}", loader, ahead=ahead)
+
+
+class Stateful:
+    """What is saved and loaded as models and optimizers are, by their `state_dict`.
+
+    Args:
+        strict: Raise if the program cannot go on exactly; else this is said, and noted in the
+            manifest.
+    """
+
+    def __init__(self, *, strict: bool = True) -> None:
+        self._is_strict = strict
+        record()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Take a snapshot, for the checkpoint that is being saved to carry."""
+        return {KEY: take(None, None), "loaders": self._progress()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put the snapshot back; loaders go on when they are iterated next."""
+        self._set_progress(state.get("loaders", []))
+        put_back(state.get(KEY), is_strict=self._is_strict)
+
+    def _progress(self) -> list[list[Any]]:
+        """What the framework's loaders know of their epochs."""
+        return []
+
+    def _set_progress(self, progress: list[list[Any]]) -> None:
+        """Have the framework's loaders know it again."""
+
+
+def is_underway(loader: Any) -> bool:
+    """Whether a loader of PyTorch is being iterated."""
+    active = recorder.active()
+    return active is not None and active.is_underway(loader)

@@ -67,7 +67,8 @@ class Recorded:
 
     position: Place | None = None
     state_dict: Json = None
-    is_put_back: bool = False
+    put_back_to: Identity | None = None
+    """The loader that has those states by now; an older one, perhaps, that is still there."""
 
     def __str__(self) -> str:
         return self.name if self.name is not None else f"the loader {self.place}"
@@ -126,10 +127,11 @@ class Continuing:
         Raises:
             StateNotRestorable: A state does not have the form of its generator.
         """
-        for identity in self._loaders.positions.identities.living():
+        # The newest first: in a process that trains twice, older ones are of the training before.
+        for identity in reversed(self._loaders.positions.identities.living()):
             loader = identity.loader()
             recorded = None if loader is None else self._match(identity, loader)
-            if recorded is not None:
+            if recorded is not None and recorded.put_back_to is None:
                 self._put_back(recorded, identity, loader)
 
     def iterator(self, loader: Any, original: Callable[[Any], Any], frame: FrameType | None) -> Any:
@@ -173,9 +175,9 @@ class Continuing:
         return iterator
 
     def _put_back(self, recorded: Recorded, identity: Identity, loader: Any) -> None:
-        if not recorded.is_put_back:
+        if recorded.put_back_to is not identity:
             recorded.put_back_own(identity.own(loader).named(), self._done)
-            recorded.is_put_back = True
+            recorded.put_back_to = identity
 
     def _match(self, identity: Identity, loader: Any) -> Recorded | None:
         alike = [each for each in self._waiting if identity.is_like(each.name, each.place)]

@@ -18,7 +18,7 @@ from manifest.pytorch.states import Copy, Generators
 from manifest.states import Setter
 
 _MOST_ATTRIBUTES = 256
-_MOST_LAYERS = 4  # of datasets around datasets
+_MOST_LAYERS = 4  # of datasets around datasets, of samplers around samplers
 
 Named = Mapping[str, Any]
 """Generators by name."""
@@ -128,12 +128,11 @@ class OwnGenerators:
 
 
 def _owners(loader: Any) -> list[tuple[str, Any]]:
-    batches = loader.batch_sampler
-    owners = [
-        ("sampler", loader.sampler),
-        ("batch_sampler", batches),
-        ("batch_sampler.sampler", attributes_of(batches).get("sampler")),
-    ]
+    owners = [("sampler", loader.sampler)]
+    name, batches = "batch_sampler", loader.batch_sampler
+    for _ in range(_MOST_LAYERS):
+        owners += [(name, batches), (f"{name}.sampler", attributes_of(batches).get("sampler"))]
+        name, batches = f"{name}.batch_sampler", attributes_of(batches).get("batch_sampler")
     name, dataset = "dataset", loader.dataset
     for _ in range(_MOST_LAYERS):
         owners.append((name, dataset))

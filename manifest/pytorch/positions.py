@@ -8,7 +8,6 @@ asked. With these two moments an iterator can be made again and brought to where
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -35,7 +34,7 @@ class Position(Known):
         self.epoch = epoch
         self.first: Moment | None = None
         """When the first batch was asked for; the same as `began` where workers had asked."""
-        self.before: deque[Moment] = deque(maxlen=identity.ahead)
+        self.before: list[Moment] = []
         """When each of the last batches was asked for that a wrapper may hold."""
         self.is_exhausted = False
         self.rounds = 0
@@ -119,18 +118,20 @@ class Positions:
         identity.name = name
 
     def propose(self, loader: Any, name: str, *, ahead: int) -> None:
-        """Know a loader by this name, unless it has one.
+        """Know a loader by this name, unless it has one, and no other that had it before.
 
         Args:
             loader: Which.
             name: What to call it.
             ahead: How many batches a wrapper around it holds for the program.
         """
-        known = self.identities.of(loader)
-        if known is None or known.name is None:
-            self.name(loader, name)
-        known = self.identities.of(loader)
-        if ahead and known is not None:
+        known = self.identities.of(loader) or self.identities.add(loader, "named")
+        if known.name is None:
+            for other in self.identities.living():
+                if other.name == name:
+                    other.name = None
+            known.name = name
+        if ahead:
             known.ahead = ahead
             self.is_any_ahead = True
 
@@ -176,9 +177,10 @@ class Positions:
     def asked(self, iterator: Any) -> None:
         """An iterator is asked for a batch, which a wrapper may hold; never raises."""
         position = self.of(iterator)
-        if position is None or not position.before.maxlen or iterator._num_workers:
+        if position is None or not position.identity.ahead or iterator._num_workers:
             return
         try:
+            del position.before[: 1 - position.identity.ahead or None]
             position.before.append(self.moments.now(position.own()))
         except Exception as error:
             self._on_note("snapshots", error)

@@ -704,3 +704,15 @@ def test_batches_that_a_wrapper_holds_are_given_again(
         (taken,) = (name for name in host.snapshots._names if name.endswith(f"-{stop}"))
         assert train(host, make, stop=0, after=taken) == whole[stop:]
         assert {item.outcome for item in host.outcomes} == {"restored"}
+
+
+def test_a_name_that_is_proposed_is_that_of_the_newest_loader(host: Host) -> None:
+    positions = host.loaders.positions
+    own = torch.Generator().manual_seed(3)
+    old = DataLoader(Noisy(), 2, shuffle=True, generator=own)
+    positions.propose(old, "train", ahead=0)
+    expected = plain(list(snapshot_in(host, old, 2)))
+    new = DataLoader(Noisy(), 2, shuffle=True, generator=torch.Generator().manual_seed(4))
+    positions.propose(new, "train", ahead=0)
+    host.resume("here")
+    assert plain(list(new)) == expected

@@ -1,0 +1,82 @@
+"""A loop of Accelerate that goes on from a checkpoint computes what the whole loop did."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manifest.rundir import run_directories
+
+
+def test_each_rank_goes_on_with_the_bits_of_the_whole_loop(loop: list[Any]) -> None:
+    for rank in loop:
+        losses = rank["whole"]["losses"]
+        for step, resumed in rank["resumed"].items():
+            assert resumed == {"losses": losses[int(step) :], "bits": rank["whole"]["bits"]}, step
+
+
+def test_accelerate_alone_goes_on_amid_an_epoch_with_other_numbers(loop: list[Any]) -> None:
+    """huggingface/accelerate#4195, #4203 and #3996: the shuffle order is not restored.
+
+    Neither the epoch of the loader nor the generator of its sampler is in a checkpoint. These loops
+    pass over batches with `skip_first_batches`, or have Accelerate load its stateful loaders.
+    """
+    for rank in loop:
+        for step, alone in rank["alone"].items():
+            if step != "10":  # the end of an epoch, on one rank
+                assert alone["bits"] != rank["whole"]["bits"], step
+
+
+def test_a_loop_computes_the_same_with_the_state_registered(loop: list[Any]) -> None:
+    for rank in loop:
+        assert rank["whole"] == rank["plain"]
+
+
+def test_ranks_draw_otherwise(loops: dict[tuple[int, int, str], Any]) -> None:
+    first, second = (loops[2, rank, "with=accelerate,of=3.7"]["whole"] for rank in range(2))
+    assert first["losses"] != second["losses"], "or else one snapshot would do for both"
+    assert first["bits"] == second["bits"]
+
+
+GIVEN = """\
+import sys, torch
+from accelerate import Accelerator
+
+model = torch.nn.Linear(1, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+loader = torch.utils.data.DataLoader([torch.tensor([float(i)]) for i in range(8)], shuffle=True)
+checkpoint = sys.argv[1] if len(sys.argv) > 1 else None
+"""
+LOOP = """
+batches = []
+for batch in loader:
+    batches.append(batch.item())
+    if len(batches) == 3 and not checkpoint:
+        accelerator.save_state("saved")
+print(batches)
+"""
+
+
+def test_the_lines_of_the_guide_continue_a_loop(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (checkout / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"## Accelerate\n.*?```python\n(.*?)```", page, re.DOTALL)
+    Path("train.py").write_text(GIVEN + lines + LOOP)
+
+    def printed(*arguments: str) -> list[float]:
+        command = [sys.executable, "train.py", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return [float(each) for each in done.stdout.strip("[]\n").split(",")]
+
+    whole = printed()
+    assert printed("saved") == whole[3:]
+    resumed = run_directories(tmp_path / ".manifest")[0]
+    restored = [each for each in resumed.journals()["main"] if each["kind"] == "restore"]
+    assert restored[-1]["what"] == "accelerate.0.0"
