@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from manifest.errors import NotReplayable
-from manifest.launching import Launched
+from manifest.launching import Launched, launch
 from manifest.models import Manifest
 from manifest.replaying import replay
 
@@ -114,11 +114,11 @@ def test_a_run_recorded_from_its_code_repeats(
     assert (project / "w.txt").read_text() == first
 
 
-def test_changed_source_is_replayed_as_it_was_and_named_when_in_place(
-    copied: Callable[[str], Path], recorded: Recorded, base: Path
+def test_a_script_that_was_given_alone_is_replayed_as_it_was_and_a_change_named_when_in_place(
+    copied: Callable[[str], Path], base: Path
 ) -> None:
     path = copied("train.py")
-    launched = recorded("train.py")
+    launched = launch(["train.py"], base=base)
     path.write_text(path.read_text().replace("Dropout(0.2)", "Dropout(0.5)"))
     assert replay(launched.run, base=base).outcome == "identical"
     with pytest.raises(NotReplayable, match=r"source train\.py: was changed"):
@@ -128,46 +128,40 @@ def test_changed_source_is_replayed_as_it_was_and_named_when_in_place(
     assert any(item.key.endswith("train.py") for item in verdict.explanations)
 
 
-def test_a_replay_does_not_see_what_the_run_wrote(
-    script: Callable[[str, str], Path], recorded: Recorded, base: Path
+def test_what_a_program_read_is_put_back_and_what_it_wrote_is_not_there(
+    script: Callable[[str, str], Path],
+    recorded: Recorded,
+    base: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     script(
-        "resume.py",
-        "import os, torch\n"
-        "model = torch.nn.Linear(2, 1)\n"
+        "train.py",
+        "import json, os, torch\n"
+        "torch.manual_seed(int(os.environ['MY_SEED']))\n"
+        "rate = json.load(open('config.json'))['lr']\n"
+        "model = torch.nn.Sequential(torch.nn.Linear(2, 1),\n"
+        "    torch.nn.Dropout(float(os.getenv('DROPOUT', '0.5'))))\n"
         "if os.path.exists('last.pt'):\n"
         "    model.load_state_dict(torch.load('last.pt'))\n"
-        "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+        "optimizer = torch.optim.SGD(model.parameters(), lr=rate)\n"
         "for _ in range(3):\n"
-        "    model(torch.rand(4, 2)).sum().backward()\n"
+        "    model(torch.rand(4, 2)).square().sum().backward()\n"
         "    optimizer.step()\n"
         "os.makedirs('out')\n"
         "torch.save(model.state_dict(), 'last.pt')\n",
     )
-    launched = recorded("resume.py")
+    script("config.json", '{"lr": 0.1}')
+    monkeypatch.setenv("MY_SEED", "42")
+    launched = recorded("train.py")
     assert launched.exit_code == 0
     before = (base.parent / "last.pt").read_bytes()
+
+    script("config.json", '{"lr": 0.9}')
+    monkeypatch.delenv("MY_SEED")
+    monkeypatch.setenv("DROPOUT", "0.9")
     verdict = replay(launched.run, base=base)
     assert verdict.outcome == "identical", verdict.sentence
     assert (base.parent / "last.pt").read_bytes() == before
-
-
-def test_configuration_that_was_read_is_put_back(
-    script: Callable[[str, str], Path], recorded: Recorded, base: Path
-) -> None:
-    script(
-        "train.py",
-        "import json, torch\n"
-        "rate = json.load(open('config.json'))['lr']\n"
-        "model = torch.nn.Linear(2, 1)\n"
-        "optimizer = torch.optim.SGD(model.parameters(), lr=rate)\n"
-        "model(torch.rand(4, 2)).sum().backward()\n"
-        "optimizer.step()\n",
-    )
-    script("config.json", '{"lr": 0.1}')
-    launched = recorded("train.py")
-    script("config.json", '{"lr": 0.9}')
-    assert replay(launched.run, base=base).outcome == "identical"
 
 
 def test_a_program_that_trains_nothing_is_not_called_identical(
@@ -182,8 +176,6 @@ def test_a_program_that_trains_nothing_is_not_called_identical(
 def test_a_missing_interpreter_is_said_before_anything_runs(
     copied: Callable[[str], Path], base: Path, project: Path
 ) -> None:
-    from manifest.launching import launch
-
     copied("train.py")
     interpreter = project / "bin" / "python"
     interpreter.parent.mkdir()
@@ -217,49 +209,3 @@ def test_a_training_without_an_optimizer_is_compared_by_its_own_steps(
     assert trail is not None
     assert (trail.steps, set(trail.streams)) == (5, {"rng", "loss", "grad", "param"})
     assert replay(launched.run, base=base).outcome == "identical"
-
-
-def test_what_a_program_read_from_its_environment_is_put_back(
-    script: Callable[[str, str], Path],
-    recorded: Recorded,
-    base: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    script(
-        "train.py",
-        "import os, torch\n"
-        "torch.manual_seed(int(os.environ['MY_SEED']))\n"
-        "model = torch.nn.Sequential(torch.nn.Linear(2, 1),\n"
-        "    torch.nn.Dropout(float(os.getenv('DROPOUT', '0.5'))))\n"
-        "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
-        "model(torch.rand(4, 2)).sum().backward()\n"
-        "optimizer.step()\n",
-    )
-    monkeypatch.setenv("MY_SEED", "42")
-    launched = recorded("train.py")
-    monkeypatch.delenv("MY_SEED")
-    monkeypatch.setenv("DROPOUT", "0.9")
-    verdict = replay(launched.run, base=base)
-    assert verdict.outcome == "identical", verdict.sentence
-
-
-def test_a_script_that_was_given_alone_repeats(
-    copied: Callable[[str], Path], base: Path, project: Path
-) -> None:
-    from manifest.launching import launch
-
-    copied("train.py")
-    launched = launch(["train.py"], base=base)
-    assert replay(launched.run, base=base).outcome == "identical"
-
-
-def test_a_recorded_program_may_begin_with_any_module_of_manifest(
-    recorded: Recorded, capfd: pytest.CaptureFixture[str]
-) -> None:
-    source = (
-        "from manifest.recording import record\n"  # which imports others from the package
-        "import manifest\n"
-        "print(manifest.record().id == record().id)\n"
-    )
-    assert recorded("-c", source).exit_code == 0
-    assert capfd.readouterr().out == "True\n"
