@@ -24,6 +24,7 @@ SOURCES := pyproject.toml constraints.txt
 DEMO_READY := .venv/.demo-ready
 TEST_READY := .venv/.test-ready
 BROWSER_READY := .venv/.browser-ready
+POOLER_READY := .venv/.pooler-ready
 
 .PHONY: help demo test lint bench clean
 
@@ -36,7 +37,7 @@ help:
 demo: $(DEMO_READY)
 	@$(BIN)/python examples/demo.py
 
-test: lint $(BROWSER_READY)
+test: lint $(BROWSER_READY) $(POOLER_READY)
 	$(call heading,Tests)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(DIST) --ignore=tests/packaging/test_wheel.py $(PYTEST)
 	$(call heading,Wheel)
@@ -77,6 +78,15 @@ $(BROWSER_READY): $(TEST_READY)
 	    { apt-get update && apt-get install --yes --no-install-recommends chromium fonts-dejavu-core; } \
 	      </dev/null >$(LOG) 2>&1 || { cat $(LOG) >&2; exit 1; }; \
 	  else $(BIN)/playwright install chromium; fi; \
+	fi
+	@touch $@
+
+# For the test of a pooler, which is left out where there is none.
+$(POOLER_READY): $(TEST_READY)
+	@if ! command -v pgbouncer >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo '== A pooler (once)'; \
+	  { apt-get update && apt-get install --yes --no-install-recommends pgbouncer; } \
+	    </dev/null >$(LOG) 2>&1 || { cat $(LOG) >&2; exit 1; }; \
 	fi
 	@touch $@
 
