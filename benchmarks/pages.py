@@ -22,10 +22,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import cycle, permutations
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import urlencode, urlsplit
 
+from manifest.filtering import parse_filter
+from manifest.segments import SEGMENT_STEPS
+from manifest.streams import ROW_SIZE
+from manifest.trail import TrailWriter
 from manifest_migrations.upgrade import open_store
 from manifest_server.sqlstore import SqlStore
 from million import check_rows, fill
@@ -37,6 +42,10 @@ COLUMNS: Final = (
     *("packages.package-of-some-name-9", "hardware.gpu.0.name"),
 )
 MANY: Final = 50
+STEPS: Final = 1_000_000
+_TRAILS: Final = 8
+_PORTION: Final = 60 * SEGMENT_STEPS  # what a request may bring
+_FINISHED: Final = 'status = "finished" and replay_of is null'
 _COLD_BYTES: Final = 100_000
 _WARM_BYTES: Final = 15_000
 _BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
@@ -87,14 +96,14 @@ def main() -> None:
 def measure(url: str, rounds: int) -> None:
     """Ask for every page, and print how long answers took."""
     with open_store(url) as store:
-        backend, asked = store.backend, pages(store)
+        backend, asked = store.backend, [*pages(store), divergence(store)]
     load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
     print(f"\n{backend}; {os.cpu_count()} cores, load {load}")
     print(f"  {'':<44}{'p50 ms':>9}{'p95 ms':>9}{'goal':>7}{'CPU ms':>9}{'KB':>8}")
     with tempfile.TemporaryDirectory(prefix="manifest-pages-") as folder, Server(url, folder) as it:
         for page in asked:
             show(page, it, rounds)
-        for line in in_a_browser(it.address, [asked[0], asked[-1]]):
+        for line in in_a_browser(it.address, [asked[0], *asked[-2:]]):
             print(line, flush=True)
 
 
@@ -154,6 +163,41 @@ def pages(store: SqlStore) -> list[Page]:
         Page("compare two of any", 100, compared(2)),
         Page(f"compare {MANY}", 1000, compared(MANY)),
     ]
+
+
+def divergence(store: SqlStore) -> Page:
+    """Where two runs of a million steps part; no run has a trail before this."""
+    found = store.list_runs(limit=_TRAILS, wanted=parse_filter(_FINISHED))
+    for place, run in enumerate(found):
+        if not store.trails.list(run.id):
+            put_trail(store, run.id, parting=STEPS - place * 12_345)
+    # No pair comes twice: what was compared is remembered.
+    pairs = cycle(permutations([run.id for run in found], 2))
+
+    def address(_: random.Random) -> str:
+        a, b = next(pairs)
+        return f"/divergence?a={a}&b={b}"
+
+    return Page("where two runs of a million steps part", 1000, address)
+
+
+def put_trail(store: SqlStore, run_id: str, *, parting: int) -> None:
+    """Put rows that are those of every trail up to a step, and of no other from there on."""
+    known, own = random.Random(0), random.Random(run_id)
+    for start in range(0, STEPS, _PORTION):
+        count = min(_PORTION, STEPS - start)
+        rows, kept = known.randbytes(ROW_SIZE * count), max(0, min(count, parting - start))
+        rows = rows[: kept * ROW_SIZE] + own.randbytes(ROW_SIZE * (count - kept))
+        header = b"" if start else header_of_trails()
+        store.trails.put_rows(run_id, "main", header + rows, start=start)
+
+
+def header_of_trails() -> bytes:
+    """The first line of every trail, as this version writes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        writer = TrailWriter(Path(folder, "main.bin"))
+        writer.close()
+        return Path(writer.path).read_bytes()
 
 
 class Server:

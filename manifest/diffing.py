@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Final, get_args
+from typing import Final, NamedTuple, get_args
 
 from manifest.canonical import ABSENT, Json
 from manifest.conclusion import conclude
@@ -20,7 +20,7 @@ from manifest.judging import judge
 from manifest.models import SECTIONS, Diff, Difference, Impact, Manifest, Process
 from manifest.texts import Texts, shown
 
-__all__ = ["conclude", "diff", "diff_sections", "differences", "rank"]
+__all__ = ["Judged", "conclude", "diff", "diff_sections", "differences", "rank"]
 
 _RANK: Final = {impact: rank for rank, impact in enumerate(get_args(Impact))}
 _ORDER: Final = {section: order for order, section in enumerate(SECTIONS)}
@@ -54,6 +54,22 @@ _OF_OBJECTS: Final = frozenset(("loaders", "training"))
 
 _DEEPEST = 32
 
+
+class Judged(NamedTuple):
+    """A difference that was found and judged; a `Difference` is made of what is handed out."""
+
+    section: str
+    key: str
+    before: Json
+    after: Json
+    was_captured_before: bool = True
+    was_captured_after: bool = True
+    impact: Impact = "unknown"
+    reason: str = ""
+    source: str = ""
+    detail: str = ""
+
+
 _Path = tuple[str, ...]
 _Compared = tuple[_Path, Json, Json]
 _NOT_CAPTURED: Final = object()
@@ -72,59 +88,58 @@ def diff(before: Manifest, after: Manifest, *, blobs: Blobs | None = None) -> Di
         blobs: The bytes of a blob of either run, or None; for differences within text files.
     """
     found, compared = _differences(before, after, Texts(blobs))
+    ranked = _ranked(found)
     return Diff(
         before=before.id,
         after=after.id,
-        conclusion=conclude(found),
-        differences=found,
+        conclusion=conclude(ranked),
+        differences=ranked,
         compared=compared,
     )
 
 
 def differences(
     before: Manifest, after: Manifest, *, blobs: Blobs | None = None
-) -> tuple[Difference, ...]:
-    """The same differences, without what changed within their values."""
+) -> Sequence[Judged]:
+    """The same differences in any order, without what changed within their values."""
     found, _ = _differences(before, after, Texts(blobs, is_detailed=False))
     return found
 
 
-def _differences(
-    before: Manifest, after: Manifest, texts: Texts
-) -> tuple[tuple[Difference, ...], int]:
-    """Every difference, ranked, and how many keys were compared."""
+def _differences(before: Manifest, after: Manifest, texts: Texts) -> tuple[list[Judged], int]:
+    """Every difference, and how many keys were compared."""
     all_found, compared = _compare(before.sections, after.sections, texts, before.id)
     known = {(each.section, each.key): each for each in all_found}
     for name in sorted(before.processes.keys() | after.processes.keys()):
         found, count = _compare_process(name, before, after, texts)
         all_found += [
-            each.model_copy(update={"key": f"{shown(name)}: {each.key}"})
+            each._replace(key=f"{shown(name)}: {each.key}")
             for each in found
             if not _repeats(each, known.get((each.section, each.key)))
         ]
         compared += count
-    return _ranked(all_found), compared
+    return all_found, compared
 
 
 def diff_sections(
     before: Sections, after: Sections, *, blobs: Blobs | None = None
 ) -> tuple[Difference, ...]:
     """Compare what two processes recorded, such as two ranks of one run."""
-    differences, _ = _compare(before, after, Texts(blobs), "")
-    return _ranked(differences)
+    found, _ = _compare(before, after, Texts(blobs), "")
+    return _ranked(found)
 
 
-def rank(difference: Difference) -> tuple[int, int, str, str]:
+def rank(difference: Judged) -> tuple[int, int, str, str]:
     """Where a difference stands: by impact, then in the order in which people read a manifest."""
     order = _ORDER.get(difference.section, len(_ORDER))
     return _RANK[difference.impact], order, difference.section, difference.key
 
 
-def _ranked(differences: Sequence[Difference]) -> tuple[Difference, ...]:
-    return tuple(sorted(differences, key=rank))
+def _ranked(found: Sequence[Judged]) -> tuple[Difference, ...]:
+    return tuple(Difference(**each._asdict()) for each in sorted(found, key=rank))
 
 
-def _repeats(difference: Difference, known: Difference | None) -> bool:
+def _repeats(difference: Judged, known: Judged | None) -> bool:
     return known is not None and all(
         _is_same(getattr(difference, name), getattr(known, name))
         for name in ("before", "after", "was_captured_before", "was_captured_after")
@@ -133,7 +148,7 @@ def _repeats(difference: Difference, known: Difference | None) -> bool:
 
 def _compare_process(
     name: str, before: Manifest, after: Manifest, texts: Texts
-) -> tuple[list[Difference], int]:
+) -> tuple[list[Judged], int]:
     """Compare a process that both runs have, as if it were the run; else say that one lacks it."""
     processes = before.processes.get(name), after.processes.get(name)
     if processes[0] is None or processes[1] is None:
@@ -148,9 +163,9 @@ def _compare_process(
     )
 
 
-def _only_process(before: Process | None, after: Process | None) -> Difference:
+def _only_process(before: Process | None, after: Process | None) -> Judged:
     has_trained = any(each is not None and each.trail is not None for each in (before, after))
-    return Difference(
+    return Judged(
         section="processes",
         key="recorded",
         before=ABSENT if before is None else True,
@@ -169,7 +184,7 @@ def _over(below: Sections, above: Sections) -> Sections:
 
 def _compare(
     before: Sections, after: Sections, texts: Texts, before_id: str
-) -> tuple[list[Difference], int]:
+) -> tuple[list[Judged], int]:
     before, after = _prepared(before, after), _prepared(after, before)
     found: list[Found] = []
     compared = 0
@@ -181,14 +196,14 @@ def _compare(
     pair = Pair(before, after, before_id, texts.blobs, frozenset(prefixes))
     judged = [(each, judge(each, pair)) for each in found]
     return [
-        _difference(each, judgement, texts.detail(each, pair))
+        _judged(each, judgement, texts.detail(each, pair))
         for each, judgement in sorted(judged, key=lambda item: _RANK[item[1].impact])
         if judgement is not DROPPED
     ], compared
 
 
-def _difference(found: Found, judgement: Judgement, detail: str) -> Difference:
-    return Difference(
+def _judged(found: Found, judgement: Judgement, detail: str) -> Judged:
+    return Judged(
         section=found.section,
         key=found.key,
         before=found.before,

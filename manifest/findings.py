@@ -39,8 +39,7 @@ UNKNOWN: Final = Judgement("unknown", "no rule is known for this key")
 """The answer where neither a rule nor the catalogue knows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """One key on which two runs do not agree, not judged yet."""
 
     section: str

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 
 from manifest.canonical import ABSENT, Json
-from manifest.diffing import differences, rank
+from manifest.diffing import Judged, differences, rank
 from manifest.findings import Blobs
-from manifest.models import Difference, Manifest, Variation
+from manifest.models import Manifest, Variation
 
 _Cell = tuple[Json, bool]
-_Row = Mapping[int, Difference]
+_Row = Mapping[int, Judged]
 _Key = tuple[str, str]
 
 
@@ -27,7 +27,7 @@ def diff_many(manifests: Sequence[Manifest], *, blobs: Blobs | None = None) -> l
     """
     if not manifests:
         return []
-    rows: dict[_Key, dict[int, Difference]] = {}
+    rows: dict[_Key, dict[int, Judged]] = {}
     for column, manifest in enumerate(manifests[1:], start=1):
         for each in differences(manifests[0], manifest, blobs=blobs):
             rows.setdefault((each.section, each.key), {})[column] = each
@@ -35,7 +35,7 @@ def diff_many(manifests: Sequence[Manifest], *, blobs: Blobs | None = None) -> l
     return [_variation(rows, each, len(manifests)) for each in sorted(gravest, key=rank)]
 
 
-def _variation(rows: Mapping[_Key, _Row], gravest: Difference, count: int) -> Variation:
+def _variation(rows: Mapping[_Key, _Row], gravest: Judged, count: int) -> Variation:
     row = rows[gravest.section, gravest.key]
     above = _rows_above(rows, gravest)
     first = (gravest.before, gravest.was_captured_before)
@@ -62,7 +62,7 @@ def _cell(column: int, row: _Row, above: Sequence[_Row], first: _Cell) -> _Cell:
     return first
 
 
-def _rows_above(rows: Mapping[_Key, _Row], difference: Difference) -> list[_Row]:
+def _rows_above(rows: Mapping[_Key, _Row], difference: Judged) -> list[_Row]:
     ends = [match.start() for match in re.finditer(r"\.", difference.key)]
     keys = [(difference.section, difference.key[:end]) for end in ends]
     return [rows[key] for key in keys if key in rows]

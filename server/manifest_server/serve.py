@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import sys
@@ -10,6 +11,7 @@ from functools import partial
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
 from manifest_server.app import create_app
@@ -31,7 +33,7 @@ def serve(settings: ServerSettings, announce: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     config = uvicorn.Config(
-        partial(create_app, settings),
+        partial(_made, settings),
         factory=True,
         workers=settings.workers,
         log_config=LOGGING,
@@ -47,6 +49,15 @@ def serve(settings: ServerSettings, announce: Callable[[str], None]) -> None:
             Multiprocess(config, sockets=[listener]).run()
         else:
             uvicorn.Server(config).run(sockets=[listener])
+
+
+def _made(settings: ServerSettings) -> FastAPI:
+    """The application of one process."""
+    app = create_app(settings)
+    # What is there by now stays: the collector need not look at it whenever a page is made.
+    gc.collect()
+    gc.freeze()
+    return app
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

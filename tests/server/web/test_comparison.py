@@ -51,6 +51,25 @@ def test_what_is_as_in_the_baseline_is_marked_so(
     assert rows(page)["config lr"][:3] == ["0.1", "=", "0.3"]
 
 
+def test_values_of_other_types_are_not_as_in_the_baseline(
+    pages: TestClient, runs: SqlStore, make_manifest: MakeManifest
+) -> None:
+    values: list[object] = [1, True, 1.0, 1]
+    ids = put(runs, make_manifest, *({"lr": value, "betas": [value]} for value in values))
+    page = pages.get("/compare", params={"ids": ids}).text
+    assert rows(page)["config lr"][:4] == ["1", "True", "1.0", "="]
+    assert rows(page)["config betas"][:4] == ["[1]", "[True]", "[1.0]", "="]
+
+
+def test_each_of_many_leads_to_the_pair_with_its_changes(
+    pages: TestClient, runs: SqlStore, make_manifest: MakeManifest
+) -> None:
+    ids = put(runs, make_manifest, {"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3})
+    page = pages.get("/compare", params={"ids": ids}).text
+    pairs = re.findall(r'href="/compare\?ids=([^"]+)" aria-label="Compare', page)
+    assert pairs == [f"{ids[0]},{other}" for other in ids[1:]]
+
+
 def test_another_run_is_made_the_baseline(
     pages: TestClient, runs: SqlStore, make_manifest: MakeManifest
 ) -> None:
