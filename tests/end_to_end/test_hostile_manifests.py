@@ -25,6 +25,8 @@ from manifest.replaying import replay
 from manifest.rundir import RunDirectory
 from manifest.sealing import seal_document
 from manifest_client.cli.main import main
+from manifest_migrations.upgrade import open_store
+from manifest_server.database import sqlite_url
 
 PROGRAM = """
 import json, os, random, sys
@@ -86,6 +88,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     finally:
         os.chdir(here)
     assert launched.exit_code == 0
+    open_store(sqlite_url(folder / ".manifest" / "store.db")).close()  # else each would make one
     return Recording(folder, launched.run.id, said)
 
 
@@ -94,7 +97,6 @@ def kit(recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """A copy of that run, in its project, to be made hostile."""
     base = tmp_path / "base"
     shutil.copytree(recording.folder / ".manifest", base)
-    (base / "store.db").unlink(missing_ok=True)
     outside, scratch = tmp_path / "outside", tmp_path / "scratch"
     outside.mkdir()
     scratch.mkdir()
