@@ -1,6 +1,6 @@
 """Training scripts of many shapes, as users write them: what a replay of each is called.
 
-Those that import little beside PyTorch share a run, as children of a program that has imported it.
+Most of them share a run, as children of a program that has imported PyTorch.
 """
 
 from __future__ import annotations
@@ -47,17 +47,14 @@ class Shape:
 
 
 ALONE = (
-    Shape("accelerate_loop.py", 6, LOADED),
     Shape("compiled.py", 6),
     Shape("functional.py", 0, frozenset({"rng"}), "not replayable", "nothing that was computed"),
-    Shape("hf_trainer.py", 8, LOADED),
     Shape("hogwild.py", 400, outcome="diverged", why="2 processes trained side by side"),
-    Shape("lightning_module.py", 8, LOADED),
     Shape("manual.py", 0, frozenset({"rng", "loss"})),
     Shape("scatter.py", 30, outcome="diverged", why="such as the gradient of an index"),
     Shape("stdin.py", 0, frozenset(), "diverged", "0 of 3 steps", given=b"1 2\n2 4\n3 6\n"),
 )
-"""Those that are runs of their own: they import much, read what comes in, or do not repeat."""
+"""Those that are runs of their own: they compile, read what comes in, make no step, or differ."""
 
 TOGETHER = (
     Shape("accumulate.py", 4, LOADED),
@@ -81,6 +78,9 @@ TOGETHER = (
     Shape("stream.py", 8, LOADED),
     Shape("threads.py", 18),
     Shape("transformer.py", 10),
+    Shape("accelerate_loop.py", 6, LOADED),
+    Shape("hf_trainer.py", 8, LOADED),
+    Shape("lightning_module.py", 8, LOADED),
     Shape("cache.py", 8, LOADED, is_recorded_again=True),
     Shape("resume.py", 9, is_recorded_again=True),
 )
