@@ -86,7 +86,7 @@ $(POOLER_READY): $(TEST_READY)
 	@if ! command -v pgbouncer >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo '== A pooler (once)'; \
 	  { apt-get update && apt-get install --yes --no-install-recommends pgbouncer; } \
-	    </dev/null >$(LOG) 2>&1 || { cat $(LOG) >&2; exit 1; }; \
+	    </dev/null >$(LOG) 2>&1 || echo '   not installed, see $(LOG); its test will be left out'; \
 	fi
 	@touch $@
 
