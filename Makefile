@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 
 BIN := .venv/bin
-# Two by default: each worker of the tests starts a PostgreSQL server of its own.
+# Processes that test; they share one PostgreSQL server.
 WORKERS ?= 2
 PYTEST ?=
 # By file, as the tests of a module share what it makes once; in order, as the last files are short.
