@@ -6,13 +6,14 @@ each other. Now and then a writer puts the rows of a term together, some sixty t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    bindparam,
     case,
     delete,
     func,
@@ -30,7 +31,7 @@ from manifest_server.terms import Term
 MOST_TOGETHER: Final = 61
 """Runs of a row: what SQLite keeps on one page, four rows to each."""
 
-_TURN: Final = 32
+_TURN: Final = 64
 _LOOKED_AT: Final = 2 * MOST_TOGETHER
 _WORTH_IT: Final = 8
 _AT_ONCE: Final = 20
@@ -63,7 +64,7 @@ def drop_run_terms(connection: Connection, run_id: str, numbers: Iterable[int]) 
         connection.execute(delete(run_terms).where(row))
         others.remove(run_id)
         if others:
-            _insert(connection, number, others)
+            connection.execute(insert(run_terms), _row(number, others))
 
 
 def gather(connection: Connection, numbers: Iterable[int], *, most_rows: int = _LOOKED_AT) -> int:
@@ -77,7 +78,11 @@ def gather(connection: Connection, numbers: Iterable[int], *, most_rows: int = _
     wanted = select(terms.c.id).where(terms.c.id.in_(sorted(numbers))).order_by(terms.c.id)
     # A term that somebody else gathers, or drops runs of, has its turn another time.
     locked = connection.scalars(wanted.with_for_update(skip_locked=True)).all()
-    return sum(_gather(connection, number, most_rows) for number in locked)
+    gathered: list[dict[str, object]] = []
+    count = sum(_take(connection, number, most_rows, gathered) for number in locked)
+    if gathered:
+        connection.execute(insert(run_terms), gathered)
+    return count - len(gathered)
 
 
 def scattered(connection: Connection, *, after: int | None) -> Sequence[int]:
@@ -115,35 +120,35 @@ def _is_turn(number: int, run_id: str) -> bool:
     return (number ^ int(run_id[-4:], 16)) % _TURN == 0
 
 
-def _gather(connection: Connection, number: int, most_rows: int) -> int:
-    is_of_term = run_terms.c.term == number
-    newest = (
-        select(run_terms.c.run_id, _older)
-        .where(is_of_term)
-        .order_by(run_terms.c.run_id.desc())
-        .limit(most_rows)
-    )
-    rows = [row for row in connection.execute(newest) if len(row.older or ()) + 1 < MOST_TOGETHER]
+# Made once: making a statement takes longer than running it.
+_term = run_terms.c.term == bindparam("term")
+_newest = (
+    select(run_terms.c.run_id, _older)
+    .where(_term)
+    .order_by(run_terms.c.run_id.desc())
+    .limit(bindparam("most_rows"))
+)
+_taking = delete(run_terms).where(_term, run_terms.c.run_id.in_(bindparam("keys", expanding=True)))
+
+
+def _take(
+    connection: Connection, number: int, most_rows: int, gathered: list[dict[str, object]]
+) -> int:
+    """Delete the rows of a term that are not full, and add what is to be in their place."""
+    newest = connection.execute(_newest, {"term": number, "most_rows": most_rows})
+    rows = [row for row in newest if len(row.older or ()) + 1 < MOST_TOGETHER]
     if len(rows) < _WORTH_IT:
         return 0
+    connection.execute(_taking, {"term": number, "keys": [row.run_id for row in rows]})
     found = sorted(run_id for row in rows for run_id in (row.run_id, *(row.older or ())))
-    is_among = run_terms.c.run_id.in_([row.run_id for row in rows])
-    connection.execute(delete(run_terms).where(is_of_term, is_among))
-    parts = list(_parts(found))
-    for part in parts:
-        _insert(connection, number, part)
-    return len(rows) - len(parts)
+    starts = range(0, len(found), MOST_TOGETHER)
+    gathered += [_row(number, found[start : start + MOST_TOGETHER]) for start in starts]
+    return len(rows)
 
 
-def _parts(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(run_ids), MOST_TOGETHER):
-        yield run_ids[start : start + MOST_TOGETHER]
-
-
-def _insert(connection: Connection, number: int, run_ids: Iterable[str]) -> None:
+def _row(number: int, run_ids: Iterable[str]) -> dict[str, object]:
     *older, newest = sorted(run_ids)
-    row = {"term": number, "run_id": newest, "older": older or None}
-    connection.execute(insert(run_terms).values(row))
+    return {"term": number, "run_id": newest, "older": older or None}
 
 
 def _pairs(connection: Connection, *chosen: ColumnElement[bool]) -> Select[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -56,8 +56,12 @@ def term_id(section: str, key: str, value: Scalar) -> int:
 
 def own_terms(project: str, section: str, values: Mapping[str, Json]) -> Iterator[Term]:
     """The terms of a run's own section, which are those of its project."""
-    for term in terms_of(section, values):
-        yield replace(term, id=own_id(project, term.id), project=project)
+    own = own_id(project, 0)
+    for each in terms_of(section, values):
+        # Not `replace`, which takes longer than all the rest.
+        yield Term(
+            each.id ^ own, each.section, each.key, each.kind, each.value, each.number, project
+        )
 
 
 def own_id(project: str, number: int) -> int:

@@ -46,7 +46,13 @@ def assert_has(store: SqlStore, kept: list[Manifest]) -> None:
 def test_runs_that_come_one_by_one_are_gathered(
     store: SqlStore, make_manifest: MakeManifest
 ) -> None:
-    runs = some(make_manifest, 400)
+    runs = [
+        make_manifest(
+            id=f"01990000-0000-7000-8000-{number:012x}",
+            sections={"config": {"optimizer": ("sgd", "adam")[number // 200]}},
+        )
+        for number in range(400)
+    ]
     for start in range(0, 400, 10):
         store.put_runs((run, None) for run in runs[start : start + 10])
 
