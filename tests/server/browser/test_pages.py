@@ -157,6 +157,18 @@ def test_a_column_is_completed_shown_and_sorted_by(service: Service, open_page: 
     assert "sort=-settings.torch.num_threads" in page.url
 
 
+def test_what_ran_stays_readable_beside_many_columns(service: Service, open_page: Open) -> None:
+    names = ("default_dtype", "num_threads", "deterministic.mode", "backends.cudnn.benchmark")
+    columns = ",".join(f"settings.torch.{name}" for name in names)
+    page = open_page(f"{service.url}/?columns={columns}")
+    for row in page.locator("[data-row]").all():
+        box, what = row.bounding_box(), row.locator(".what").bounding_box()
+        assert box is not None
+        assert what is not None
+        assert what["width"] >= 300
+        assert box["height"] <= 80
+
+
 def test_times_are_those_of_the_reader_with_utc_beside_them(
     service: Service, open_page: Open, project: Path
 ) -> None:
