@@ -17,6 +17,7 @@ NAMES = (
     "pages",
     "recording",
     "storing",
+    "tracking",
     "verdicts",
 )
 
