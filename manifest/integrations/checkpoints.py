@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from manifest import recorder
-from manifest.errors import ManifestError
+from manifest.errors import ManifestError, StateNotRestorable
 from manifest.recorder import complain
 from manifest.recording import record
 from manifest.rewinding import replay
@@ -55,10 +55,22 @@ def put_back(carried: object, *, is_strict: bool) -> bool:
     except ManifestError as error:
         if is_strict:
             raise
-        active.note("snapshots", error)
-        complain(f"this run goes on, but not exactly where the checkpoint was saved: {error}")
+        refuse(str(error), is_strict=False)
         return False
     return True
+
+
+def refuse(reason: str, *, is_strict: bool) -> None:
+    """Have a program not go on, or say that it does so otherwise than the one that was saved.
+
+    Raises:
+        StateNotRestorable: If `is_strict`.
+    """
+    if is_strict:
+        raise StateNotRestorable(reason)
+    if (active := recorder.active()) is not None:
+        active.note("snapshots", reason)
+    complain(f"this run goes on, but not exactly where the checkpoint was saved: {reason}")
 
 
 def name_loaders(names: str, loaders: Collection[Any], *, ahead: int = 0) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from manifest.integrations.checkpoints import Stateful, is_underway
+from manifest.integrations.checkpoints import Stateful, is_underway, name_loaders
+
+_LOADERS = "fabric"
 
 
 class ManifestState(Stateful):
@@ -26,6 +28,7 @@ class ManifestState(Stateful):
     def __init__(self, *loaders: Any, strict: bool = True) -> None:
         super().__init__(strict=strict)
         self._loaders = loaders
+        name_loaders(_LOADERS, [loader._dataloader for loader in loaders])
 
     def _progress(self) -> list[list[Any]]:
         # Which epoch it tells the sampler is the number of times that it was iterated.

@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
-from manifest.integrations.checkpoints import KEY, name_loaders, put_back, take
+from manifest.integrations.checkpoints import KEY, name_loaders, put_back, refuse, take
 from manifest.recording import record
 
 if TYPE_CHECKING:
@@ -17,6 +17,10 @@ else:
     from pytorch_lightning import Callback
 
 _LOADERS = "lightning.train"
+_LEFT_OUT = (
+    "the checkpoint was saved behind the last batch of an epoch and before its validation, which "
+    "Lightning leaves out now: save at the end of the epoch, or after validation"
+)
 
 
 class ManifestCallback(Callback):
@@ -61,16 +65,20 @@ class ManifestCallback(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Put the snapshot back, unless an epoch begins first."""
-        name_loaders(_LOADERS, _training_loaders(trainer))
+        _name(trainer)
         loop = trainer.fit_loop
-        if loop.resumed_on_epoch_end or not self._put_back():
+        if loop.resumed_on_epoch_end:
+            return
+        if self._is_waiting and _leaves_out_validation(trainer):
+            refuse(_LEFT_OUT, is_strict=self._is_strict)
+        if not self._put_back():
             return
         if not _is_epoch_over(trainer) or loop.epoch_loop.restarted_on_train_batch_end:
             _iterate_again(trainer)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Put the snapshot back that was taken when the epoch before had ended."""
-        name_loaders(_LOADERS, _training_loaders(trainer))
+        _name(trainer)
         if self._put_back():
             # Else the epoch would be given by an iterator that was made before this.
             trainer.fit_loop._resuming_from_checkpoint = False
@@ -95,6 +103,13 @@ class AutomaticCallback(ManifestCallback):
         )
 
 
+def _name(trainer: Any) -> None:
+    # Where no length tells the last batch, Lightning fetches one ahead to know it when it comes.
+    fetcher = trainer.fit_loop._data_fetcher
+    ahead = getattr(fetcher, "prefetch_batches", 0) if fetcher.length is None else 0
+    name_loaders(_LOADERS, _training_loaders(trainer), ahead=ahead)
+
+
 def _training_loaders(trainer: Any) -> list[Any]:
     combined = trainer.fit_loop._combined_loader
     return [] if combined is None else list(combined.flattened)
@@ -102,6 +117,14 @@ def _training_loaders(trainer: Any) -> list[Any]:
 
 def _is_epoch_over(trainer: Any) -> bool:
     return bool(trainer.fit_loop.epoch_loop._num_ready_batches_reached())
+
+
+def _leaves_out_validation(trainer: Any) -> bool:
+    is_behind_last = trainer.fit_loop.epoch_loop.restarted_on_train_batch_end
+    if not (is_behind_last and _is_epoch_over(trainer) and trainer.enable_validation):
+        return False
+    every = trainer.check_val_every_n_epoch
+    return every is None or trainer.current_epoch % every == 0
 
 
 def _iterate_again(trainer: Any) -> None:

@@ -88,6 +88,18 @@ def shape_of(loader: Any) -> Facts:
         "num_workers": plain(loader.num_workers),
         "batch_sampler": None if batches is None else named(type(batches)),
         "sampler": named(type(sampler)),
+        **_order_of("batch_sampler", batches),
+        **_order_of("sampler", sampler),
+    }
+
+
+def _order_of(prefix: str, sampler: object) -> Facts:
+    """What decides the order of a sampler that draws from no generator of the program's."""
+    attributes = attributes_of(sampler)
+    return {
+        f"{prefix}.{name}": plain(attributes[name])
+        for name in ("seed", "num_replicas", "rank")
+        if type(attributes.get(name)) is int
     }
 
 

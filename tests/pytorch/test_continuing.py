@@ -543,6 +543,18 @@ def test_a_loader_that_changed_is_not_continued(host: Host) -> None:
     assert host.outcomes[-1][1:3] == ("failed", "dataset_length was 20, here it is 24")
 
 
+def test_a_sampler_with_another_seed_is_refused(host: Host) -> None:
+    def make(seed: int) -> DataLoader[Any]:
+        sampler: Any = DistributedSampler(Noisy(), num_replicas=2, rank=0, seed=seed)
+        return DataLoader(Noisy(), 2, sampler=sampler)
+
+    iterator = snapshot_in(host, make(1), 2)
+    del iterator
+    host.resume("here")
+    with pytest.raises(StateNotRestorable, match=r"sampler.seed was 1, here it is 2"):
+        iter(make(2))
+
+
 def test_a_loader_that_is_never_iterated_again_is_named(host: Host) -> None:
     iterator = snapshot_in(host, DataLoader(Noisy(), 2), 1)
     del iterator

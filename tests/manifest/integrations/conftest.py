@@ -17,6 +17,27 @@ SCRIPTS = Path(__file__).parent / "scripts"
 Program = Callable[..., Any]
 
 
+TWICE = """\
+import runpy, sys
+checkpoint = sys.argv.pop()
+runpy.run_path("train.py")
+sys.argv.append(checkpoint)
+runpy.run_path("train.py")
+"""
+
+
+@pytest.fixture
+def twice() -> Callable[[str], list[str]]:
+    """Run a program, then again with an argument, the checkpoint that it saved; what it prints."""
+
+    def run(checkpoint: str) -> list[str]:
+        command = [sys.executable, "-c", TWICE, checkpoint]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return [line for line in done.stdout.splitlines() if line.startswith("[")]
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
     """Run one of the programs of these tests; what it prints last, which is JSON."""
@@ -47,9 +68,11 @@ LOOPS = {
         "with=accelerate,seedable=1,of=7",
         "with=accelerate,stateful=1,of=7",
         "with=fabric,of=3.5",
+        "with=lightning,every=1,of=5",
+        "with=transformers,of=5",
     ),
 }
-"""The kinds of loops, by the number of ranks; of 30 batches alone, and 15 on each of two ranks."""
+"""The kinds of loops, by the number of ranks, each of three epochs."""
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 

@@ -18,19 +18,32 @@ KINDS = {
     "amid an epoch": "every=1,draws=1,of=3.7",
     "behind the last batch of an epoch": "every=1,of=5",
     "at the end of an epoch": "draws=1,of=5",
+    "of a stream, of which a batch is fetched ahead": "stream=1,every=1,of=3.10",
     "counted in steps": "every=3,max_steps=15,of=6.15",
     "amid an epoch, with workers and a distributed sampler": "every=1,distributed=1,workers=1,of=8",
     "after validation": "val=1,of=10",
     "after validation amid an epoch, with workers": "val=0.5,workers=1,of=7",
 }
 PERSISTENT = "val=1,workers=1,persistent=1,of=5"
+UNVALIDATED = "val=1,every=1,of=5"
+REFUSED = {PERSISTENT: "persistent_workers=True", UNVALIDATED: "before its validation"}
 
 
 @pytest.fixture(scope="module")
 def fits(program: Callable[..., Any]) -> dict[str, Any]:
     """What was computed of each kind: whole, from checkpoints, and from those without the hook."""
-    found = program("lightning_resume.py", *KINDS.values(), PERSISTENT)
-    return dict(zip([*KINDS, PERSISTENT], found, strict=True))
+    found = program("lightning_resume.py", *KINDS.values(), *REFUSED)
+    return dict(zip([*KINDS, *REFUSED], found, strict=True))
+
+
+def test_each_rank_goes_on_with_the_bits_of_the_whole_fit(loop: list[Any]) -> None:
+    for rank in loop:
+        losses = rank["whole"]["losses"]
+        assert len(losses) == 9
+        assert rank["plain"] == rank["whole"]
+        assert rank["resumed"]["5"] == {"losses": losses[5:], "bits": rank["whole"]["bits"]}
+        assert rank["alone"]["5"]["losses"] != losses[5:]
+    assert loop[0]["whole"]["losses"] != loop[1]["whole"]["losses"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -54,13 +67,14 @@ def test_lightning_alone_goes_on_with_other_numbers(kind: str, fits: dict[str, A
             assert alone["bits"] != whole["bits"], step
 
 
-@pytest.mark.parametrize("kind", [*KINDS, PERSISTENT])
+@pytest.mark.parametrize("kind", [*KINDS, *REFUSED])
 def test_a_fit_computes_the_same_with_the_callback(kind: str, fits: dict[str, Any]) -> None:
     assert fits[kind]["whole"] == fits[kind]["plain"]
 
 
-def test_workers_that_live_on_are_refused(fits: dict[str, Any]) -> None:
-    assert "persistent_workers=True" in fits[PERSISTENT]["resumed"]["5"]["error"]
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_exact_is_refused(kind: str, fits: dict[str, Any]) -> None:
+    assert REFUSED[kind] in fits[kind]["resumed"]["5"]["error"]
 
 
 FIT = """\
@@ -110,11 +124,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def alone(*arguments: str) -> str:
-    """Fit without Manifest; what it prints last."""
+def alone(*arguments: str) -> list[str]:
+    """Fit without Manifest; the last two lines that it prints."""
     command = [sys.executable, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()[-1]
+    return done.stdout.splitlines()[-2:]
 
 
 def test_a_recorded_fit_is_continued_without_a_line(
@@ -125,9 +139,14 @@ def test_a_recorded_fit_is_continued_without_a_line(
     def recorded(*arguments: str) -> Launched:
         return launch([sys.executable, "fit.py", *arguments], base=folder / ".manifest")
 
-    whole = alone("fit.py", "-1")
-    assert "manifest" not in torch.load(folder / "saved/step=3.ckpt")
+    (folder / "fit.py").write_text(f"{FIT}    print(sorted(sys.modules))\n")
+    whole, modules = alone("fit.py", "-1")
+    assert "manifest" not in torch.load(folder / "saved/step=3.ckpt"), "it is not recorded"
+    assert "'manifest.integrations.automatic'" in modules
+    assert "'manifest.integrations.lightning'" not in modules
+    assert not (folder / ".manifest").exists()
     (folder / "saved/step=3.ckpt").unlink()
+    (folder / "fit.py").write_text(FIT)
 
     stopped = recorded("5")
     assert stopped.exit_code == 3
@@ -140,15 +159,6 @@ def test_a_recorded_fit_is_continued_without_a_line(
     restored = [each for each in resumed.run.journals()["main"] if each["kind"] == "restore"]
     assert restored[-1]["what"] == "lightning.train.0"
     assert restored[-1]["reason"] == "continues after 3 batches"
-
-
-def test_a_fit_that_is_not_recorded_imports_nothing_for_it(folder: Path) -> None:
-    looks = "print(sorted(n for n in sys.modules if n.startswith('manifest.integrations')))"
-    (folder / "fit.py").write_text(
-        f"import sys\nimport pytorch_lightning as pl\npl.Trainer()\n{looks}"
-    )
-    assert alone("fit.py") == "['manifest.integrations', 'manifest.integrations.automatic']"
-    assert not (folder / ".manifest").exists()
 
 
 def test_the_lines_of_the_guide_continue_a_fit(checkout: Path, folder: Path) -> None:

@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
 import manifest
 from manifest.integrations.lightning import ManifestCallback
@@ -35,6 +35,15 @@ class Augmented(Dataset):
     def __getitem__(self, index):
         noise = torch.randn(4) / 10 + random.random() / 10
         return torch.full((4,), index / self.length) + noise, torch.tensor([index / self.length])
+
+
+class Streamed(IterableDataset):
+    """Draws from a generator that begins anew with each pass."""
+
+    def __iter__(self):
+        rng = random.Random(torch.initial_seed())
+        for index in range(20):
+            yield torch.full((4,), index / 20) + rng.random() / 10, torch.tensor([index / 20])
 
 
 class Regression(pl.LightningModule):
@@ -74,6 +83,8 @@ def fit(folder, kind, hook, ckpt_path=None):
     order = {"shuffle": True}
     if kind.get("distributed"):
         order = {"sampler": DistributedSampler(data, 1, 0)}
+    if kind.get("stream"):
+        data, order = Streamed(), {}
     train = DataLoader(data, 4, **order, **options)
     validation = [DataLoader(Augmented(8), 4, **options)] if kind.get("val") else []
     saved = ModelCheckpoint(
@@ -87,6 +98,8 @@ def fit(folder, kind, hook, ckpt_path=None):
         max_epochs=epochs if steps < 0 else None,
         max_steps=steps,
         accelerator="cpu",
+        devices=int(kind.get("devices", 1)),
+        strategy="ddp" if "devices" in kind else "auto",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -1,4 +1,4 @@
-"""Train with Accelerate or Fabric, whole, then again from checkpoints; writes the figures as JSON.
+"""Train with a framework, whole, then again from checkpoints; writes the figures as JSON.
 
 Given are the kinds of trainings, each as name=value pairs with commas between; `of` says from which
 checkpoints, by their steps with dots between. Started alone or by torchrun.
@@ -8,6 +8,8 @@ import json
 import os
 import random
 import sys
+
+os.environ["PL_GLOBAL_SEED"] = "1"  # of which distributed samplers make their order
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
@@ -103,6 +105,22 @@ def train_fabric(folder, kind, hook, done=0):
     return described(losses, model)
 
 
+def train_lightning(folder, kind, hook, done=0):
+    import lightning_resume
+    torch.manual_seed(1 + RANK + done)
+    kind = {**kind, "devices": RANKS}
+    checkpoint = f"{folder}/whole-{hook}/step={done}.ckpt" if done else None
+    found = lightning_resume.fit(f"{folder}/{done or 'whole'}-{hook}", kind, hook, checkpoint)
+    return {**found, "losses": list(found["losses"].values())}
+
+
+def train_transformers(folder, kind, hook, done=0):
+    import transformers_resume
+
+    checkpoint = f"{folder}/whole-{hook}/checkpoint-{done}" if done else None
+    return transformers_resume.train(f"{folder}/{done or 'whole'}-{hook}", kind, hook, checkpoint)
+
+
 def described(losses, model):
     bits = [p.detach().numpy().tobytes().hex() for p in model.parameters()]
     return {"losses": losses, "bits": "".join(bits)}
@@ -116,7 +134,6 @@ def seeded(kind, seed):
 
 def main():
     folder = os.environ["CHECKPOINTS"]
-    manifest.record()
     kinds, found = [], []
     for text in sys.argv[1:]:
         kind = dict(pair.split("=") for pair in text.split(",") if pair)
@@ -124,15 +141,15 @@ def main():
         os.makedirs(kinds[-1][1], exist_ok=True)
     for kind, within, steps in kinds:
         seeded(kind, 1)
-        plain = TRAIN[kind["with"]](within, kind, False)
-        seeded(kind, 1)
-        whole = TRAIN[kind["with"]](within, kind, True)
-        alone = {}
+        plain, alone = TRAIN[kind["with"]](within, kind, False), {}
         for step in steps:
             seeded(kind, 1)
             alone[step] = TRAIN[kind["with"]](within, kind, False, int(step))
-        found.append({"plain": plain, "whole": whole, "alone": alone, "resumed": {}})
+        found.append({"plain": plain, "alone": alone, "resumed": {}})
+    manifest.record()
     for each, (kind, within, steps) in zip(found, kinds):
+        seeded(kind, 1)
+        each["whole"] = TRAIN[kind["with"]](within, kind, True)
         for step in steps:
             seeded(kind, 2)  # as another process would be, which draws otherwise
             each["resumed"][step] = TRAIN[kind["with"]](within, kind, True, int(step))
@@ -140,7 +157,12 @@ def main():
         json.dump(found, file)
 
 
-TRAIN = {"accelerate": train_accelerate, "fabric": train_fabric}
+TRAIN = {
+    "accelerate": train_accelerate,
+    "fabric": train_fabric,
+    "lightning": train_lightning,
+    "transformers": train_transformers,
+}
 
 if __name__ == "__main__":
     main()
