@@ -198,6 +198,9 @@ def damaged(change: Callable[[dict[str, Any]], object]) -> bytes:
         lambda document: document["loaders"][0]["position"].update(base_seed="1" * 5000),
         lambda document: document["loaders"][0]["position"].update(began=None),
         lambda document: document["loaders"][0]["position"].pop("first"),
+        lambda document: document["loaders"][0]["position"].update(ahead=4),
+        lambda document: document["loaders"][0]["position"].update(ahead=-1),
+        lambda document: document["loaders"][0]["position"].update(before="sha256:"),
     ],
 )
 def test_what_has_not_the_form_of_a_snapshot_is_refused(
