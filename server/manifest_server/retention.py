@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlalchemy import ColumnElement, Connection, delete, exists, not_, or_, select
@@ -53,16 +52,6 @@ def delete_run(connection: Connection, run_id: str) -> None:
     numbers = [term.id for some in found for term in some]
     drop_run_terms(connection, run_id, numbers)
     connection.execute(delete(runs).where(runs.c.id == run_id))
-
-
-def older_runs(
-    connection: Connection, moment: str, *, project: str | None = None, limit: int = _PORTION
-) -> Sequence[str]:
-    """Some runs that began before a moment, the oldest first."""
-    statement = select(runs.c.id).where(runs.c.started_at < moment)
-    if project is not None:
-        statement = statement.where(runs.c.project == project)
-    return connection.scalars(statement.order_by(runs.c.id).limit(limit)).all()
 
 
 def collect_setups(connection: Connection, *, limit: int = _PORTION) -> int:

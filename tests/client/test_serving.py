@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,8 @@ import pytest
 
 from manifest.rundir import RunDirectory
 from manifest.trail import TrailWriter
+from manifest_client.embedded import take_in
+from manifest_migrations.upgrade import open_store
 
 Record = Callable[..., RunDirectory]
 
@@ -221,3 +223,45 @@ def test_upgrade_makes_a_database_once_and_keeps_it_after(base: Path, call: Call
         assert call("db", "upgrade", "--database", "sqlite:///runs.db").code == 0
     assert call("db", "check", "--database", "sqlite:///runs.db").code == 0
     assert not base.exists()
+
+
+def test_prune_deletes_what_is_chosen_and_what_nothing_refers_to(
+    base: Path, record: Record, call: Call
+) -> None:
+    url = "sqlite:///runs.db"
+    own = {"config": {"lr": 0.1}, "packages": {"numpy": "1"}}
+    kept, left = record(name="kept"), record(name="left", sections=own)
+    with open_store(url) as store:
+        take_in(store, [kept, left], print)
+    prune = ("db", "prune", "--database", url)
+
+    assert call(*prune, "--older-than", "1", "--yes").out.startswith("deleted 0 runs")
+    assert "would delete 1 run\n" in call(*prune, "name = 'left'", "--dry-run").out
+    asked = call(*prune, "name = 'left'")
+    assert (asked.code, "Delete 1 run for good?" in asked.err) == (2, True)  # nobody answers
+    assert _terms("lr", "numpy") == 2
+    assert "deleted 1 run, and" in call(*prune, "name = 'left'", "-y").out
+    assert _terms("lr", "numpy") == 0
+
+    with open_store(url) as store:
+        assert [run.id for run in store.list_runs()] == [kept.id]
+    with closing(sqlite3.connect("runs.db")) as database:
+        assert ("delete run",) in database.execute("SELECT action FROM audit").fetchall()
+
+
+def _terms(*keys: str) -> int:
+    statement = f"SELECT count(*) FROM terms WHERE key IN ({', '.join('?' * len(keys))})"
+    with closing(sqlite3.connect("runs.db")) as database:
+        (count,) = database.execute(statement, keys).fetchone()
+    return int(count)
+
+
+def test_prune_says_what_it_cannot_do(base: Path, record: Record, call: Call) -> None:
+    record()
+    assert call("db", "prune").code == 2  # there is no database yet
+    assert call("ls", "--project", "x").code == 0  # makes it
+    assert call("db", "prune").code == 0
+    refused = call("db", "prune", "status = 'finished'", "--yes")
+    assert (refused.code, "run directories" in refused.err) == (2, True)
+    assert call("db", "prune", "--database", "sqlite:///runs.db", "name =").code == 2
+    assert not Path("runs.db").exists()

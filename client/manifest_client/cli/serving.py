@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from manifest.errors import ManifestError
+from manifest.errors import ManifestError, RunNotFound
 from manifest_client.cli.arguments import JsonOption, examples
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
+    from manifest.filtering import Filter
     from manifest.models import Scope
     from manifest_server.sqlstore import SqlStore
 
 _LOOK_EVERY_SECONDS = 10.0
+_PAGE = 500
 
 DatabaseOption = Annotated[
     str | None,
@@ -54,6 +56,13 @@ def add_to(app: typer.Typer) -> None:
     database.command("upgrade")(upgrade_database)
     database.command("check")(check_database)
     database.command("backup", epilog=examples("manifest db backup runs-monday.db"))(back_up)
+    database.command(
+        "prune",
+        epilog=examples(
+            "manifest db prune",
+            "manifest db prune --older-than 180 'tags.keep is null' --dry-run",
+        ),
+    )(prune)
     app.add_typer(database, name="db")
 
 
@@ -191,6 +200,69 @@ def back_up(
 
     copy(database or _embedded_url(), target)
     typer.echo(f"copied to {target}")
+
+
+def prune(
+    wanted: Annotated[
+        str | None,
+        typer.Argument(metavar="FILTER", help="Which runs are deleted.", show_default=False),
+    ] = None,
+    *,
+    days: Annotated[
+        int | None,
+        typer.Option("--older-than", min=1, metavar="DAYS", help="Runs that began before these."),
+    ] = None,
+    is_trial: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many runs it would be, and delete nothing.")
+    ] = False,
+    is_agreed: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    database: DatabaseOption = None,
+) -> None:
+    """Delete runs, and everything that no run refers to, also while the service runs.
+
+    With neither a filter nor an age no run is deleted, only what earlier ones have left.
+    """
+    chosen = _chosen(wanted, days)
+    if chosen is not None and database is None:
+        raise typer.BadParameter(
+            "expected --database: the runs of a folder are its run directories, and come back as "
+            "long as those are there",
+            param_hint="FILTER, --older-than",
+        )
+    _existing(database)
+    with _store(database) as store:
+        run_ids = [] if chosen is None else _found(store, chosen)
+        count = f"{len(run_ids)} run{'s' if len(run_ids) != 1 else ''}"
+        if is_trial:
+            typer.echo(f"would delete {count}")
+            return
+        if run_ids and not is_agreed:
+            typer.confirm(f"Delete {count} for good?", abort=True, err=True)
+        for run_id in run_ids:
+            with suppress(RunNotFound):  # somebody else was quicker
+                store.delete_run(run_id)
+                _audit(store, "delete run", run_id)
+        parts = store.collect()
+    typer.echo(f"deleted {count}, and of what no run refers to: {parts}")
+
+
+def _chosen(wanted: str | None, days: int | None) -> Filter | None:
+    """Which runs are meant; None if none are."""
+    from manifest.filtering import All, parse_filter
+
+    texts = [] if wanted is None else [wanted]
+    if days is not None:
+        oldest = datetime.now(UTC) - timedelta(days=days)
+        texts.append(f"started_at < '{oldest.isoformat()}'")
+    parts = tuple(parse_filter(text) for text in texts)
+    return All(parts) if parts else None
+
+
+def _found(store: SqlStore, wanted: Filter) -> list[str]:
+    found: list[str] = []
+    while page := store.list_runs(limit=_PAGE, before=found[-1] if found else None, wanted=wanted):
+        found += [run.id for run in page]
+    return found
 
 
 def _embedded_url() -> URL:
