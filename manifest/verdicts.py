@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from manifest import launching, ranks
+from manifest.canonical import ABSENT
 from manifest.comparing import compare_trails, sentence
 from manifest.dense import first_operation, operation_sentence
 from manifest.diffing import diff
@@ -27,6 +28,9 @@ from manifest.witnesses import uncompared, unfit
 
 _OF_THE_REPLAY = frozenset({"env.PYTHONPATH"})
 """What differs because it is a replay: the workspace has a place of its own."""
+
+_COME_LATE = ("code", "inputs")
+"""Sections that grow as the program goes on: they lack something of one that is stopped."""
 
 Trails = Mapping[str, Trail]
 
@@ -201,8 +205,20 @@ def _explanations(
     original: RunDirectory, again: RunDirectory, pair: _Pair
 ) -> tuple[Difference, ...]:
     found = diff(pair.before, pair.after, blobs=lambda digest: find_blob((original, again), digest))
+    was_cut = pair.until is not None
     return tuple(
         item
         for item in found.differences
-        if item.impact in ("certain", "possible") and item.key not in _OF_THE_REPLAY
+        if item.impact in ("certain", "possible")
+        and item.key not in _OF_THE_REPLAY
+        and not (was_cut and _is_lacking(item))
     )
+
+
+def _is_lacking(item: Difference) -> bool:
+    """Whether the second run merely has not imported or read all that the first one did."""
+    if item.section not in _COME_LATE:
+        return False
+    if isinstance(item.before, list) and isinstance(item.after, list):
+        return all(each in item.before for each in item.after)
+    return not item.was_captured_after or item.after == ABSENT

@@ -46,6 +46,7 @@ for step in range(4):
     ).square().mean()
     loss.backward()
     optimizer.step()
+import late  # which a replay that is stopped before does not get to
 """
 
 
@@ -82,6 +83,7 @@ def test_a_program_that_is_not_deterministic_is_found_out(
     script: Callable[[str, str], Path], recorded: Callable[..., Launched], base: Path
 ) -> None:
     script("train.py", UNSTABLE)
+    script("late.py", "")
     launched = recorded("train.py")
     window = dense_window(launched.run, base=base)
     assert window == range(3)
