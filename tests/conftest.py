@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -78,6 +79,9 @@ def build_driver() -> Callable[..., str]:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Refuse to begin where commands under test would find runs that are not theirs."""
+    # Started in the background of a shell they ignore it, and so would programs that they start.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     root = Path(tempfile.gettempdir()).resolve()
     for folder in (root, *root.parents):
         if (stray := folder / ".manifest").exists():
