@@ -317,7 +317,7 @@ def questions(store: SqlStore) -> list[Question]:  # noqa: C901 - one line for e
     def alike(known: random.Random) -> Callable[[], object]:
         page = store.list_runs(project=project(known), before=known.choice(some))
         first, second = (known.choice(page).id for _ in range(2))
-        return lambda: diff(store.get_run(first), store.get_run(second))
+        return lambda: diff(*store.get_runs([first, second]))
 
     def one(known: random.Random) -> Callable[[], object]:
         run_id = known.choice(some)

@@ -120,13 +120,15 @@ def _of_terms(
 
 
 def _shared(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
-    # Runs are counted by setup first: there are thousands of runs to a setup.
+    # Runs are counted by setup first, and once: there are thousands of runs to a setup. PostgreSQL
+    # takes a setting for rarer than it is, and would count them all for each setup that has it.
     key = runs.c.setup_key
     by_setup = (
         select(key.label("key"), func.count().label("runs"))
         .where(key.is_not(None), *chosen)
         .group_by(key)
-        .subquery()
+        .cte("by_setup")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
     )
     return (
         select(section_terms.c.term, by_setup.c.runs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, literal, select
 
 from manifest.filtering import Filter
 from manifest_server.searching import LOWEST, Condition, conditions
@@ -64,8 +64,10 @@ def _few(connection: Connection, parts: Sequence[Condition]) -> list[str] | None
     for each in parts:
         if each.holders is None:
             continue
-        # Asked for what is beyond them first: most are many, and take time to fetch.
-        if connection.scalar(each.holders.offset(_FEW).limit(1)) is None:
+        # Asked for what is beyond them first: most are many, and take time to fetch. And not for
+        # ids, which an index need not have.
+        beyond = select(literal(1)).select_from(each.holders.subquery())
+        if connection.scalar(beyond.offset(_FEW).limit(1)) is None:
             return sorted(set(connection.scalars(each.holders)), reverse=True)
     return None
 
