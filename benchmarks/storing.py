@@ -353,7 +353,11 @@ def serve(url: str, fd: str) -> None:
     if url == NO_STORE:
         # Not by FastAPI's overrides, which look at the signature again for every request.
         app.router.lifespan_context = keeping_nothing
-    uvicorn.run(app, fd=int(fd), log_level="error", access_log=False)
+    config = uvicorn.Config(app, log_level="error", access_log=False)
+    # As `manifest server` does. By its number uvicorn takes it for a socket of another kind, whose
+    # answers wait for acknowledgements: 40 ms each.
+    with socket.socket(fileno=int(fd)) as listener:
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 @asynccontextmanager

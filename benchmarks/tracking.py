@@ -133,11 +133,12 @@ def values(count: int) -> dict[str, str]:
     return {**found, "key_0": str(random.random())}
 
 
-def manifest_with(config: Mapping[str, str]) -> tuple[str, bytes]:
-    """The id and the bytes of a manifest of 18 KB, as recording sends it."""
+def manifest_with(config: Mapping[str, str], *, is_alone: bool = False) -> tuple[str, bytes]:
+    """The id and the bytes of a manifest of 18 KB, as recording sends it, or of these alone."""
     run_id, body = documents(1)[0]
     document = json.loads(body)
-    document["sections"]["config"] = config
+    others = {} if is_alone else document["sections"]
+    document["sections"] = {**others, "config": config}
     del document["digest"], document["digests"]
     seal_document(document)
     return run_id, json.dumps(document).encode()
@@ -147,6 +148,12 @@ def with_all_values() -> tuple[str, bytes]:
     """A manifest whose configuration has the tags too."""
     tags = {f"tag_{key}": value for key, value in values(_TAGS).items()}
     return manifest_with({**values(_PARAMETERS), **tags})
+
+
+def values_alone() -> tuple[str, bytes]:
+    """A manifest of no more than MLflow is given."""
+    tags = {f"tag_{key}": value for key, value in values(_TAGS).items()}
+    return manifest_with({**values(_PARAMETERS), **tags}, is_alone=True)
 
 
 def with_tags_apart() -> tuple[str, bytes, object]:
@@ -186,6 +193,7 @@ def keep_in_mlflow(send: Send, run: Any) -> None:
 
 OURS: Final = (
     Way("a manifest, tags among its values", 1, with_all_values, keep_manifest),
+    Way("a manifest of these values alone", 1, values_alone, keep_manifest),
     Way("a manifest, then its tags: two requests", 2, with_tags_apart, keep_with_tags),
 )
 THEIRS: Final = Way("MLflow: a run with tags, then parameters", 8, for_mlflow, keep_in_mlflow)
