@@ -1,11 +1,15 @@
-"""Accelerate: an object to register for checkpointing, with which training goes on exactly."""
+"""Accelerate: what to register so that training goes on exactly, and a tracker."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from accelerate.tracking import GeneralTracker
 
 from manifest.integrations.checkpoints import Stateful, name_loaders
 from manifest.integrations.prepared import within
+from manifest.recording import Run, record
 
 _LOADERS = "accelerate"
 
@@ -58,6 +62,34 @@ class ManifestState(Stateful):
                 loader.iteration = iteration
             if seed is not None:
                 loader.get_sampler().initial_seed = seed
+
+
+class ManifestTracker(GeneralTracker):  # type: ignore[misc]
+    """Has the configuration that Accelerate's trackers are given in the manifest.
+
+    Records the program unless that is recorded already. What is logged of steps is left to trackers
+    that keep it.
+
+    Example:
+        >>> accelerator = Accelerator(log_with=[ManifestTracker(), "tensorboard"])  # doctest: +SKIP
+        >>> accelerator.init_trackers("digits", config={"lr": 0.1})  # doctest: +SKIP
+    """
+
+    name = "manifest"
+    requires_logging_directory = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._run = record()
+
+    @property
+    def tracker(self) -> Run:
+        """The run that is recorded, as `accelerator.get_tracker("manifest", unwrap=True)` gives."""
+        return self._run
+
+    def store_init_configuration(self, values: Mapping[str, Any]) -> None:
+        """Record the configuration."""
+        self._run.log_config(values)
 
 
 def _progress_of(loader: Any) -> list[Any]:

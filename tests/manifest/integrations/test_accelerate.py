@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,3 +80,23 @@ def test_the_lines_of_the_guide_continue_a_loop(
     (run,) = run_directories(tmp_path / ".manifest")
     restored = [each for each in run.journals()["main"] if each["kind"] == "restore"]
     assert restored[-1]["what"] == "accelerate.0.0"
+
+
+TRACKED = """
+accelerator.log({"loss": 1.0}, step=0)  # kept by nobody here
+run = accelerator.get_tracker("manifest", unwrap=True)
+accelerator.end_training()
+print(json.dumps([run.id]))
+"""
+
+
+def test_the_configuration_that_trackers_are_given_is_in_the_manifest(
+    checkout: Path, tmp_path: Path
+) -> None:
+    page = (checkout / "docs" / "integrations.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"## Trackers of Accelerate\n.*?```python\n(.*?)```", page, re.DOTALL)
+    command = [sys.executable, "-c", f"import json\n{lines}{TRACKED}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    (run,) = run_directories(tmp_path / ".manifest")
+    assert json.loads(done.stdout.splitlines()[-1]) == [run.id]
+    assert run.document()["sections"]["config"] == {"lr": 0.1}
