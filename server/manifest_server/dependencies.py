@@ -112,10 +112,7 @@ def visible(store: SqlStore, caller: Caller, run_id: str) -> Manifest:
     Raises:
         RunNotFound: There is none, or it is in a project that is not the caller's.
     """
-    manifest = store.get_run(run_id)
-    if caller.project is not None and manifest.project != caller.project:
-        raise RunNotFound(run_id, store.location)
-    return manifest
+    return all_visible(store, caller, [run_id])[0]
 
 
 def all_visible(store: SqlStore, caller: Caller, run_ids: Sequence[str]) -> list[Manifest]:

@@ -10,6 +10,7 @@ from manifest.filtering import ATTRIBUTES, Field, Filter
 from manifest.models import FacetValue
 from manifest.summaries import label
 from manifest_server.holders import counted, pairs
+from manifest_server.newest import lowest_of
 from manifest_server.searching import condition, of_field
 from manifest_server.tables import (
     SHARED,
@@ -69,10 +70,8 @@ def count_values(
     chosen: list[ColumnElement[bool]] = []
     if project is not None:
         chosen.append(runs.c.project == project)
-    if newest is not None:
-        oldest = select(runs.c.id).where(*chosen).order_by(runs.c.id.desc())
-        if (bound := connection.scalar(oldest.offset(newest - 1).limit(1))) is not None:
-            chosen.append(runs.c.id >= bound)
+    if newest is not None and (lowest := lowest_of(connection, chosen, newest)) is not None:
+        chosen.append(runs.c.id >= lowest)
     if wanted is not None:
         chosen.append(condition(wanted, connection, project).sql)
     if not field.section:

@@ -18,7 +18,8 @@ from manifest_server.tables import runs
 _FEW: Final = 1000
 _WALKS: Final = (500, 4000, 20_000)
 """How many of the newest runs are looked at: before it is asked whether there are few, and then."""
-_BELOW_ALL: Final = "0" * 32
+BELOW_ALL: Final = "0" * 32
+"""An id that every run is beyond."""
 
 
 def newest_runs(
@@ -47,15 +48,15 @@ def newest_runs(
     if any(each.is_never for each in parts):
         return []
     for count in _WALKS:
-        lowest = _lowest(connection, chosen, count)
+        lowest = lowest_of(connection, chosen, count)
         newest = statement if lowest is None else statement.where(runs.c.id >= lowest)
-        found = _walk(connection, newest, parts, [lowest or _BELOW_ALL])
+        found = _walk(connection, newest, parts, [lowest or BELOW_ALL])
         if lowest is None or len(found) == limit:
             return found
         if count == _WALKS[0] and (few := _few(connection, parts)) is not None:
             return _walk(connection, statement.where(runs.c.id.in_(few)), parts, few[-1:])
     if project is not None:
-        return _walk(connection, statement, parts, [_BELOW_ALL])
+        return _walk(connection, statement, parts, [BELOW_ALL])
     return connection.execute(statement.where(*(each.sql for each in parts))).mappings().all()
 
 
@@ -85,7 +86,7 @@ def _walk(
     return connection.execute(walked, {LOWEST: lowest[0]}).mappings().all()
 
 
-def _lowest(
+def lowest_of(
     connection: Connection, chosen: Sequence[ColumnElement[bool]], count: int
 ) -> str | None:
     """The last of so many runs, the newest first; None where there are fewer."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, not_, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, delete, exists, not_, or_, select
 
 from manifest.blobs import blobs_in, blobs_of
 from manifest.filtering import TAGS
@@ -54,29 +55,33 @@ def delete_run(connection: Connection, run_id: str) -> None:
     connection.execute(delete(runs).where(runs.c.id == run_id))
 
 
+def _collect(
+    connection: Connection, key: Column[Any], is_unused: ColumnElement[bool], limit: int
+) -> int:
+    # Those that a writer is about to refer to are locked by it and passed over. Asked again once
+    # they are locked here, as a writer may have ended between the question and the lock.
+    some = select(key).where(is_unused).limit(limit)
+    locked = connection.scalars(some.with_for_update(skip_locked=True)).all()
+    deleted = connection.execute(delete(key.table).where(key.in_(locked), is_unused))
+    return deleted.rowcount
+
+
 def collect_setups(connection: Connection, *, limit: int = _PORTION) -> int:
     """Delete some setups that no run has; gives how many."""
     is_unused = not_(exists().where(runs.c.setup_key == setups.c.key))
-    some = select(setups.c.key).where(is_unused).limit(limit)
-    locked = connection.scalars(some.with_for_update(skip_locked=True)).all()
-    deleted = connection.execute(delete(setups).where(setups.c.key.in_(locked), is_unused))
-    return deleted.rowcount
+    return _collect(connection, setups.c.key, is_unused, limit)
 
 
 def collect_names(connection: Connection, *, limit: int = _PORTION) -> int:
     """Delete some names that no run has; gives how many."""
     is_unused = not_(exists().where(runs.c.name == names.c.name))
-    some = select(names.c.number).where(is_unused).limit(limit)
-    locked = connection.scalars(some.with_for_update(skip_locked=True)).all()
-    deleted = connection.execute(delete(names).where(names.c.number.in_(locked), is_unused))
-    return deleted.rowcount
+    return _collect(connection, names.c.number, is_unused, limit)
 
 
 def collect_sections(connection: Connection, *, limit: int = _PORTION) -> int:
     """Delete some sections that nothing refers to, and their terms; gives how many."""
     some = select(sections.c.key).where(_is_unused()).limit(limit)
-    # Those that a writer is about to refer to are locked by it and passed over. Asked again once
-    # they are locked here, as a writer may have ended between the question and the lock.
+    # See `_collect`; here terms and files go with each.
     locked = connection.scalars(some.with_for_update(skip_locked=True)).all()
     again = select(sections.c.key, sections.c.body).where(sections.c.key.in_(locked), _is_unused())
     found = connection.execute(again).all()
@@ -103,10 +108,7 @@ def _is_unused() -> ColumnElement[bool]:
 def collect_segments(connection: Connection, *, limit: int = _PORTION) -> int:
     """Delete some segments that no trail has; gives how many."""
     is_unused = not_(exists().where(trail_segments.c.key == segments.c.key))
-    some = select(segments.c.key).where(is_unused).limit(limit)
-    locked = connection.scalars(some.with_for_update(skip_locked=True)).all()
-    deleted = connection.execute(delete(segments).where(segments.c.key.in_(locked), is_unused))
-    return deleted.rowcount
+    return _collect(connection, segments.c.key, is_unused, limit)
 
 
 def collect_blobs(

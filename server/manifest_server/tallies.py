@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, desc, exists, func, select
 
 from manifest.filtering import Filter
 from manifest.models import FacetValue, RunSummary
+from manifest_server.newest import BELOW_ALL, lowest_of
 from manifest_server.rows import portions
 from manifest_server.searching import LOWEST, conditions
 from manifest_server.tables import projects, runs
-
-_BELOW_ALL: Final = "0" * 32
 
 
 def tally(
@@ -37,8 +36,7 @@ def tally(
         wanted: Only runs that this filter means.
     """
     chosen = [] if project is None else [runs.c.project == project]
-    oldest = select(runs.c.id).where(*chosen).order_by(runs.c.id.desc())
-    lowest = connection.scalar(oldest.offset(newest - 1).limit(1)) or _BELOW_ALL
+    lowest = lowest_of(connection, chosen, newest) or BELOW_ALL
     statement = select(*(runs.c[name] for name in names)).where(runs.c.id >= lowest, *chosen)
     if wanted is not None:
         parts = conditions(wanted, connection, project)
