@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -54,6 +55,37 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
         return json.loads(done.stdout.splitlines()[-1])
 
     return run
+
+
+@pytest.fixture
+def lines_of(checkout: Path) -> Callable[[str, str], str]:
+    """The first lines of Python that a page of the guide has below a heading."""
+
+    def lines(page: str, heading: str) -> str:
+        text = (checkout / "docs" / page).read_text(encoding="utf-8")
+        (found,) = re.findall(rf"## {heading}\n.*?```python\n(.*?)```", text, re.DOTALL)
+        return str(found)
+
+    return lines
+
+
+@pytest.fixture
+def continued(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    twice: Callable[[str], list[str]],
+    lines_of: Callable[[str, str], str],
+) -> Callable[..., None]:
+    """Check that a loop of eight batches goes on behind the third, by the lines of the guide."""
+
+    def check(heading: str, given: str, loop: str, *, checkpoint: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("train.py").write_text(given + lines_of("checkpoints.md", heading) + loop)
+        whole, resumed = map(json.loads, twice(checkpoint))
+        assert len(whole) == 8
+        assert resumed == whole[3:]
+
+    return check
 
 
 LOOPS = {

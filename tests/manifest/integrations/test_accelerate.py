@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from manifest.rundir import run_directories
 
@@ -65,18 +62,9 @@ print(batches)
 
 
 def test_the_lines_of_the_guide_continue_a_loop(
-    checkout: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    twice: Callable[[str], list[str]],
+    tmp_path: Path, continued: Callable[..., None]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    page = (checkout / "docs" / "checkpoints.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"## Accelerate\n.*?```python\n(.*?)```", page, re.DOTALL)
-    Path("train.py").write_text(GIVEN + lines + LOOP)
-    whole, resumed = map(json.loads, twice("saved"))
-    assert len(whole) == 8
-    assert resumed == whole[3:]
+    continued("Accelerate", GIVEN, LOOP, checkpoint="saved")
     (run,) = run_directories(tmp_path / ".manifest")
     restored = [each for each in run.journals()["main"] if each["kind"] == "restore"]
     assert restored[-1]["what"] == "accelerate.0.0"
@@ -91,10 +79,9 @@ print(json.dumps([run.id]))
 
 
 def test_the_configuration_that_trackers_are_given_is_in_the_manifest(
-    checkout: Path, tmp_path: Path
+    tmp_path: Path, lines_of: Callable[[str, str], str]
 ) -> None:
-    page = (checkout / "docs" / "integrations.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"## Trackers of Accelerate\n.*?```python\n(.*?)```", page, re.DOTALL)
+    lines = lines_of("integrations.md", "Trackers of Accelerate")
     command = [sys.executable, "-c", f"import json\n{lines}{TRACKED}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     (run,) = run_directories(tmp_path / ".manifest")

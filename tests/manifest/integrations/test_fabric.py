@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 
 def test_each_rank_goes_on_with_the_bits_of_the_whole_loop(loop: list[Any]) -> None:
@@ -49,16 +44,5 @@ print(batches)
 """
 
 
-def test_the_lines_of_the_guide_continue_a_loop(
-    checkout: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    twice: Callable[[str], list[str]],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    page = (checkout / "docs" / "checkpoints.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"## Fabric\n.*?```python\n(.*?)```", page, re.DOTALL)
-    Path("train.py").write_text(GIVEN + lines + LOOP)
-    whole, resumed = map(json.loads, twice("saved.ckpt"))
-    assert len(whole) == 8
-    assert resumed == whole[3:]
+def test_the_lines_of_the_guide_continue_a_loop(continued: Callable[..., None]) -> None:
+    continued("Fabric", GIVEN, LOOP, checkpoint="saved.ckpt")

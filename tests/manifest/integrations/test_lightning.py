@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -161,9 +160,10 @@ def test_a_recorded_fit_is_continued_without_a_line(
     assert restored[-1]["reason"] == "continues after 3 batches"
 
 
-def test_the_lines_of_the_guide_continue_a_fit(checkout: Path, folder: Path) -> None:
-    page = (checkout / "docs" / "checkpoints.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"## Lightning\n.*?```python\n(.*?)```", page, re.DOTALL)
+def test_the_lines_of_the_guide_continue_a_fit(
+    lines_of: Callable[[str, str], str], folder: Path
+) -> None:
+    lines = lines_of("checkpoints.md", "Lightning")
     given = "model, loader = Regression(), DataLoader(TensorDataset(torch.ones(8, 4)), 2)\n"
     program = FIT[: FIT.index("def fit")] + given + lines + lines.replace("=3", "=4")
     (folder / "fit.py").write_text(program)

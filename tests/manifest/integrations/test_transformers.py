@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -102,11 +101,10 @@ dataset = [{"x": torch.tensor([float(index)])} for index in range(8)]
 
 
 def test_the_lines_of_the_guide_resume_a_training(
-    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lines_of: Callable[[str, str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    page = (checkout / "docs" / "checkpoints.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"## Transformers\n.*?```python\n(.*?)```", page, re.DOTALL)
+    lines = lines_of("checkpoints.md", "Transformers")
     first = lines.replace("resume_from_checkpoint=True", "")
     again = lines.replace("num_train_epochs=3", "num_train_epochs=4")
     subprocess.run([sys.executable, "-c", GIVEN + first + again], check=True, capture_output=True)
