@@ -60,7 +60,8 @@ def add_to(app: typer.Typer) -> None:
         "prune",
         epilog=examples(
             "manifest db prune",
-            "manifest db prune --older-than 180 'tags.keep is null' --dry-run",
+            "manifest db prune --database postgresql://manifest@db/runs --older-than 180 --dry-run",
+            "manifest db prune --database sqlite:///runs.db 'tags.keep is null' --yes",
         ),
     )(prune)
     app.add_typer(database, name="db")
@@ -205,12 +206,14 @@ def back_up(
 def prune(
     wanted: Annotated[
         str | None,
-        typer.Argument(metavar="FILTER", help="Which runs are deleted.", show_default=False),
+        typer.Argument(metavar="FILTER", help="Only runs that this holds of.", show_default=False),
     ] = None,
     *,
     days: Annotated[
         int | None,
-        typer.Option("--older-than", min=1, metavar="DAYS", help="Runs that began before these."),
+        typer.Option(
+            "--older-than", min=1, metavar="DAYS", help="Only runs that began longer ago."
+        ),
     ] = None,
     is_trial: Annotated[
         bool, typer.Option("--dry-run", help="Say how many runs it would be, and delete nothing.")
