@@ -124,6 +124,25 @@ def test_a_run_that_a_client_made_is_linked_by_hand_and_what_is_none_costs_a_not
     assert [note.where for note in manifest.notes] == ["links"]
 
 
+LOGGER = """
+import manifest, mlflow
+from types import SimpleNamespace
+
+manifest.record()
+client = mlflow.MlflowClient()
+logger = SimpleNamespace(run_id=client.create_run("0").info.run_id)
+"""
+
+
+def test_the_lines_of_the_guide_link_a_run_of_a_logger(
+    store: Path, script: Callable[[str], str], lines_of: Callable[[str, str], str]
+) -> None:
+    program = LOGGER + lines_of("integrations.md", "MLflow")
+    subprocess.run([sys.executable, script(program)], check=True)
+    (run,) = run_directories(Path(".manifest"))
+    assert [run.document()["sections"]["links"]["mlflow.run_id"]] == list(runs_in(store))
+
+
 def test_mlflow_finds_the_provider_by_its_entry_point() -> None:
     from importlib.metadata import entry_points
 
