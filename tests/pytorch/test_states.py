@@ -97,3 +97,57 @@ def test_reading_states_draws_nothing() -> None:
     before = public()
     Generators().copies()
     assert public() == before
+
+
+def test_reading_generators_draws_nothing_and_sees_every_draw() -> None:
+    generators = Generators()
+    before = generators.read().by_name()
+    assert generators.read().by_name() == before
+    draws: dict[str, Callable[[], object]] = {
+        "python": random.random,
+        "numpy.legacy": np.random.rand,
+        "torch.cpu": lambda: torch.rand(1),
+    }
+    for name, draw in draws.items():
+        draw()
+        after = generators.read().by_name()
+        assert [key for key in after if after[key] != before[key]] == [name]
+        before = after
+
+
+def test_states_read_from_memory_are_those_of_the_public_functions() -> None:
+    fast, slow = Generators(), Generators()
+    expected = slow.read().by_name()
+    assert slow._python is not None
+    assert slow._numpy is not None
+    slow._python._words = slow._python._slow_words
+    slow._numpy._words, slow._numpy._kept = slow._numpy._slow_words, slow._numpy._slow_kept
+    assert fast.read().by_name() == slow.read().by_name() == expected
+    random.gauss(0, 1)
+    np.random.randn()
+    found = fast.read().by_name()
+    assert found == slow.read().by_name()
+    assert [name for name in found if found[name] != expected[name]] == ["python", "numpy.legacy"]
+
+
+def test_a_draw_that_numpy_had_kept_back_is_seen() -> None:
+    np.random.seed(0)
+    np.random.randn()
+    generators = Generators()
+    before = generators.read().by_name()
+    np.random.randn()
+    assert generators.read().by_name()["numpy.legacy"] != before["numpy.legacy"]
+
+
+def test_another_bit_generator_of_numpy_is_seen() -> None:
+    generators = Generators()
+    legacy: Any = np.random
+    before = legacy.get_bit_generator()
+    legacy.set_bit_generator(np.random.PCG64(0))
+    try:
+        first = generators.read().by_name()["numpy.legacy"]
+        assert generators.read().by_name()["numpy.legacy"] == first
+        np.random.rand()
+        assert generators.read().by_name()["numpy.legacy"] != first
+    finally:
+        legacy.set_bit_generator(before)
