@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from manifest.environment.mapped import mapped_files
 from manifest.environment.packages import distributions
 
-_TOP = re.compile(rb'^"?([^/,\n]+)', re.MULTILINE)
-_SHARED_LIBRARY = re.compile(rb'^"?([^,\n"]+\.so[^,\n"/]*)', re.MULTILINE)
+_TOP = re.compile(rb'"?([^/,]+)')
+_SHARED_LIBRARY = re.compile(rb'"?([^,"]+\.so[^,"/]*)')
 _MOST_BYTES = 8 * 2**20
 
 
@@ -31,7 +31,8 @@ class Installed:
         folders: dict[str, str] = {}
         for name, _, folder in distributions(paths):
             folders.setdefault(name, folder)  # the first along the path counts
-        self._packages = {name: _contents(name, folder) for name, folder in folders.items()}
+        real = _RealPaths()
+        self._packages = {name: _contents(name, folder, real) for name, folder in folders.items()}
 
     def loaded(self) -> list[str]:
         """The names of those of which this process has loaded a module or a shared library."""
@@ -51,18 +52,38 @@ class _Contents(NamedTuple):
     libraries: frozenset[str]
 
 
-def _contents(name: str, folder: str) -> _Contents | None:
+class _RealPaths(dict[str, str]):
+    """Where folders really lie, as many files lie in each."""
+
+    def __missing__(self, folder: str) -> str:
+        self[folder] = os.path.realpath(folder)
+        return self[folder]
+
+    def of_file(self, path: str) -> str:
+        folder, name = os.path.split(path)
+        path = os.path.join(self[folder], name)
+        return os.path.realpath(path) if os.path.islink(path) else path
+
+
+def _contents(name: str, folder: str, real: _RealPaths) -> _Contents | None:
     try:
         with open(os.path.join(folder, "RECORD"), "rb") as file:
             files = file.read(_MOST_BYTES + 1)
     except OSError:
         return None
-    tops = {os.fsdecode(top) for top in _TOP.findall(files)}
+    lines = files.split(b"\n")
+    # Of ten thousand files few beginnings are left, and only those are looked at closely.
+    tops = _matches(_TOP, {line.partition(b"/")[0] for line in lines})
     if not tops or len(files) > _MOST_BYTES or any(top.endswith(".pth") for top in tops):
         return None
     site = os.path.dirname(folder)
-    libraries = (os.fsdecode(path) for path in _SHARED_LIBRARY.findall(files))
+    lines = [line for line in lines if b".so" in line] if b".so" in files else []
+    libraries = _matches(_SHARED_LIBRARY, lines)
     return _Contents(
         modules=frozenset({top.partition(".")[0] for top in tops} | {name.replace("-", "_")}),
-        libraries=frozenset(os.path.realpath(os.path.join(site, path)) for path in libraries),
+        libraries=frozenset(real.of_file(os.path.join(site, path)) for path in libraries),
     )
+
+
+def _matches(form: re.Pattern[bytes], lines: Iterable[bytes]) -> set[str]:
+    return {os.fsdecode(match[1]) for line in lines if (match := form.match(line)) is not None}
