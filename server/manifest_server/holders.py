@@ -6,18 +6,30 @@ each other. Now and then a writer puts the rows of a term together, some sixty t
 
 from __future__ import annotations
 
+import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from functools import cache, partial
 from typing import Any, Final
 
 from sqlalchemy import (
+    ARRAY,
+    BigInteger,
     ColumnElement,
     Connection,
+    LargeBinary,
     Select,
+    TableValuedAlias,
+    any_,
     bindparam,
     case,
+    column,
     delete,
+    desc,
     func,
     insert,
+    intersect,
+    literal,
     or_,
     select,
     true,
@@ -37,6 +49,8 @@ _WORTH_IT: Final = 8
 _AT_ONCE: Final = 20
 _KEY_BYTES: Final = 16
 _PLACES: Final = str(list(range(MOST_TOGETHER)))
+_LOWEST: Final = "0" * 32
+_HIGHEST: Final = "f" * 32
 _older = run_terms.c.older
 
 
@@ -108,6 +122,71 @@ def holders(connection: Connection, *chosen: ColumnElement[bool]) -> Select[tupl
     return found.with_only_columns(found.selected_columns.run_id)
 
 
+def lowest_row(
+    connection: Connection, numbers: Sequence[int], count: int, *, before: str | None = None
+) -> str | None:
+    """An id that at most so many rows of each term lie beyond; None where no term has more.
+
+    Args:
+        connection: In a transaction.
+        numbers: Of the terms.
+        count: How many rows of each.
+        before: Only rows with a run that is older.
+    """
+    dialect = connection.dialect.name
+    given = {"numbers_0": _given(dialect, numbers), "count": count, "before": before or _HIGHEST}
+    lowest: str | None = connection.scalar(_lowest_row(dialect), given)
+    return lowest
+
+
+def newest_holders(
+    connection: Connection,
+    held: Sequence[Sequence[int]],
+    *,
+    limit: int,
+    lowest: str | None = None,
+    before: str | None = None,
+) -> list[str]:
+    """The newest runs that have a term of each of these, newest first.
+
+    Args:
+        connection: In a transaction.
+        held: Terms, by what they are meant for.
+        limit: How many runs; one that has several terms may count as often.
+        lowest: None that is older.
+        before: All are older.
+    """
+    dialect = connection.dialect.name
+    given = {f"numbers_{n}": _given(dialect, numbers) for n, numbers in enumerate(held)}
+    given |= {"limit": limit, "lowest": lowest or _LOWEST, "before": before or _HIGHEST}
+    return list(connection.scalars(_newest_holders(dialect, len(held)), given))
+
+
+def having(connection: Connection, numbers: Sequence[int], run_ids: Sequence[str]) -> set[str]:
+    """Those of some runs that have one of the terms.
+
+    However many runs have the terms, only rows that one of these may be in are taken apart.
+    """
+    if not run_ids:
+        return set()
+    ordered, dialect = sorted(run_ids), connection.dialect.name
+    given = {"numbers_0": _given(dialect, numbers), "lowest": ordered[0]}
+    if dialect == "postgresql":
+        return set(connection.scalars(_having(), {**given, "run_ids": ordered}))
+    keys = [bytes.fromhex(each.replace("-", "")) for each in ordered]
+    found = _found(keys, connection.execute(_bare_rows(), given))
+    return {run_id for run_id, key in zip(ordered, keys, strict=True) if key in found}
+
+
+def has_one(connection: Connection, numbers: Sequence[int]) -> ColumnElement[bool]:
+    """Whether a row of `run_terms` is of one of these terms."""
+    term = run_terms.c.term
+    if connection.dialect.name == "postgresql" and len(numbers) > 1:
+        # One parameter, as hundreds take longer to send than to look for.
+        return term == any_(literal(numbers, ARRAY(term.type)))
+    return term.in_(numbers)
+
+
 def counted(connection: Connection) -> ColumnElement[int]:
     """How many runs the rows of a term are about, together."""
     if connection.dialect.name == "postgresql":
@@ -151,9 +230,102 @@ def _row(number: int, run_ids: Iterable[str]) -> dict[str, object]:
     return {"term": number, "run_id": newest, "older": older or None}
 
 
+@cache
+def _lowest_row(dialect: str) -> Select[Any]:
+    each = _numbers(dialect, 0)
+    before = bindparam("before", type_=run_terms.c.run_id.type)
+    of_term = select(run_terms.c.run_id).where(
+        run_terms.c.term == each.c.value, _oldest(dialect) < before
+    )
+    last = of_term.order_by(run_terms.c.run_id.desc()).offset(bindparam("count")).limit(1)
+    statement = select(last.scalar_subquery().label("last")).select_from(each)
+    return statement.order_by(desc("last").nulls_last()).limit(1)
+
+
+@cache
+def _newest_holders(dialect: str, count: int) -> Select[tuple[str]]:
+    id_type = run_terms.c.run_id.type
+    lowest, before = (bindparam(name, type_=id_type) for name in ("lowest", "before"))
+    each = []
+    for place in range(count):
+        has_one = run_terms.c.term.in_(select(_numbers(dialect, place).c.value))
+        rows = has_one, run_terms.c.run_id >= lowest, _oldest(dialect) < before
+        found = _expanded(dialect, *rows).subquery()
+        between = found.c.run_id >= lowest, found.c.run_id < before
+        each.append(select(found.c.run_id).where(*between))
+    found = (each[0] if count == 1 else intersect(*each)).subquery()
+    newest_first = select(found.c.run_id).order_by(found.c.run_id.desc())
+    return newest_first.limit(bindparam("limit"))
+
+
+@cache
+def _having() -> Select[tuple[str]]:
+    """For PostgreSQL, where an array comes to Python as one object for each run."""
+    newest = run_terms.c.run_id
+    run_ids = bindparam("run_ids", type_=ARRAY(newest.type))
+    oldest = _oldest("postgresql")
+    count_to = partial(func.width_bucket, type_=BigInteger)  # of the runs, which are in order
+    may_have = or_(count_to(newest, run_ids) > count_to(oldest, run_ids), oldest == any_(run_ids))
+    rows = _expanded("postgresql", *_from_lowest("postgresql"), may_have).subquery()
+    return select(rows.c.run_id).where(rows.c.run_id == any_(run_ids))
+
+
+@cache
+def _bare_rows() -> Select[bytes, bytes]:
+    """For SQLite, where a row comes to Python as the bytes that it is."""
+    newest, older = (type_coerce(each, LargeBinary) for each in (run_terms.c.run_id, _older))
+    return select(newest, older).where(*_from_lowest("sqlite"))
+
+
+def _from_lowest(dialect: str) -> tuple[ColumnElement[bool], ...]:
+    newest = run_terms.c.run_id
+    has_one = run_terms.c.term.in_(select(_numbers(dialect, 0).c.value))
+    return has_one, newest >= bindparam("lowest", type_=newest.type)
+
+
+def _found(keys: Sequence[bytes], rows: Iterable[Any]) -> set[bytes]:
+    """Those of some keys, in order, that are in the rows."""
+    found: set[bytes] = set()
+    for newest, older in rows:
+        start = bisect_left(keys, older[:_KEY_BYTES] if older else newest)
+        near = keys[start : bisect_right(keys, newest, start)]
+        if near:
+            places = range(0, len(older or b""), _KEY_BYTES)
+            each = {newest, *((older or b"")[place : place + _KEY_BYTES] for place in places)}
+            found.update(each.intersection(near))
+    return found
+
+
+def _oldest(dialect: str) -> ColumnElement[str]:
+    """The oldest run of a row."""
+    newest = run_terms.c.run_id
+    if dialect == "postgresql":
+        first: ColumnElement[Any] = type_coerce(_older, ARRAY(newest.type))[1]
+    else:
+        first = func.substr(_older, 1, _KEY_BYTES)
+    return type_coerce(func.coalesce(first, newest), newest.type)
+
+
+def _numbers(dialect: str, place: int) -> TableValuedAlias:
+    """Numbers of terms that are given as one parameter, as a table."""
+    value, name = column("value", BigInteger), f"numbers_{place}"
+    if dialect == "postgresql":
+        given = func.unnest(bindparam(name, type_=ARRAY(BigInteger)))
+        return given.table_valued(value).render_derived()
+    return func.json_each(bindparam(name)).table_valued(value)
+
+
+def _given(dialect: str, numbers: Sequence[int]) -> object:
+    return list(numbers) if dialect == "postgresql" else json.dumps(list(numbers))
+
+
 def _pairs(connection: Connection, *chosen: ColumnElement[bool]) -> Select[Any]:
+    return _expanded(connection.dialect.name, *chosen)
+
+
+def _expanded(dialect: str, *chosen: ColumnElement[bool]) -> Select[Any]:
     term, newest = run_terms.c.term, run_terms.c.run_id
-    if connection.dialect.name == "postgresql":
+    if dialect == "postgresql":
         each = func.unnest(func.array_append(_older, newest), type_=newest.type)
         return select(term, each.label("run_id"), newest.label("row")).where(*chosen)
     # That the places depend on the row keeps SQLite from beginning with them.

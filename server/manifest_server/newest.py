@@ -6,20 +6,71 @@ takes one way for all, and is slow where it should have taken the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, literal, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    any_,
+    literal,
+    select,
+)
 
 from manifest.filtering import Filter
-from manifest_server.searching import LOWEST, Condition, conditions
+from manifest_server.holders import having, lowest_row, newest_holders
+from manifest_server.searching import LOWEST, Condition, conditions, only_project
 from manifest_server.tables import runs
 
 _FEW: Final = 1000
+"""How many runs that can be enumerated are soon looked at, all of them."""
+_MANY: Final = 20_000
+"""And how many are looked at rather than all runs."""
 _WALKS: Final = (500, 4000, 20_000)
-"""How many of the newest runs are looked at: before it is asked whether there are few, and then."""
+"""How many of the newest runs are looked at, where no terms say which."""
+_ROWS: Final = 16
+"""How many rows of terms are looked at first."""
+_FASTER: Final = 8
+"""How many times as many then, and how many times more frequent a term is put off."""
+_PORTIONS: Final = 4
+"""How often runs that have terms are looked at, before the others are."""
+_GROWTH: Final = 4
 BELOW_ALL: Final = "0" * 32
 """An id that every run is beyond."""
+
+
+class _Asked(NamedTuple):
+    """What is asked for: the newest runs of a statement, of which all parts of a filter hold."""
+
+    connection: Connection
+    statement: Select[Any]
+    parts: Sequence[Condition]
+    limit: int | None
+    before: str | None
+
+    def older(self, before: str) -> _Asked:
+        """What is asked of older runs."""
+        return self._replace(statement=self.statement.where(runs.c.id < before), before=before)
+
+    def among(self, ids: Iterable[str]) -> Sequence[RowMapping]:
+        """Those of some runs."""
+        left = sorted(set(ids), reverse=True)
+        for each in self.parts:
+            if each.terms is not None:
+                found = having(self.connection, each.terms, left)
+                left = [run_id for run_id in left if run_id in found]
+        if not left:
+            return []
+        others = [each for each in self.parts if each.terms is None]
+        return self._replace(parts=others).walk(_is_one(self.connection, left), lowest=left[-1])
+
+    def walk(self, *chosen: ColumnElement[bool], lowest: str = BELOW_ALL) -> Sequence[RowMapping]:
+        """Those of which this holds, looked at one after the other; none is below the lowest."""
+        walked = self.statement.where(*chosen, *(each.walked for each in self.parts))
+        return self.connection.execute(walked, {LOWEST: lowest}).mappings().all()
 
 
 def newest_runs(
@@ -28,6 +79,7 @@ def newest_runs(
     chosen: Sequence[ColumnElement[bool]],
     *,
     limit: int | None,
+    before: str | None = None,
     wanted: Filter | None = None,
     project: str | None = None,
 ) -> Sequence[RowMapping]:
@@ -38,52 +90,147 @@ def newest_runs(
         columns: What is asked of each.
         chosen: What holds of them, and has an index that ends in the id.
         limit: How many.
+        before: All are older.
         wanted: What else holds of them.
         project: The only one that they are of, as `chosen` says; it can be walked to its end.
     """
+    if wanted is not None and project is None and (project := only_project(wanted)) is not None:
+        chosen = [*chosen, runs.c.project == project]
+    if before is not None:
+        chosen = [*chosen, runs.c.id < before]
     statement = select(*columns).order_by(runs.c.id.desc()).limit(limit).where(*chosen)
     if wanted is None:
         return connection.execute(statement).mappings().all()
     parts = conditions(wanted, connection, project)
     if any(each.is_never for each in parts):
         return []
+    asked = _Asked(connection, statement, parts, limit, before)
+    by_few = [each for each in parts if each.is_by_few]
+    if (few := _enumerated(asked, _FEW, by_few)) is not None:
+        return _by_holders(asked, few)
+    if limit is not None and any(each.terms is not None for each in parts):
+        found, looked_at = _by_terms(asked, limit)
+    else:
+        found, looked_at = _by_walking(asked, chosen)
+    if looked_at is None:
+        return found
+    return [*found, *_beyond(asked.older(looked_at), project)][:limit]
+
+
+def _by_terms(asked: _Asked, limit: int) -> tuple[Sequence[RowMapping], str | None]:
+    """Those among the newest runs that have the terms; below which id there may be more."""
+    rows = max(2, _ROWS // min(len(each.terms) for each in asked.parts if each.terms is not None))
+    found: list[RowMapping] = []
+    before = asked.before
+    reach = _reach_of(asked, rows, before)
+    for turn in range(_PORTIONS):
+        count = limit * _GROWTH**turn
+        ids = newest_holders(
+            asked.connection, reach.held, limit=count, lowest=reach.lowest, before=before
+        )
+        found += reach.rest.among(ids)
+        if len(found) >= limit:
+            return found[:limit], None
+        if len(ids) == count:
+            before = ids[-1]
+        elif reach.lowest is None:
+            return found, None
+        else:
+            before, rows = reach.lowest, rows * _FASTER
+            reach = _reach_of(asked, rows, before)
+    return found, before
+
+
+class _Reach(NamedTuple):
+    """How far back some rows of each term go, and what is looked for in them."""
+
+    lowest: str | None
+    held: Sequence[Sequence[int]]
+    """Terms that are looked for together."""
+    rest: _Asked
+    """What is then asked of the runs that have them."""
+
+
+def _reach_of(asked: _Asked, rows: int, before: str | None) -> _Reach:
+    """As far as the rarest term goes; with those that have not many times its rows up to there."""
+    connection = asked.connection
+    held = {place: each.terms for place, each in enumerate(asked.parts) if each.terms is not None}
+    lowest = {
+        place: lowest_row(connection, terms, rows, before=before) for place, terms in held.items()
+    }
+    rarest = min(held, key=lambda place: lowest[place] or "")
+    met = [rarest]
+    for place in held.keys() - met:
+        beyond = lowest_row(connection, held[place], rows * _FASTER, before=before)
+        if beyond is None or beyond <= (lowest[rarest] or ""):
+            met.append(place)
+    others = [each for place, each in enumerate(asked.parts) if place not in met]
+    return _Reach(lowest[rarest], [held[place] for place in met], asked._replace(parts=others))
+
+
+def _by_walking(
+    asked: _Asked, chosen: Sequence[ColumnElement[bool]]
+) -> tuple[Sequence[RowMapping], str | None]:
+    """Those among the newest runs, each of which is looked at; below which id there may be more."""
+    found: Sequence[RowMapping] = []
+    lowest: str | None = None
     for count in _WALKS:
-        lowest = lowest_of(connection, chosen, count)
-        newest = statement if lowest is None else statement.where(runs.c.id >= lowest)
-        found = _walk(connection, newest, parts, [lowest or BELOW_ALL])
-        if lowest is None or len(found) == limit:
-            return found
-        if count == _WALKS[0] and (few := _few(connection, parts)) is not None:
-            return _walk(connection, statement.where(runs.c.id.in_(few)), parts, few[-1:])
+        lowest = lowest_of(asked.connection, chosen, count)
+        if lowest is None:
+            return asked.walk(), None
+        found = asked.walk(runs.c.id >= lowest, lowest=lowest)
+        if len(found) == asked.limit:
+            return found, None
+        if count == _WALKS[0] and (few := _enumerated(asked, _FEW, asked.parts)) is not None:
+            return _by_holders(asked, few), None
+    return found, lowest
+
+
+def _beyond(asked: _Asked, project: str | None) -> Sequence[RowMapping]:
+    """Those among all runs that are left."""
+    others = [each for each in asked.parts if each.terms is None]
+    if (many := _enumerated(asked, _MANY, others)) is not None:
+        return _by_holders(asked, many)
     if project is not None:
-        return _walk(connection, statement, parts, [BELOW_ALL])
-    return connection.execute(statement.where(*(each.sql for each in parts))).mappings().all()
+        return asked.walk()
+    searched = asked.statement.where(*(each.sql for each in asked.parts))
+    return asked.connection.execute(searched).mappings().all()
 
 
-def _few(connection: Connection, parts: Sequence[Condition]) -> list[str] | None:
-    """The few runs that one part of a filter leaves, newest first, if there is such a part."""
+def _by_holders(asked: _Asked, holders: Select[tuple[str]]) -> Sequence[RowMapping]:
+    """Those among runs that can be enumerated, the newest of them first."""
+    found: list[RowMapping] = []
+    run_id = holders.subquery().c[0]
+    newest = select(run_id).order_by(run_id.desc())
+    before, count = asked.before, _MANY if asked.limit is None else asked.limit
+    while True:
+        left = newest if before is None else newest.where(run_id < before)
+        ids = asked.connection.scalars(left.limit(count)).all()
+        found += asked.among(ids)
+        if len(ids) < count or (asked.limit is not None and len(found) >= asked.limit):
+            return found[: asked.limit]
+        before, count = ids[-1], count * _GROWTH
+
+
+def _enumerated(asked: _Asked, most: int, parts: Sequence[Condition]) -> Select[tuple[str]] | None:
+    """The runs that one of these parts leaves, if there is one that leaves so few."""
     for each in parts:
         if each.holders is None:
             continue
-        # Asked for what is beyond them first: most are many, and take time to fetch. And not for
-        # ids, which an index need not have.
+        # Asked for what is beyond them: most are many, and take time to fetch. And not for ids,
+        # which an index need not have.
         beyond = select(literal(1)).select_from(each.holders.subquery())
-        if connection.scalar(beyond.offset(_FEW).limit(1)) is None:
-            return sorted(set(connection.scalars(each.holders)), reverse=True)
+        if asked.connection.scalar(beyond.offset(most).limit(1)) is None:
+            return each.holders
     return None
 
 
-def _walk(
-    connection: Connection,
-    statement: Select[Any],
-    parts: Sequence[Condition],
-    lowest: Sequence[str],
-) -> Sequence[RowMapping]:
-    """Look at runs one after the other, none below the lowest; there may be none at all."""
-    if not lowest:
-        return []
-    walked = statement.where(*(each.walked for each in parts))
-    return connection.execute(walked, {LOWEST: lowest[0]}).mappings().all()
+def _is_one(connection: Connection, ids: Sequence[str]) -> ColumnElement[bool]:
+    column: ColumnElement[str] = runs.c.id
+    if connection.dialect.name == "postgresql":
+        # One parameter, as hundreds take longer to send than to look for.
+        return column == any_(literal(ids, ARRAY(column.type)))
+    return column.in_(ids)
 
 
 def lowest_of(

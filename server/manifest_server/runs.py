@@ -249,13 +249,11 @@ def list_runs(
 ) -> list[RunSummary]:
     """The newest runs first, from below `before`."""
     chosen: list[ColumnElement[bool]] = []
-    if before is not None:
-        chosen.append(runs.c.id < before)
     if project is not None:
         chosen.append(runs.c.project == project)
     if status is not None:
         chosen.append(runs.c.status == status)
-    return _newest(connection, chosen, limit, wanted=wanted, project=project)
+    return _newest(connection, chosen, limit, before=before, wanted=wanted, project=project)
 
 
 def find_runs(

@@ -46,7 +46,7 @@ from manifest.filtering import (
     Scalar,
 )
 from manifest.summaries import label
-from manifest_server.holders import holders
+from manifest_server.holders import has_one, holders
 from manifest_server.tables import (
     NAME_TRIGRAMS,
     SHARED,
@@ -60,6 +60,7 @@ from manifest_server.tables import (
 )
 from manifest_server.terms import NO_SECTION, double, own_id, term_id
 
+_PROJECT: Final = Field("", "project")
 _IDS: Final = frozenset({"id", "replay_of"})
 _LARGEST_INTEGER: Final = 2**63 - 1
 _OPERATORS: Final = {
@@ -80,6 +81,10 @@ class Condition(NamedTuple):
     """For runs looked at one after the other, none below the bound parameter `LOWEST`."""
     holders: Select[tuple[str]] | None = None
     """The ids of these runs, where they can be enumerated."""
+    is_by_few: bool = False
+    """Whether they are enumerated by few keys, so that counting some of them is quick."""
+    terms: Sequence[int] | None = None
+    """Of which these runs have one, where that is what holds of them."""
 
     @property
     def is_never(self) -> bool:
@@ -121,6 +126,7 @@ def conditions(
     wanted: Filter, connection: Connection, project: str | None = None
 ) -> list[Condition]:
     """What holds of the runs that a filter means, in parts that must hold together."""
+    project = project or only_project(wanted)
     if not isinstance(wanted, All):
         return [condition(wanted, connection, project)]
     bounds: dict[Field, list[Comparison]] = {}
@@ -147,6 +153,15 @@ def conditions(
         *(condition(part, connection, project) for part in others),
         *_of_fields(held, connection, project),
     ]
+
+
+def only_project(wanted: Filter) -> str | None:
+    """The one project whose runs a filter means, if it says so."""
+    parts = wanted.parts if isinstance(wanted, All) else (wanted,)
+    for part in parts:
+        if isinstance(part, Comparison) and (part.field, part.operator) == (_PROJECT, "="):
+            return part.value if isinstance(part.value, str) else None
+    return None
 
 
 def _is_bound(part: Filter) -> TypeGuard[Comparison]:
@@ -208,22 +223,26 @@ def _of_shared(
     if connection.dialect.name == "postgresql":
         # One parameter, as hundreds take longer to send than to look for.
         sql = and_(key.is_not(None), key == any_(literal(keys, ARRAY(key.type))))
-        return Condition(sql, sql, select(runs.c.id).where(sql))
+        is_by_few = len(keys) <= _FEW_SETUPS
+        return Condition(sql, sql, select(runs.c.id).where(sql), is_by_few)
     sql = and_(key.is_not(None), key.in_(keys))
     # A sign before it keeps SQLite from the index, which is not in the order of the walk.
     signed = UnaryExpression(key, operator=custom_op("+"), type_=key.type)
     walked = and_(key.is_not(None), signed.in_(keys))
-    return Condition(sql, walked, select(runs.c.id).where(sql))
+    return Condition(sql, walked, select(runs.c.id).where(sql), is_by_few=True)
 
 
 def _of_own(found: _Terms, connection: Connection) -> Condition:
     if found == []:
         return Condition(false(), false())
-    has_term = run_terms.c.term.in_(found)
+    has_term = (
+        has_one(connection, found) if isinstance(found, list) else run_terms.c.term.in_(found)
+    )
     every = holders(connection, has_term)
     lowest = bindparam(LOWEST, type_=run_terms.c.run_id.type)
     walked = runs.c.id.in_(holders(connection, has_term, run_terms.c.run_id >= lowest))
-    return Condition(runs.c.id.in_(every), walked, every)
+    known = found if isinstance(found, list) else None
+    return Condition(runs.c.id.in_(every), walked, every, terms=known)
 
 
 def _terms(
@@ -271,6 +290,7 @@ _Terms: TypeAlias = list[int] | Select[tuple[int]]
 _MOST: Final = 1000
 # PostgreSQL plans better where it sees the keys; SQLite searches sooner than it takes them in.
 _MOST_SETUPS: Final = {"sqlite": 20, "postgresql": 300}
+_FEW_SETUPS: Final = 20
 
 
 def _of_term(operator: str, value: Scalar, dialect: str) -> ColumnElement[bool]:
@@ -312,7 +332,7 @@ def _of_name(wanted: Comparison, sql: ColumnElement[bool], connection: Connectio
         return Condition(false(), false())
     if len(known) > _MOST:
         return Condition(sql, sql)
-    return Condition(sql, sql, select(runs.c.id).where(runs.c.name.in_(known)))
+    return Condition(sql, sql, select(runs.c.id).where(runs.c.name.in_(known)), is_by_few=True)
 
 
 def _has_trigrams(connection: Connection) -> bool:

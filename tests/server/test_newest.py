@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from typing import Any
 
 import pytest
 
-from manifest.filtering import parse_filter
+from manifest.filtering import Field, Filter, is_match, parse_filter
 from manifest.models import Manifest
+from manifest_migrations.upgrade import open_store
+from manifest_server import newest
+from manifest_server.database import sqlite_url
 from manifest_server.sqlstore import SqlStore
+from manifest_server.terms import values_of
 
+MakeManifest = Callable[..., Manifest]
 Crowd = tuple[SqlStore, list[Manifest]]
+
+IN_SMALL_STEPS = {
+    "_FEW": 4,
+    "_MANY": 40,
+    "_WALKS": (5, 20, 60),
+    "_ROWS": 2,
+    "_FASTER": 2,
+    "_PORTIONS": 3,
+    "_GROWTH": 2,
+}
+"""So that every way is taken, and none is at its end at once, among some hundred runs."""
 
 CASES: list[tuple[str, Callable[[int], bool]]] = [
     ("settings.threads = 3", lambda n: n % 4 == 3),
@@ -43,9 +62,23 @@ CASES: list[tuple[str, Callable[[int], bool]]] = [
     ('name ~ "nowhere"', lambda n: False),
     ('name ~ "77" and config.lr > 0', lambda n: "77" in str(n)),
     ('status = "failed" and config.batch in (2, 4)', lambda n: n % 10 == 0 and n % 8 in (2, 4)),
+    ('project = "project 3" and config.batch = 3', lambda n: n % 40 == 3),
+    ('project = "project 2" and settings.is_old = true', lambda n: n % 5 == 2 and n < 1100),
+    ('project = "project 3" and project = "project 4"', lambda n: False),
+    ('project = "project 3" or config.batch = 3', lambda n: n % 5 == 3 or n % 8 == 3),
+    ("project = 3", lambda n: False),
 ]
 
 
+@pytest.fixture(params=["as it is", "in small steps"])
+def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Search as it is done, and with every bound so low that it is passed."""
+    if request.param == "in small steps":
+        for name, value in IN_SMALL_STEPS.items():
+            monkeypatch.setattr(newest, name, value)
+
+
+@pytest.mark.usefixtures("steps")
 @pytest.mark.parametrize(("text", "is_meant"), CASES, ids=[text for text, _ in CASES])
 def test_the_newest_of_those_meant_are_found(
     crowded: Crowd, text: str, is_meant: Callable[[int], bool]
@@ -72,3 +105,104 @@ def test_a_page_of_a_project_and_a_status(crowded: Crowd) -> None:
     found = store.list_runs(project="project 0", status="failed", limit=7)
 
     assert [run.id for run in found] == [run.id for run in manifests[::10][:-8:-1]]
+
+
+PARTS = [
+    "config.batch = 1",
+    "config.is_rare = true",
+    "config.is_old = true",
+    "config.is_new = true",
+    "config.side = 2",
+    "config.side in (1, 2)",
+    "config.lr > 0.3",
+    "config.lr > 0.3 and config.lr < 0.35",
+    "settings.threads = 3",
+    "settings.is_old = true",
+    'code.git.commit = "7"',
+    'status = "failed"',
+    'name ~ "r 7"',
+    'project = "project 1"',
+    "not config.batch = 2",
+    "config.batch = 1 or config.is_rare = true",
+]
+LATE = 500
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def late(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Crowd]:
+    """Runs that came in no order, so that those of a term lie across each other."""
+    if request.param == "sqlite":
+        url = sqlite_url(tmp_path_factory.mktemp("late") / "store.db").render_as_string()
+    else:
+        url = request.getfixturevalue("module_postgresql_url")
+    make: MakeManifest = request.getfixturevalue("module_make_manifest")
+    manifests = [make(**one_that_is_late(number)) for number in range(LATE)]
+    coming = random.Random(7).sample(manifests, LATE)
+    with open_store(url) as store:
+        for start in range(0, LATE, 20):
+            store.put_runs((manifest, None) for manifest in coming[start : start + 20])
+            if start % 60 == 0:
+                store.collect()
+        yield store, manifests
+
+
+def one_that_is_late(number: int) -> dict[str, Any]:
+    known = random.Random(number)
+    config = {
+        "batch": known.randrange(3),
+        "lr": known.random(),
+        "side": known.sample(range(5), 2),
+        "is_rare": known.random() < 0.02,
+        "is_old": number < 200,
+        "is_new": number > 300,
+    }
+    return {
+        "id": f"00000000-0000-7000-8000-{number:012x}",
+        "project": f"project {number % 3}",
+        "name": f"number {number}",
+        "status": "failed" if number % 10 == 0 else "finished",
+        "sections": {
+            "config": config,
+            "settings": {"threads": number % 4, "is_old": number < 150},
+            "code": {"git.commit": f"{number // 20}"},
+        },
+    }
+
+
+def meant(manifests: list[Manifest], wanted: Filter) -> list[str]:
+    """The reference: what each run has is looked at, in Python."""
+
+    def values(manifest: Manifest, field: Field) -> list[object]:
+        if field.section:
+            return list(values_of(manifest.sections[field.section], field.key))
+        return [getattr(manifest, field.key)]
+
+    return [
+        manifest.id
+        for manifest in reversed(manifests)
+        if is_match(wanted, lambda field, manifest=manifest: values(manifest, field))  # type: ignore[misc]
+    ]
+
+
+@pytest.mark.usefixtures("steps")
+@pytest.mark.parametrize("count", [2, 3])
+def test_parts_mean_together_what_the_reference_says(late: Crowd, count: int) -> None:
+    store, manifests = late
+    known = random.Random(count)
+    together = list(combinations(PARTS, count))
+    for parts in known.sample(together, 120):
+        wanted = parse_filter(" and ".join(f"({part})" for part in parts))
+        project, limit = known.choice((None, "project 1")), known.choice((3, 11, 99))
+        before = known.choice((None, manifests[LATE // 2].id))
+        fitting = [
+            run_id
+            for run_id in meant(manifests, wanted)
+            if (project is None or int(run_id[-12:], 16) % 3 == 1)
+            and (before is None or run_id < before)
+        ]
+
+        found = store.list_runs(wanted=wanted, project=project, limit=limit, before=before)
+
+        assert [run.id for run in found] == fitting[:limit], (parts, project, limit, before)
