@@ -28,7 +28,7 @@ from sqlalchemy.types import TypeEngine
 
 from manifest.summaries import LABEL_LENGTHS, label
 
-REVISION: Final = "0009"
+REVISION: Final = "0010"
 """The schema these tables are; the newest migration brings a database to it."""
 
 VERSION_TABLE: Final = "manifest_revision"
@@ -423,6 +423,7 @@ segments = Table(
     metadata,
     Column("key", SectionKey, primary_key=True),
     Column("node", LargeBinary, nullable=False),  # of `manifest.segments`
+    # Kept without compression by PostgreSQL, too: revision 0010 says so.
     Column("body", LargeBinary, nullable=False),
 )
 """Rows of trails in pieces of equal length, each kept once."""

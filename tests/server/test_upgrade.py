@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from manifest.canonical import digest_bytes
 from manifest.errors import StoreUnusable
 from manifest.filtering import parse_field, parse_filter
 from manifest.models import Annotations, Manifest
+from manifest.segments import SEGMENT_STEPS
+from manifest.streams import ROW_SIZE, STREAMS
 from manifest_migrations.upgrade import downgrade, migration_config, open_store, upgrade
 from manifest_server.database import open_engine, sqlite_url, transaction
 from manifest_server.sqlstore import SqlStore
@@ -100,7 +103,7 @@ def test_runs_survive_a_schema_without_blobs_and_refer_to_them_again_after(
         assert store.blobs.lacking([file, weights]) == []
 
 
-@pytest.mark.parametrize("revision", ["0004", "0005", "0006", "0007", "0008"])
+@pytest.mark.parametrize("revision", ["0004", "0005", "0006", "0007", "0008", "0009"])
 def test_runs_are_found_as_before_after_a_schema_of_before(
     database_url: str, make_manifest: MakeManifest, revision: str
 ) -> None:
@@ -144,6 +147,40 @@ def test_runs_are_found_as_before_after_a_schema_of_before(
     with open_store(database_url) as store:
         assert found(store) == before
         assert rows(store) == kept
+
+
+def test_rows_of_trails_are_kept_as_they_are_and_those_of_a_schema_of_before_stay(
+    database_url: str, make_manifest: MakeManifest
+) -> None:
+    def add(store: SqlStore, row: bytes) -> None:
+        header = {"schema": 1, "algorithm": "a", "streams": STREAMS, "row": ROW_SIZE}
+        body = json.dumps(header).encode() + b"\n" + row * SEGMENT_STEPS
+        run = make_manifest()
+        store.put_run(run)
+        store.trails.put_rows(run.id, "main", body, start=0)
+        sent.append((run.id, row * SEGMENT_STEPS))
+
+    sent: list[tuple[str, bytes]] = []
+    with open_store(database_url) as store:
+        add(store, b"new." * (ROW_SIZE // 4))
+        assert compressed(store) == []
+    downgrade(database_url, "0009")
+    with SqlStore(open_engine(database_url)) as store:
+        add(store, b"old." * (ROW_SIZE // 4))
+    with open_store(database_url) as store:
+        assert compressed(store) == ([] if database_url.startswith("sqlite") else ["pglz"])
+        for run_id, rows_sent in sent:
+            trail = store.trails.find(run_id, "main")
+            assert b"".join(store.trails.rows(run_id, trail)) == rows_sent
+
+
+def compressed(store: SqlStore) -> list[str]:
+    """How PostgreSQL has compressed the rows of those segments that it has."""
+    statement = "SELECT pg_column_compression(body) FROM segments"
+    with transaction(store._engine) as connection:
+        if connection.dialect.name == "sqlite":
+            return []
+        return [found for found in connection.scalars(text(statement)) if found]
 
 
 def test_an_upgrade_of_what_is_up_to_date_changes_nothing(
