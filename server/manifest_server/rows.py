@@ -17,6 +17,7 @@ from sqlalchemy import (
     func,
     select,
 )
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.sql.dml import ReturningInsert
 
 if TYPE_CHECKING:
@@ -50,6 +51,51 @@ def insert_missing(
 def _inserting_missing(dialect: str, table: Table, names: tuple[str, ...]) -> Insert:
     # Making a statement costs more than SQLite takes to run it.
     return insert_many(dialect, table, names).on_conflict_do_nothing()
+
+
+def copy_missing(
+    connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]
+) -> bool:
+    """Insert rows of many bytes, none of which was there a moment ago.
+
+    Returns:
+        Whether all are of this transaction; of those that another writer was first with none is
+        locked.
+    """
+    if connection.dialect.name != "postgresql":
+        insert_missing(connection, table, rows)  # one writer at a time
+        return True
+    try:
+        with connection.begin_nested():
+            _copy(connection, table, rows)
+    except IntegrityError:  # COPY takes all or nothing
+        insert_missing(connection, table, rows)
+        return False
+    return True
+
+
+def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
+    """Insert rows with COPY: PostgreSQL works on each while the next is on its way."""
+    dialect, columns = connection.dialect, [table.c[name] for name in rows[0]]
+    types = [column.type.dialect_impl(dialect) for column in columns]
+    to_driver = [type_.bind_processor(dialect) or _unchanged for type_ in types]
+    names = ", ".join(column.name for column in columns)
+    statement = f"COPY {table.name} ({names}) FROM STDIN (FORMAT BINARY)"
+    driver: Any = connection.connection.driver_connection
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.set_types([type_.compile(dialect).lower() for type_ in types])
+            for row in rows:
+                copy.write_row([to(row[c.name]) for to, c in zip(to_driver, columns, strict=True)])
+    except dialect.loaded_dbapi.Error as error:
+        # What the driver is asked by itself it answers in words of its own.
+        raise DBAPIError.instance(
+            statement, None, error, dialect.loaded_dbapi.Error, dialect=dialect
+        ) from error
+
+
+def _unchanged(value: object) -> object:
+    return value
 
 
 def insert_many(

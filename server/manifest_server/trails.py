@@ -14,7 +14,15 @@ from manifest.errors import SegmentsLacking, TrailDiffers, TrailGap, TrailInvali
 from manifest.models import KeptTrail
 from manifest.segments import SEGMENT_STEPS, segment_digests
 from manifest.streams import ROW_SIZE
-from manifest_server.rows import insert, insert_missing, locked_keys, portions
+from manifest_server.rows import (
+    copy_missing,
+    execute_many,
+    insert,
+    insert_many,
+    insert_missing,
+    locked_keys,
+    portions,
+)
 from manifest_server.runs import check_run
 from manifest_server.tables import runs, segments, trail_files, trail_segments, trails
 
@@ -83,9 +91,10 @@ def put_segments(
         TrailDiffers: Other rows are kept for these steps.
     """
     by_key = {segment.key: segment for segment in found}
-    new = sorted(by_key.keys() - locked_keys(connection, segments.c.key, by_key))
-    rows = [{"key": key, "node": by_key[key].node, "body": by_key[key].body} for key in new]
-    insert_missing(connection, segments, rows)
+    while new := sorted(by_key.keys() - locked_keys(connection, segments.c.key, by_key)):
+        rows = [{"key": key, "node": by_key[key].node, "body": by_key[key].body} for key in new]
+        if copy_missing(connection, segments, rows):
+            break
     sizes = {key: len(segment.body) for key, segment in by_key.items()}
     return _place(connection, run_id, process, [s.key for s in found], sizes, start=start)
 
@@ -220,13 +229,11 @@ def _place(
         for ordinal, key in new.items()
     ]
     if rows:
-        adding = insert(connection.dialect.name, trail_segments)
-        connection.execute(
-            adding.on_conflict_do_update(
-                index_elements=list(trail_segments.primary_key), set_={"key": adding.excluded.key}
-            ),
-            rows,
+        adding = insert_many(connection.dialect.name, trail_segments, tuple(rows[0]))
+        adding = adding.on_conflict_do_update(
+            index_elements=list(trail_segments.primary_key), set_={"key": adding.excluded.key}
         )
+        execute_many(connection, adding, rows)
     steps = max(kept, start + sum(sizes[key] for key in keys) // ROW_SIZE)
     connection.execute(update(trails).where(_is_trail(run_id, process)).values(steps=steps))
     return steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -19,7 +20,10 @@ import pytest
 from sqlalchemy import make_url
 
 from manifest.models import Manifest
+from manifest.segments import SEGMENT_STEPS
+from manifest.streams import ROW_SIZE, STREAMS
 from manifest_migrations.upgrade import upgrade
+from manifest_server.sqlstore import SqlStore
 
 MakeManifest = Callable[..., Manifest]
 Serving = Any  # the class is that of the fixture
@@ -116,3 +120,19 @@ def test_many_clients_of_two_services_share_few_connections(
             found = connection.execute(statement).fetchone()
             assert found is not None
             assert found[0] <= _CONNECTIONS
+
+
+def test_rows_of_trails_are_copied_through_it(pooled_url: str, make_manifest: MakeManifest) -> None:
+    header = {"schema": 1, "algorithm": "a", "streams": STREAMS, "row": ROW_SIZE}
+    start = json.dumps(header).encode() + b"\n"
+    runs = [make_manifest() for _ in range(12)]
+    bodies = [os.urandom(3 * SEGMENT_STEPS * ROW_SIZE) for _ in runs]
+    with SqlStore.open(pooled_url) as store, ThreadPoolExecutor(6) as pool:
+        store.put_runs((run, None) for run in runs)
+
+        def put_and_get(number: int) -> bytes:
+            run_id = runs[number].id
+            store.trails.put_rows(run_id, "main", start + bodies[number], start=0)
+            return b"".join(store.trails.rows(run_id, store.trails.find(run_id, "main")))
+
+        assert list(pool.map(put_and_get, range(12))) == bodies

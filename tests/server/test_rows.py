@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 
-from sqlalchemy import Connection
+import pytest
+from sqlalchemy import Column, Connection, LargeBinary, MetaData, Table, select
 
+from manifest.errors import StoreUnusable
 from manifest_server.database import open_engine, transaction
-from manifest_server.rows import insert_missing
+from manifest_server.rows import copy_missing, insert_missing
+from manifest_server.sqlstore import SqlStore
 from manifest_server.tables import segments
 
 Row = dict[str, object]
+Add = Callable[[Connection, Table, Sequence[Row]], object]
 
 
 def some_rows() -> list[Row]:
@@ -25,16 +30,47 @@ def some_rows() -> list[Row]:
     ]
 
 
-def test_bytes_go_to_postgresql_as_they_are(postgresql_store_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("add", [insert_missing, copy_missing])
+def test_bytes_go_to_postgresql_as_they_are(
+    postgresql_store_url: str, tmp_path: Path, add: Add
+) -> None:
     engine = open_engine(postgresql_store_url)
     with (
         transaction(engine, is_writing=True) as connection,
         sizes_sent(connection, tmp_path / "trace") as sizes,
     ):
-        insert_missing(connection, segments, some_rows())
+        add(connection, segments, some_rows())
     engine.dispose()
 
     assert 200_000 < sum(sizes) < 204_000  # as text they are twice as many
+
+
+def test_rows_that_another_writer_was_first_with_are_left_to_it(store: SqlStore) -> None:
+    rows = some_rows()
+    theirs = [{**row, "node": b"theirs"} for row in rows[1:3]]
+    with transaction(store._engine, is_writing=True) as connection:
+        assert copy_missing(connection, segments, theirs)
+    with transaction(store._engine, is_writing=True) as connection:
+        is_alone = copy_missing(connection, segments, rows)
+        assert is_alone == (connection.dialect.name == "sqlite")
+
+    expected = [rows[0], *theirs, rows[3]]
+    assert kept(store) == sorted(expected, key=itemgetter("key"))
+
+
+def test_what_the_database_refuses_a_copy_of_is_named(store: SqlStore) -> None:
+    nowhere = Table("nowhere", MetaData(), Column("id", LargeBinary, primary_key=True))
+    with (
+        pytest.raises(StoreUnusable, match="nowhere"),
+        transaction(store._engine, is_writing=True) as connection,
+    ):
+        copy_missing(connection, nowhere, [{"id": b"1"}])
+
+
+def kept(store: SqlStore) -> list[Row]:
+    with transaction(store._engine) as connection:
+        found = connection.execute(select(segments).order_by(segments.c.key))
+        return [row._asdict() for row in found]
 
 
 @contextmanager

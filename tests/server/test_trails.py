@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -262,6 +263,33 @@ def test_rows_go_with_the_last_run_that_has_them(
     store.delete_run(runs[1].id)
     files = len(list(path.parent.iterdir())) - 1
     assert store.collect(grace=timedelta(0)) == 2 + files
+
+
+def test_rows_that_come_while_others_send_and_collect_them_stay_whole(
+    store: SqlStore, make_manifest: MakeManifest, tmp_path: Path
+) -> None:
+    content = write(tmp_path / "main.bin", 20 * SEGMENT_STEPS, changes={}).read_bytes()
+    header = content[: content.index(b"\n") + 1]
+    size = SEGMENT_STEPS * ROW_SIZE
+    parts = [content[start : start + size] for start in range(len(header), len(content), size)]
+
+    def put_and_delete(number: int) -> None:
+        chance = random.Random(number)
+        for _ in range(8):
+            run, body = make_manifest(), header + b"".join(chance.sample(parts, 8))
+            store.put_run(run)
+            assert store.trails.put_rows(run.id, "main", body, start=0) == 8 * SEGMENT_STEPS
+            assert file_of(store, run.id) == body
+            store.delete_run(run.id)
+
+    def collect() -> None:
+        for _ in range(30):
+            store.collect()
+
+    with ThreadPoolExecutor() as pool:
+        works = [pool.submit(put_and_delete, number) for number in range(4)]
+        for done in [*works, pool.submit(collect)]:
+            done.result()
 
 
 CASES: dict[str, Mapping[int, Mapping[str, bytes]]] = {
