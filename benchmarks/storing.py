@@ -32,7 +32,7 @@ from typing import Any, cast
 import uvicorn
 import uvloop
 from fastapi import FastAPI
-from sqlalchemy import Column, LargeBinary, MetaData, Table
+from sqlalchemy import Column, LargeBinary, MetaData, Table, text
 
 from manifest.identity import new_run_id
 from manifest.models import Manifest
@@ -198,8 +198,12 @@ def put_trail(
 
 @contextmanager
 def bare(url: str) -> Iterator[Callable[[bytes], None]]:
-    """What inserts the same rows into a table of two columns, in one transaction."""
+    """What inserts the same rows into a table of two columns, in one transaction.
+
+    It is the quickest way of each database: PostgreSQL is given a COPY, and compresses nothing.
+    """
     engine = open_engine(url)
+    is_postgresql = engine.dialect.name == "postgresql"
     table = Table(
         "bare",
         MetaData(),
@@ -207,6 +211,9 @@ def bare(url: str) -> Iterator[Callable[[bytes], None]]:
         Column("body", LargeBinary),
     )
     table.create(engine)
+    if is_postgresql:
+        with transaction(engine, is_writing=True) as connection:
+            connection.execute(text("ALTER TABLE bare ALTER COLUMN body SET STORAGE EXTERNAL"))
     size = SEGMENT_STEPS * ROW_SIZE
 
     def insert(rows: bytes) -> None:
@@ -215,7 +222,14 @@ def bare(url: str) -> Iterator[Callable[[bytes], None]]:
             for start in range(0, len(rows), size)
         ]
         with transaction(engine, is_writing=True) as connection:
-            connection.execute(table.insert(), found)
+            if not is_postgresql:
+                connection.execute(table.insert(), found)
+                return
+            driver: Any = connection.connection.driver_connection
+            with driver.cursor().copy("COPY bare FROM STDIN (FORMAT BINARY)") as copy:
+                copy.set_types(["bytea", "bytea"])
+                for row in found:
+                    copy.write_row([*row.values()])
 
     yield insert
     table.drop(engine)
