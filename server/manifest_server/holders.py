@@ -1,14 +1,14 @@
 """Which runs have a term: gathered, as a row for each would be most of a database.
 
-A run that comes adds a row for each of its terms and touches no other, so writers never wait for
-each other. Now and then a writer puts the rows of a term together, some sixty to a row.
+Runs that come together add a row for each of their terms and touch no other, so writers never wait
+for each other. Now and then a writer puts the rows of a term together, some sixty runs to a row.
 """
 
 from __future__ import annotations
 
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, Final
 
@@ -56,10 +56,12 @@ _older = run_terms.c.older
 
 def put_run_terms(connection: Connection, pairs: Sequence[tuple[str, Term]]) -> None:
     """Say that runs have terms, which they had not before."""
-    numbers = sorted((term.id, run_id) for run_id, term in pairs)
-    rows = [{"term": number, "run_id": run_id} for number, run_id in numbers]
+    run_ids: dict[int, list[str]] = {}
+    for run_id, term in pairs:
+        run_ids.setdefault(term.id, []).append(run_id)
+    rows = [row for number in sorted(run_ids) for row in _rows(number, run_ids[number])]
     insert_missing(connection, run_terms, rows)
-    gather(connection, {number for number, run_id in numbers if _is_turn(number, run_id)})
+    gather(connection, {row["term"] for row in rows if _is_turn(row["term"], row["run_id"])})
 
 
 def drop_run_terms(connection: Connection, run_id: str, numbers: Iterable[int]) -> None:
@@ -78,7 +80,7 @@ def drop_run_terms(connection: Connection, run_id: str, numbers: Iterable[int]) 
         connection.execute(delete(run_terms).where(row))
         others.remove(run_id)
         if others:
-            connection.execute(insert(run_terms), _row(number, others))
+            connection.execute(insert(run_terms), [*_rows(number, others)])
 
 
 def gather(connection: Connection, numbers: Iterable[int], *, most_rows: int = _LOOKED_AT) -> int:
@@ -195,7 +197,7 @@ def counted(connection: Connection) -> ColumnElement[int]:
 
 
 def _is_turn(number: int, run_id: str) -> bool:
-    """Whether a run is the one in so many that has the rows of a term gathered."""
+    """Whether a row is the one in so many at which those of its term are gathered."""
     return (number ^ int(run_id[-4:], 16)) % _TURN == 0
 
 
@@ -219,15 +221,16 @@ def _take(
     if len(rows) < _WORTH_IT:
         return 0
     connection.execute(_taking, {"term": number, "keys": [row.run_id for row in rows]})
-    found = sorted(run_id for row in rows for run_id in (row.run_id, *(row.older or ())))
-    starts = range(0, len(found), MOST_TOGETHER)
-    gathered += [_row(number, found[start : start + MOST_TOGETHER]) for start in starts]
+    gathered += _rows(number, (id_ for row in rows for id_ in (row.run_id, *(row.older or ()))))
     return len(rows)
 
 
-def _row(number: int, run_ids: Iterable[str]) -> dict[str, object]:
-    *older, newest = sorted(run_ids)
-    return {"term": number, "run_id": newest, "older": older or None}
+def _rows(number: int, run_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Rows of a term that these runs have, from the oldest runs on."""
+    found = sorted(run_ids)
+    for start in range(0, len(found), MOST_TOGETHER):
+        *older, newest = found[start : start + MOST_TOGETHER]
+        yield {"term": number, "run_id": newest, "older": older or None}
 
 
 @cache

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
@@ -11,14 +12,22 @@ from sqlalchemy import (
     Column,
     Connection,
     CursorResult,
+    Dialect,
     Insert,
+    Select,
     Table,
+    Text,
+    any_,
     bindparam,
+    cast,
     func,
     select,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.sql.dml import ReturningInsert
+from sqlalchemy.types import TypeEngine
+
+from manifest_server.tables import RunKeys
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -42,9 +51,30 @@ def insert_missing(
     connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]
 ) -> None:
     """Insert the rows whose key is not there yet."""
-    if rows:
-        statement = _inserting_missing(connection.dialect.name, table, tuple(rows[0]))
-        execute_many(connection, statement, rows)
+    if not rows:
+        return
+    names = tuple(column.name for column in table.c if column.name in rows[0])
+    if connection.dialect.name == "postgresql":
+        execute_many(connection, _inserting_missing("postgresql", table, names), rows)
+        return
+    # As SQLAlchemy would, but column by column: it makes a dictionary or two for each row.
+    text, processors = _prepared(connection.dialect, table, names)
+    columns = [
+        [row[name] for row in rows] if process is None else [process(row[name]) for row in rows]
+        for name, process in processors.items()
+    ]
+    connection.exec_driver_sql(text, [*zip(*columns, strict=True)])
+
+
+@lru_cache
+def _prepared(
+    dialect: Dialect, table: Table, names: tuple[str, ...]
+) -> tuple[str, dict[str, Callable[[Any], Any] | None]]:
+    """An INSERT as its driver takes it, and what makes a parameter of a value, by column."""
+    statement = _inserting_missing(dialect.name, table, names)
+    text = str(statement.compile(dialect=dialect, column_keys=names))
+    types = {name: table.c[name].type.dialect_impl(dialect) for name in names}
+    return text, {name: type_.bind_processor(dialect) for name, type_ in types.items()}
 
 
 @cache
@@ -106,9 +136,22 @@ def insert_many(
         return insert(dialect, table)
     # One statement, with an array for each column: PostgreSQL plans every statement that it is
     # sent, which costs it more than a row does.
-    arrays = func.unnest(*(bindparam(name, type_=ARRAY(table.c[name].type)) for name in names))
+    arrays = func.unnest(*(bindparam(name, type_=ARRAY(_element(table, name))) for name in names))
     found = arrays.table_valued(*names).render_derived()
-    return insert(dialect, table).from_select(names, select(*(found.c[name] for name in names)))
+    # It takes an array of arrays for one long array, so that these come as text.
+    columns = [
+        cast(found.c[name], table.c[name].type) if _is_array(table, name) else found.c[name]
+        for name in names
+    ]
+    return insert(dialect, table).from_select(names, select(*columns))
+
+
+def _is_array(table: Table, name: str) -> bool:
+    return isinstance(table.c[name].type, RunKeys)
+
+
+def _element(table: Table, name: str) -> TypeEngine[Any]:
+    return Text() if _is_array(table, name) else table.c[name].type
 
 
 def execute_many(
@@ -117,10 +160,16 @@ def execute_many(
     rows: Sequence[Mapping[str, object]],
 ) -> CursorResult[Any]:
     """Insert rows, all of which have the same columns."""
-    if connection.dialect.name == "postgresql":
-        arrays = {name: [row[name] for row in rows] for name in rows[0]}
-        return connection.execute(statement, arrays)
-    return connection.execute(statement, rows)
+    if connection.dialect.name != "postgresql":
+        return connection.execute(statement, rows)
+    arrays = {
+        name: [
+            f"{{{','.join(value)}}}" if isinstance(value, list) else value
+            for value in (row[name] for row in rows)
+        ]
+        for name in rows[0]
+    }
+    return connection.execute(statement, arrays)
 
 
 def locked_keys(connection: Connection, column: Column[Any], keys: Iterable[str]) -> set[str]:
@@ -134,6 +183,28 @@ def locked_keys(connection: Connection, column: Column[Any], keys: Iterable[str]
         statement = select(column).where(column.in_(portion)).order_by(column)
         found.update(connection.scalars(statement.with_for_update(read=True, key_share=True)))
     return found
+
+
+def locked_numbers(connection: Connection, column: Column[int], numbers: Iterable[int]) -> set[int]:
+    """The same of numbers, of which there may be thousands."""
+    wanted = sorted(numbers)
+    if not wanted:
+        return set()
+    dialect = connection.dialect.name
+    given = wanted if dialect == "postgresql" else json.dumps(wanted)
+    return set(connection.scalars(_locking_numbers(dialect, column), {"numbers": given}))
+
+
+@cache
+def _locking_numbers(dialect: str, column: Column[int]) -> Select[int]:
+    # One parameter: a statement with one for each has to be written anew for every number of them.
+    if dialect == "postgresql":
+        is_wanted = column == any_(bindparam("numbers", type_=ARRAY(column.type)))
+    else:
+        given = func.json_each(bindparam("numbers", type_=Text)).table_valued("value")
+        is_wanted = column.in_(select(given.c.value))
+    statement = select(column).where(is_wanted).order_by(column)
+    return statement.with_for_update(read=True, key_share=True)
 
 
 def portions(items: Sequence[str]) -> Iterator[Sequence[str]]:

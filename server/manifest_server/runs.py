@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from functools import cache
 from typing import Any, Final
 
@@ -41,6 +40,7 @@ from manifest_server.rows import (
     insert_many,
     insert_missing,
     locked_keys,
+    locked_numbers,
     portions,
 )
 from manifest_server.tables import (
@@ -59,7 +59,6 @@ from manifest_server.terms import Term, terms_of
 _HEX_DIGITS: Final = 32
 
 _SUMMARY = [runs.c[name] for name in RunSummary.model_fields]
-_TERM = [each.name for each in fields(Term)]
 _VERDICT_COLUMNS = ("outcome", "verdict")
 
 
@@ -164,9 +163,9 @@ def _put_sections(connection: Connection, shared: Mapping[str, SharedSection]) -
 
 
 def _put_terms(connection: Connection, found: Mapping[int, Term]) -> None:
-    # Not `asdict`, which copies whatever it meets.
-    rows = [{name: getattr(found[number], name) for name in _TERM} for number in sorted(found)]
-    insert_missing(connection, terms, rows)
+    # Those that are there stay while they are locked; see `retention`.
+    new = sorted(found.keys() - locked_numbers(connection, terms.c.id, found))
+    insert_missing(connection, terms, [found[number]._asdict() for number in new])
 
 
 def put_verdicts(connection: Connection, verdicts: Iterable[tuple[str, Verdict]]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from manifest.canonical import Json
 from manifest.filtering import Scalar
@@ -25,10 +25,10 @@ _MOST_TERMS = 5000
 _MOST_ELEMENTS = 32
 _DEEPEST = 8
 _EXACT = 2**53
+_REMEMBERED: Final = 2**13
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(NamedTuple):
     """One pair, under a number made of it, so that whoever meets it first need not ask."""
 
     id: int
@@ -45,23 +45,20 @@ class Term:
     def of(cls, section: str, key: str, value: Scalar) -> Term:
         """The term of a value; numbers that are equal have the same one."""
         kind, text, number = _told(value)
-        return cls(term_id(section, key, value), section, key, kind, text, number)
+        return cls(_pair_id(section, key, kind, text), section, key, kind, text, number)
 
 
 def term_id(section: str, key: str, value: Scalar) -> int:
     """Number a pair: 64 bits of a hash, signed, as databases count."""
     kind, text, _ = _told(value)
-    return _hash(f"{section}\0{key}\0{kind}\0{text}")
+    return _pair_id(section, key, kind, text)
 
 
 def own_terms(project: str, section: str, values: Mapping[str, Json]) -> Iterator[Term]:
     """The terms of a run's own section, which are those of its project."""
     own = own_id(project, 0)
-    for each in terms_of(section, values):
-        # Not `replace`, which takes longer than all the rest.
-        yield Term(
-            each.id ^ own, each.section, each.key, each.kind, each.value, each.number, project
-        )
+    for number, named, key, kind, value, size, _ in terms_of(section, values):
+        yield Term(number ^ own, named, key, kind, value, size, project)
 
 
 def own_id(project: str, number: int) -> int:
@@ -77,10 +74,11 @@ def terms_of(section: str, values: Mapping[str, Json]) -> Iterator[Term]:
     """
     left_out = _UNSEARCHED.get(section, ())
     chosen = {key: value for key, value in values.items() if key not in left_out}
-    found = {Term.of(section, key, value): None for key, value in _leaves(chosen)}
-    counts = Counter(term.key for term in found)
+    terms = (Term.of(section, key, value) for key, value in _leaves(chosen))
+    found = {term.id: term for term in terms}
+    counts = Counter(term.key for term in found.values())
     several = (several_values(section, key) for key, count in counts.items() if count > 1)
-    yield from islice((*several, *found), _MOST_TERMS)
+    yield from islice((*several, *found.values()), _MOST_TERMS)
 
 
 def several_values(section: str, key: str) -> Term:
@@ -108,6 +106,11 @@ def double(value: float) -> float:
         return float(value) + 0.0  # no negative zero
     except OverflowError:
         return float("inf") if value > 0 else float("-inf")
+
+
+@lru_cache(_REMEMBERED)  # most values of a configuration are those of the run before
+def _pair_id(section: str, key: str, kind: str, text: str) -> int:
+    return _hash(f"{section}\0{key}\0{kind}\0{text}")
 
 
 def _hash(text: str) -> int:

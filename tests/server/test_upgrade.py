@@ -23,8 +23,9 @@ from manifest.segments import SEGMENT_STEPS
 from manifest.streams import ROW_SIZE, STREAMS
 from manifest_migrations.upgrade import downgrade, migration_config, open_store, upgrade
 from manifest_server.database import open_engine, sqlite_url, transaction
+from manifest_server.holders import pairs
 from manifest_server.sqlstore import SqlStore
-from manifest_server.tables import REVISION, metadata, names
+from manifest_server.tables import REVISION, metadata, names, run_terms
 
 MakeManifest = Callable[..., Manifest]
 
@@ -250,10 +251,12 @@ def test_a_developer_can_ask_alembic_itself(checkout: Path, sqlite_path: Path) -
 def rows(store: SqlStore) -> dict[str, list[str]]:
     """What is kept by table, as far as it is always the same."""
     with transaction(store._engine) as connection:
-        return {
+        found = {
             name: sorted(map(str, connection.execute(select(*_readable(table)))))
             for name, table in metadata.tables.items()
         }
+        # How many runs are in a row depends on who came together.
+        return found | {run_terms.name: sorted(map(str, connection.execute(pairs(connection))))}
 
 
 def _readable(table: Table) -> list[Column[object]]:
