@@ -184,7 +184,7 @@ class Rows:
         for key, section in packed.sections.items():
             if self._is_new("section", key):
                 self._found[sections].append((key, compressed(section.body)))
-                new = list(terms_of(section.name, section.values))
+                new = list(terms_of(section.name, section.values()))
                 self._put_terms(new)
                 self._found[section_terms].extend((term.id, key) for term in new)
 

@@ -12,6 +12,7 @@ from manifest.canonical import canonical_bytes, digest_bytes
 from manifest.models import Manifest, Verdict
 from manifest.sealing import seal_document
 from manifest.trail import ALGORITHM
+from manifest_server.incoming import Incoming
 from manifest_server.packing import PackedRun, compressed, pack_run, setup_of
 from manifest_server.terms import OWN, Term, own_terms
 from storing import shared_sections
@@ -172,7 +173,7 @@ def shared_of(environment: int, commit: int) -> Shared:
     }
     document = {**own_document(0, 0, random.Random(0)), "sections": values}
     seal_document(document)
-    packed = pack_run(Manifest.model_validate(document))
+    packed = pack_run(Incoming.of(Manifest.model_validate(document)))
     bodies = {
         name: canonical_bytes(value)
         for name, value in values.items()
@@ -209,7 +210,7 @@ def manifest_of(made: Made) -> Manifest:
 def packed_of(made: Made) -> PackedRun:
     """The rows of the manifest; that they are these is checked on a sample."""
     if made.document["status"] == "running":
-        return pack_run(manifest_of(made))
+        return pack_run(Incoming.of(manifest_of(made)))
     document = made.document
     kept = {**document, "peeled": {"": made.added}, "digests left out": True}
     shared = made.shared.packed

@@ -22,6 +22,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from manifest.canonical import canonical_bytes
 from manifest.sealing import seal_document
 from manifest_migrations.upgrade import open_store
 from recording import CACHE, FOREIGN, MLFLOW, Tool, python_of
@@ -141,7 +142,7 @@ def manifest_with(config: Mapping[str, str], *, is_alone: bool = False) -> tuple
     document["sections"] = {**others, "config": config}
     del document["digest"], document["digests"]
     seal_document(document)
-    return run_id, json.dumps(document).encode()
+    return run_id, canonical_bytes(document)
 
 
 def with_all_values() -> tuple[str, bytes]:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from manifest.models import Manifest
 from manifest_server.committing import Committer, TooManyWaiting
+from manifest_server.incoming import Incoming
 from manifest_server.problems import Problem
 from manifest_server.sqlstore import SqlStore
 
-Reading = Callable[[], Manifest]
+Reading = Callable[[], Incoming]
 """Reads a manifest out of a request, or raises what is wrong with it."""
 
 
@@ -41,7 +41,7 @@ class Intake:
         """How many runs have no answer yet."""
         return len(self._committer)
 
-    async def put_run(self, read: Reading) -> Manifest:
+    async def put_run(self, read: Reading) -> Incoming:
         """Give back a manifest once it is kept, and not before.
 
         Raises:
@@ -54,14 +54,14 @@ class Intake:
             detail = "more runs come in than can be kept now; send this one again later"
             raise Problem(503, "service-busy", detail, headers={"Retry-After": "1"}) from None
 
-    def _put_each(self, readings: Sequence[Reading]) -> list[Manifest | Exception]:
+    def _put_each(self, readings: Sequence[Reading]) -> list[Incoming | Exception]:
         results = [_result_of(read) for read in readings]
-        manifests = [each for each in results if isinstance(each, Manifest)]
-        kept = iter(self._store.put_each(manifests))
-        return [(next(kept) or each) if isinstance(each, Manifest) else each for each in results]
+        given = [each for each in results if isinstance(each, Incoming)]
+        kept = iter(self._store.put_each(given))
+        return [(next(kept) or each) if isinstance(each, Incoming) else each for each in results]
 
 
-def _result_of(read: Reading) -> Manifest | Exception:
+def _result_of(read: Reading) -> Incoming | Exception:
     try:
         return read()
     except Exception as error:  # noqa: BLE001 -- for whoever sent it

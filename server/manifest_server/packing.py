@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, TypeAlias
+from functools import lru_cache
+from typing import Any, Final, Self, TypeAlias
 
 from manifest.blobs import blobs_in
 from manifest.canonical import Digest, canonical_bytes, checked_digest, digest_bytes, digest_value
 from manifest.errors import DamagedRun, DigestMismatch, DigestWrong
 from manifest.models import Manifest, Section, Verdict
 from manifest.summaries import LABEL_LENGTHS, label, summarize
+from manifest_server.incoming import Incoming, damaged_run
 from manifest_server.tables import SHARED
 from manifest_server.terms import OWN, Term, own_terms
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_KEY: Final = slice(len("sha256:"), len("sha256:") + 32)
 _UNCOMPRESSED_BYTES = 200  # zlib's own start costs more than it saves below this
 
 # What is another in every run would keep the sections around it from being shared.
@@ -39,8 +41,25 @@ class SharedSection:
     """A section that many runs may have in common, without what is each run's own."""
 
     name: str
-    values: Section
     body: bytes
+    """In canonical form."""
+    digest: Digest
+
+    @classmethod
+    def of(cls, name: str, values: Section) -> Self:
+        """Encode a section."""
+        body = canonical_bytes(values)
+        return cls(name, body, digest_bytes(body))
+
+    @property
+    def key(self) -> str:
+        """What it is kept under."""
+        return self.digest[_KEY]
+
+    def values(self) -> Section:
+        """What it holds, read anew."""
+        found: Section = json.loads(self.body)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,25 +161,20 @@ def _put_back(whole: dict[str, Any], sections: Iterable[KeptSection]) -> dict[st
     return known
 
 
-def section_key(body: bytes) -> str:
-    """Name what is kept of a section by the first half of its SHA-256, in hexadecimal digits."""
-    return hashlib.sha256(body).hexdigest()[:32]
-
-
 def setup_of(project: str, keys: Mapping[str, str]) -> dict[str, object]:
     """The row of the sections that a run shares, of which it has these keys, by name."""
     kept = label(project, LABEL_LENGTHS["project"]) or ""
     told = "\0".join([kept, *(keys.get(name, "") for name in SHARED)])
     return {
-        "key": section_key(told.encode()),
+        "key": digest_bytes(told.encode())[_KEY],
         "project": project,
         **{f"{name}_key": keys.get(name) for name in SHARED},
     }
 
 
 def section_key_of(digest: str) -> str:
-    """The key of a section that is kept as it is, with nothing taken off."""
-    return checked_digest(digest).removeprefix("sha256:")[:32]
+    """What a section is kept under: the first half of the SHA-256 of what is kept of it."""
+    return checked_digest(digest)[_KEY]
 
 
 def pack_verdict(verdict: Verdict) -> bytes:
@@ -231,7 +245,7 @@ _Peeled: TypeAlias = dict[str, dict[str, dict[str, Any]]]
 """By process ('' for the run's own), by section."""
 
 
-def pack_run(manifest: Manifest) -> PackedRun:
+def pack_run(incoming: Incoming) -> PackedRun:
     """Turn a manifest into rows.
 
     A sealed run never changes, so its sections are split off to be shared; a run that still goes
@@ -242,30 +256,30 @@ def pack_run(manifest: Manifest) -> PackedRun:
         DigestMismatch: A section is not what its digest says.
         DigestWrong: The manifest is not.
     """
+    manifest = incoming.manifest
     try:
         _check_keys(manifest)
         packed = PackedRun(row=_listed(manifest))
         document = manifest.model_dump(
             mode="json", by_alias=True, exclude_unset=True, exclude=_HEAVY
         )
-        bodies = {name: canonical_bytes(values) for name, values in manifest.sections.items()}
-        digests = _checked_digests(manifest, bodies) if manifest.digests else {}
+        _check_digests(incoming)
         if manifest.digest:
-            _check_digest(manifest, document, bodies)
+            _check_digest(manifest, document, incoming.bodies)
         peeled: _Peeled = {}
-        document["sections"] = _put_sections(None, manifest.sections, packed, peeled, bodies)
+        document["sections"] = _put_sections(None, manifest.sections, packed, peeled, incoming)
         for name, process in manifest.processes.items():
             if "sections" in process.model_fields_set:
                 holder = document["processes"][name]
-                holder["sections"] = _put_sections(name, process.sections, packed, peeled, {})
+                holder["sections"] = _put_sections(name, process.sections, packed, peeled)
         if peeled:
             document[_PEELED] = peeled
-        if manifest.digest and digests and manifest.digests == digests:
+        if manifest.digest and manifest.digests and manifest.digests == incoming.digests:
             del document["digests"]
             document[_DIGESTS_LEFT_OUT] = True
         packed.row["document"] = compressed(canonical_bytes(document))
     except (ValueError, TypeError, RecursionError) as error:
-        raise DamagedRun(f"run '{manifest.id[:36]}'", f"{type(error).__name__}: {error}") from error
+        raise damaged_run(manifest, error) from error
     return packed
 
 
@@ -289,14 +303,12 @@ def _listed(manifest: Manifest) -> dict[str, object]:
     }
 
 
-def _checked_digests(manifest: Manifest, bodies: Mapping[str, bytes]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, body in bodies.items():
-        found[name] = digest_bytes(body)
-        expected = manifest.digests.get(name, found[name])
-        if expected != found[name]:
-            raise DigestMismatch(expected, found[name], f"section '{name}' of run {manifest.id}")
-    return found
+def _check_digests(incoming: Incoming) -> None:
+    expected = incoming.manifest.digests
+    for name, found in incoming.digests.items():
+        if expected.get(name, found) != found:
+            where = f"section '{name}' of run {incoming.manifest.id}"
+            raise DigestMismatch(expected[name], found, where)
 
 
 def _check_digest(
@@ -310,7 +322,7 @@ def _check_digest(
         rest["processes"] = whole["processes"]
     before = {key: value for key, value in rest.items() if key < "sections"}
     after = {key: value for key, value in rest.items() if key > "sections"}
-    sections = b",".join(canonical_bytes(name) + b":" + bodies[name] for name in sorted(bodies))
+    sections = b",".join(_name(name) + b":" + bodies[name] for name in sorted(bodies))
     members = (
         canonical_bytes(before)[1:-1],
         b'"sections":{' + sections + b"}",
@@ -321,20 +333,25 @@ def _check_digest(
         raise DigestWrong(manifest.id, manifest.digest, found)
 
 
+@lru_cache
+def _name(name: str) -> bytes:
+    return canonical_bytes(name)
+
+
 def _put_sections(
     process: str | None,
     sections: dict[str, Section],
     packed: PackedRun,
     peeled: _Peeled,
-    bodies: Mapping[str, bytes],
+    incoming: Incoming | None = None,
 ) -> dict[str, Section]:
     """Share what can be shared; gives what stays in the document."""
     # A run that goes on is kept whole: every look at it would leave sections behind that nobody
     # refers to.
-    if not packed.row["digest"]:
+    if not packed.digest:
         return sections
     staying = {}
-    keys: dict[str, str] = {}
+    shared: list[SharedSection] = []
     for name, section in sections.items():
         if process is None and name in OWN:
             packed.terms.extend(own_terms(str(packed.row["project"]), name, section))
@@ -347,10 +364,22 @@ def _put_sections(
         if own:
             peeled.setdefault(process or "", {})[name] = own
             packed.blobs.update(blobs_in(own))
-        body = None if own else bodies.get(name)
-        shared = SharedSection(name, rest, body or canonical_bytes(rest))
-        keys[name] = section_key(shared.body)
-        packed.sections[keys[name]] = shared
+        if own or incoming is None:
+            shared.append(SharedSection.of(name, rest))
+        else:
+            shared.append(SharedSection(name, incoming.bodies[name], incoming.digests[name]))
+    if incoming is not None:
+        shared += (
+            SharedSection(name, incoming.bodies[name], incoming.digests[name])
+            for name in incoming.bodies.keys() - sections.keys()
+        )
+    _refer(process, shared, packed)
+    return staying
+
+
+def _refer(process: str | None, shared: Sequence[SharedSection], packed: PackedRun) -> None:
+    keys = {each.name: each.key for each in shared}
+    packed.sections.update((each.key, each) for each in shared)
     if process:
         run_id = packed.row["id"]
         packed.references.extend(
@@ -360,7 +389,6 @@ def _put_sections(
     elif keys:
         packed.setup.update(setup_of(str(packed.row["project"]), keys))
         packed.row["setup_key"] = packed.setup["key"]
-    return staying
 
 
 def _peel(name: str, section: Section) -> tuple[Section, dict[str, Any]]:

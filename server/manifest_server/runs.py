@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
@@ -21,7 +20,7 @@ from manifest.blobs import blobs_in
 from manifest.canonical import digest_bytes
 from manifest.errors import DigestMismatch, RunNotFound
 from manifest.filtering import Filter
-from manifest.models import RunSummary, Section, Verdict
+from manifest.models import RunSummary, Verdict
 from manifest_server.blobs import refer_from_runs, refer_from_sections
 from manifest_server.database import location
 from manifest_server.holders import put_run_terms
@@ -154,11 +153,12 @@ def _put_sections(connection: Connection, shared: Mapping[str, SharedSection]) -
         return
     rows = [{"key": key, "body": compressed(shared[key].body)} for key in new]
     insert_missing(connection, sections, rows)
-    terms_by_key = {key: list(terms_of(shared[key].name, shared[key].values)) for key in new}
+    values = {key: shared[key].values() for key in new}
+    terms_by_key = {key: list(terms_of(shared[key].name, values[key])) for key in new}
     _put_terms(connection, {term.id: term for found in terms_by_key.values() for term in found})
     pairs = sorted((term.id, key) for key, found in terms_by_key.items() for term in found)
     insert_missing(connection, section_terms, [{"term": term, "key": key} for term, key in pairs])
-    blobs = ((key, digest) for key in new for digest in blobs_in(shared[key].values))
+    blobs = ((key, digest) for key in new for digest in blobs_in(values[key]))
     refer_from_sections(connection, blobs)
 
 
@@ -180,8 +180,8 @@ def put_verdicts(connection: Connection, verdicts: Iterable[tuple[str, Verdict]]
 
 def get_sections(
     connection: Connection, wanted: Mapping[str, str], *, project: str | None = None
-) -> dict[str, Section]:
-    """Those sections that are kept exactly as their digests say.
+) -> dict[str, bytes]:
+    """The canonical bytes of those sections that are kept exactly as their digests say.
 
     What varies from run to run was taken off others, so they are never found.
 
@@ -194,16 +194,17 @@ def get_sections(
     rows = connection.execute(
         select(sections.c.key, sections.c.body).where(sections.c.key.in_(keys))
     )
-    found: dict[str, Section] = {}
+    found: dict[str, bytes] = {}
     for key, body in rows:
         whole = expanded(body)
+        found_digest = digest_bytes(whole)
         for name, digest in wanted.items():
             if (
                 name in SHARED
-                and digest_bytes(whole) == digest
+                and digest == found_digest
                 and (project is None or _is_in_project(connection, name, key, project))
             ):
-                found[name] = json.loads(whole)
+                found[name] = whole
     return found
 
 

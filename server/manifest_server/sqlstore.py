@@ -42,6 +42,7 @@ from manifest_server.database import (
     schema_revision,
     transaction,
 )
+from manifest_server.incoming import Incoming, SeenSections
 from manifest_server.objects import Objects
 from manifest_server.packing import PackedRun, pack_run
 from manifest_server.reading import SharedSections
@@ -62,6 +63,7 @@ class SqlStore:
         self.blobs = Blobs(engine, objects)
         self.trails = Trails(engine, self.blobs)
         self._shared = SharedSections()
+        self.seen = SeenSections()
 
     @classmethod
     def open(
@@ -153,7 +155,9 @@ class SqlStore:
         """
         pairs = list(runs)
         # Everything slow is done before the transaction, where nobody waits for it.
-        packed = [pack_run(manifest) for manifest in self._news(each for each, _ in pairs)]
+        known = self.digests(manifest.id for manifest, _ in pairs)
+        news = [manifest for manifest, _ in pairs if _is_news(manifest, known)]
+        packed = [pack_run(Incoming.of(manifest)) for manifest in news]
         verdicts = [(manifest.id, verdict) for manifest, verdict in pairs if verdict is not None]
         if not packed and not verdicts:
             return
@@ -163,7 +167,7 @@ class SqlStore:
             if verdicts:
                 queries.put_verdicts(connection, verdicts)
 
-    def put_each(self, manifests: Sequence[Manifest]) -> list[Exception | None]:
+    def put_each(self, given: Sequence[Incoming]) -> list[Exception | None]:
         """Keep runs of several senders in one transaction, but for those that are refused.
 
         Returns:
@@ -172,12 +176,14 @@ class SqlStore:
         Raises:
             StoreUnusable: None of them is kept.
         """
-        news = {id(manifest): _packed(manifest) for manifest in self._news(manifests)}
+        known = self.digests(each.manifest.id for each in given)
+        news = {id(each): _packed(each) for each in given if _is_news(each.manifest, known)}
         errors = {key: error for key, error in news.items() if isinstance(error, Exception)}
         packed = {key: run for key, run in news.items() if isinstance(run, PackedRun)}
         refused = self._put_packed(list(packed.values()))
         errors |= {key: refused[id(run)] for key, run in packed.items() if id(run) in refused}
-        return [errors.get(id(manifest)) for manifest in manifests]
+        self.seen.add({s.digest: s.body for run in packed.values() for s in run.sections.values()})
+        return [errors.get(id(each)) for each in given]
 
     def _put_packed(self, packed: Sequence[PackedRun]) -> dict[int, Exception]:
         """Keep runs, and say by `id` which were refused and why."""
@@ -196,16 +202,6 @@ class SqlStore:
         for run in packed:
             found |= self._put_packed([run])
         return found
-
-    def _news(self, manifests: Iterable[Manifest]) -> list[Manifest]:
-        """Those that are not kept yet as they are; one that goes on may always have grown."""
-        each = list(manifests)
-        known = self.digests(manifest.id for manifest in each)
-        return [
-            manifest
-            for manifest in each
-            if not (manifest.digest and manifest.digest == known.get(manifest.id))
-        ]
 
     def get_run(self, run_id: str) -> Manifest:
         """The whole manifest of one run.
@@ -244,8 +240,8 @@ class SqlStore:
 
     def get_sections(
         self, wanted: Mapping[str, str], *, project: str | None = None
-    ) -> dict[str, Section]:
-        """Those sections, by name, that are kept exactly as their digests say.
+    ) -> dict[str, bytes]:
+        """The canonical bytes of those sections that are kept exactly as their digests say.
 
         Args:
             wanted: The digest of each, by name.
@@ -512,11 +508,16 @@ class SqlStore:
         raise RunNotFound(run_id, self.location)
 
 
-def _packed(manifest: Manifest) -> PackedRun | Exception:
+def _packed(incoming: Incoming) -> PackedRun | Exception:
     try:
-        return pack_run(manifest)
+        return pack_run(incoming)
     except ManifestError as error:
         return error
+
+
+def _is_news(manifest: Manifest, known: Mapping[str, str]) -> bool:
+    """Whether it is not kept yet as it is; one that goes on may always have grown."""
+    return not manifest.digest or manifest.digest != known.get(manifest.id)
 
 
 def _is_id(text: str) -> bool:

@@ -21,18 +21,19 @@ from manifest.models import Manifest
 from manifest_migrations.upgrade import open_store
 from manifest_server.app import create_app
 from manifest_server.database import open_engine, sqlite_url, transaction
-from manifest_server.intake import Intake
+from manifest_server.incoming import Incoming
+from manifest_server.intake import Intake, Reading
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
 
 MakeManifest = Callable[..., Manifest]
 
 
-def put_together(store: SqlStore, readings: list[Callable[[], Manifest]]) -> list[object]:
+def put_together(store: SqlStore, readings: list[Reading]) -> list[object]:
     """What came of runs that were committed in one group, behind one that was held up."""
     has_begun, may_go_on = threading.Event(), threading.Event()
 
-    def held() -> Manifest:
+    def held() -> Incoming:
         has_begun.set()
         assert may_go_on.wait(60)
         raise LookupError
@@ -52,12 +53,12 @@ def put_together(store: SqlStore, readings: list[Callable[[], Manifest]]) -> lis
     return asyncio.run(put())
 
 
-def given(manifest: Manifest) -> Callable[[], Manifest]:
+def given(manifest: Manifest) -> Reading:
     """A request that holds a manifest."""
-    return lambda: manifest
+    return lambda: Incoming.of(manifest)
 
 
-def broken() -> Manifest:
+def broken() -> Incoming:
     raise ValueError("no manifest")
 
 
@@ -75,19 +76,19 @@ def test_each_of_a_group_is_kept_or_refused_by_itself(
     )
     store.put_run(kept)
     several = [first, other, wrong, damaged, going_on, kept, late, grown, last]
-    readings: list[Callable[[], Manifest]] = [broken, *map(given, several)]
+    readings: list[Reading] = [broken, *map(given, several)]
     found = put_together(store, readings)
     assert [type(each) for each in found] == [
         ValueError,
-        Manifest,
+        Incoming,
         DigestMismatch,
         DigestWrong,
         DamagedRun,
-        Manifest,
-        Manifest,
+        Incoming,
+        Incoming,
         DigestMismatch,
-        Manifest,
-        Manifest,
+        Incoming,
+        Incoming,
     ]
     assert store.digests(each.id for each in (first, kept, last)) == {
         each.id: each.digest for each in (first, kept, last)
@@ -106,7 +107,7 @@ def test_one_that_the_database_cannot_take_does_not_fail_the_others(
     with transaction(store._engine, is_writing=True) as connection:
         connection.exec_driver_sql(_REFUSING[store.backend])
     found = put_together(store, list(map(given, [good, poison, better])))
-    assert [type(each) for each in found] == [Manifest, StoreUnusable, Manifest]
+    assert [type(each) for each in found] == [Incoming, StoreUnusable, Incoming]
     assert {run.id for run in store.list_runs()} == {good.id, better.id}
 
 
@@ -126,7 +127,7 @@ def test_what_is_kept_already_is_not_written_again(
         with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")  # whoever wanted to write would wait for this
             found = put_together(store, list(map(given, runs)))
-    assert found == runs
+    assert found == [Incoming.of(run) for run in runs]
 
 
 def test_a_database_that_fails_fails_those_who_wait_and_no_later_ones(
@@ -139,7 +140,7 @@ def test_a_database_that_fails_fails_those_who_wait_and_no_later_ones(
             other.execute("BEGIN IMMEDIATE")
             found = put_together(store, list(map(given, runs)))
             assert [type(each) for each in found] == [StoreUnusable] * 3
-        assert put_together(store, list(map(given, runs))) == runs
+        assert put_together(store, list(map(given, runs))) == [Incoming.of(run) for run in runs]
 
 
 def test_what_a_service_commits_is_on_the_disk_and_an_index_need_not_be(sqlite_path: Path) -> None:

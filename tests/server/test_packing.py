@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from manifest.canonical import Json, canonical_bytes, digest_value, plain
 from manifest.errors import DamagedRun, DigestMismatch
 from manifest.models import Manifest, Process
+from manifest_server.incoming import Incoming
 from manifest_server.packing import (
     USUAL,
     KeptSection,
@@ -51,9 +52,12 @@ def document_of(manifest: Manifest) -> dict[str, Any]:
     return manifest.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
+def packed_of(manifest: Manifest) -> PackedRun:
+    return pack_run(Incoming.of(manifest))
+
+
 def there_and_back(manifest: Manifest) -> Manifest:
-    packed = pack_run(manifest)
-    return unpacked(packed, str(manifest.digest))
+    return unpacked(packed_of(manifest), str(manifest.digest))
 
 
 def unpacked(packed: PackedRun, digest: str) -> Manifest:
@@ -124,7 +128,7 @@ def test_a_field_that_was_not_given_stays_out_of_the_document(
 def test_runs_of_one_environment_share_its_sections(
     make_manifest: Callable[..., Manifest],
 ) -> None:
-    first, second = map(pack_run, [make_manifest(), make_manifest(project="other")])
+    first, second = map(packed_of, [make_manifest(), make_manifest(project="other")])
     assert first.sections == second.sections
     names = {section.name for section in first.sections.values()}
     assert names == {"environment", "packages", "settings"}
@@ -143,7 +147,7 @@ def test_what_every_run_has_otherwise_does_not_keep_it_from_sharing(
         )
         for seed in ("1", "2")
     ]
-    first, second = map(pack_run, manifests)
+    first, second = map(packed_of, manifests)
     shared = [set(each.sections) for each in (first, second)]
     assert {first.sections[key].name for key in shared[0] & shared[1]} >= {
         "environment",
@@ -157,14 +161,14 @@ def test_ranks_share_the_sections_of_their_run(make_manifest: Callable[..., Mani
         f"main.x{rank}": {"sections": make_manifest().sections, "rank": rank} for rank in range(8)
     }
     (alone,), (packed,) = (
-        [pack_run(make_manifest())],
-        [pack_run(make_manifest(processes=ranks))],
+        [packed_of(make_manifest())],
+        [packed_of(make_manifest(processes=ranks))],
     )
     assert packed.sections == alone.sections
 
 
 def test_a_run_that_goes_on_is_kept_whole(make_manifest: Callable[..., Manifest]) -> None:
-    packed = pack_run(make_manifest(is_sealed=False))
+    packed = packed_of(make_manifest(is_sealed=False))
     assert packed.sections == {}
     assert packed.references == []
 
@@ -177,7 +181,7 @@ def test_a_section_that_is_not_what_its_digest_says_is_refused(
         update={"sections": {**good.sections, "packages": {"package-0": "6.6.6"}}}
     )
     with pytest.raises(DigestMismatch, match="section 'packages' of run"):
-        pack_run(changed)
+        packed_of(changed)
 
 
 def test_true_is_not_one_even_beside_a_run_that_says_one(
@@ -188,7 +192,7 @@ def test_true_is_not_one_even_beside_a_run_that_says_one(
     ]
     flags = [
         unpacked(packed, manifest.digest).sections["settings"]["flag"]
-        for packed, manifest in zip(map(pack_run, manifests), manifests, strict=True)
+        for packed, manifest in zip(map(packed_of, manifests), manifests, strict=True)
     ]
     assert [repr(flag) for flag in flags] == ["1", "True", "1.0", "0", "False"]
 
@@ -197,8 +201,8 @@ def test_bytes_that_were_changed_are_not_handed_out(
     make_manifest: Callable[..., Manifest],
 ) -> None:
     manifest = make_manifest()
-    packed = pack_run(manifest)
-    evil = SharedSection("packages", {"evil": True}, b'{"evil":true}')
+    packed = packed_of(manifest)
+    evil = SharedSection.of("packages", {"evil": True})
     packed.sections.update(dict.fromkeys(packed.sections, evil))
     with pytest.raises(DigestMismatch, match="in the store"):
         unpacked(packed, manifest.digest)
@@ -211,7 +215,7 @@ def test_a_value_without_canonical_form_is_refused_in_a_sentence(
     manifest = make_manifest(is_sealed=False)
     broken = manifest.model_copy(update={"sections": {"config": {"key": value}}})
     with pytest.raises(DamagedRun, match="is not a readable run directory"):
-        pack_run(broken)
+        packed_of(broken)
 
 
 def test_a_name_that_only_looks_like_an_id_is_refused(
@@ -221,7 +225,7 @@ def test_a_name_that_only_looks_like_an_id_is_refused(
         make_manifest(id="-" * 36)
     unchecked = make_manifest().model_copy(update={"id": "-" * 36})
     with pytest.raises(DamagedRun, match="expected a run id"):
-        pack_run(unchecked)
+        packed_of(unchecked)
 
 
 def test_a_process_without_sections_comes_back_without() -> None:
@@ -246,7 +250,7 @@ def test_what_was_compressed_by_itself_is_read_as_well() -> None:
 
 
 def test_what_is_kept_takes_half_the_room_where_it_is_usual(make_manifest: MakeManifest) -> None:
-    document = pack_run(make_manifest()).row["document"]
+    document = packed_of(make_manifest()).row["document"]
     assert isinstance(document, bytes)
 
     assert len(document) < len(zlib.compress(expanded(document), 9)) / 2

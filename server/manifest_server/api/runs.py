@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Header, Query, Response
@@ -31,6 +33,7 @@ from manifest_server.dependencies import (
     Writer,
     visible,
 )
+from manifest_server.incoming import Incoming
 from manifest_server.problems import Problem, documented, faults_of
 from manifest_server.sqlstore import SqlStore
 
@@ -97,16 +100,18 @@ async def put_run(  # waits for the thread that commits, and holds none meanwhil
     Of one that is sealed, sections that are kept already may be left out: `digests` names them.
     """
 
-    def read() -> Manifest:
-        manifest = _parsed(Manifest, body, "manifest")
+    def read() -> Incoming:
+        with _invalid_told("manifest"):
+            incoming = store.seen.read(body)
+        manifest = incoming.manifest
         if manifest.id != run_id:
             detail = f"the address names {run_id}, the manifest {manifest.id}"
             raise Problem(422, "id-mismatch", detail)
         caller.check_project(manifest.project)
-        return _completed(manifest, store, caller)
+        return _completed(incoming, store, caller)
 
     kept = await intake.put_run(read)
-    return Kept(id=kept.id, digest=kept.digest)
+    return Kept(id=kept.manifest.id, digest=kept.manifest.digest)
 
 
 @router.post("", openapi_extra=body("NewRuns"))
@@ -249,23 +254,28 @@ def delete_run(run_id: RunId, store: Store, caller: Admin) -> None:
     caller.audit(store, "delete run", run_id)
 
 
-def _completed(manifest: Manifest, store: SqlStore, caller: Caller) -> Manifest:
+def _completed(incoming: Incoming, store: SqlStore, caller: Caller) -> Incoming:
     """Put the sections back that were left out."""
-    left_out = manifest.digests.keys() - manifest.sections.keys()
-    if not (manifest.digest and left_out):
-        return manifest
-    wanted = {name: manifest.digests[name] for name in left_out}
+    wanted = incoming.left_out()
+    if not wanted:
+        return incoming
     if wrong := [name for name, digest in wanted.items() if not re.fullmatch(DIGEST, digest)]:
         raise Problem(422, "manifest-invalid", f"{wrong[0][:80]!r} is named by what is no digest")
     found = store.get_sections(wanted, project=caller.project)
-    if lacking := sorted(left_out - found.keys()):
+    if lacking := sorted(wanted.keys() - found.keys()):
         raise SectionsLacking(lacking)
-    return manifest.model_copy(update={"sections": {**manifest.sections, **found}})
+    return incoming.with_sections(found)
 
 
 def _parsed(model: type[_Model], body: bytes, what: str) -> _Model:
-    try:
+    with _invalid_told(what):
         return model.model_validate_json(body)
+
+
+@contextmanager
+def _invalid_told(what: str) -> Iterator[None]:
+    try:
+        yield
     except ValidationError as error:
         detail = f"the body is no {what}"
         raise Problem(422, f"{what}-invalid", detail, faults=faults_of(error)) from None

@@ -1,0 +1,134 @@
+"""A manifest as it comes in: what came before, byte for byte, is not read again.
+
+Most runs share their environment with others, and it is most of their manifest. A section whose
+bytes are known to be its canonical form need neither be parsed nor encoded to be checked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Final, Self
+
+import msgspec
+
+from manifest.canonical import Digest, canonical_bytes, digest_bytes
+from manifest.errors import DamagedRun
+from manifest.models import Manifest
+from manifest_server.tables import SHARED
+
+MOST_BYTES: Final = 2**23
+
+# Says where each value of a map ends, and leaves it as it is.
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A manifest, and its sections in canonical form."""
+
+    manifest: Manifest
+    """Without the values of those sections that came before."""
+    bodies: Mapping[str, bytes]
+    """Of every section, by name."""
+    digests: Mapping[str, Digest]
+    """Of these bytes."""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        """A manifest with the values of all its sections.
+
+        Raises:
+            DamagedRun: A section has no canonical form.
+        """
+        try:
+            bodies = {name: canonical_bytes(values) for name, values in manifest.sections.items()}
+        except (ValueError, TypeError, RecursionError) as error:
+            raise damaged_run(manifest, error) from error
+        return cls(manifest, bodies, _digests(bodies))
+
+    def left_out(self) -> dict[str, str]:
+        """The digests of the sections that a sealed manifest has and its sender has not sent."""
+        if not self.manifest.digest:
+            return {}
+        named = self.manifest.digests
+        return {name: named[name] for name in named.keys() - self.bodies.keys()}
+
+    def with_sections(
+        self, bodies: Mapping[str, bytes], digests: Mapping[str, Digest] | None = None
+    ) -> Incoming:
+        """The same with more sections in canonical form, by name, and their digests."""
+        more = _digests(bodies) if digests is None else digests
+        return Incoming(self.manifest, {**self.bodies, **bodies}, {**self.digests, **more})
+
+
+class SeenSections:
+    """The shared sections that came last, of which nothing is each run's own.
+
+    Threads may share one.
+    """
+
+    def __init__(self, *, most_bytes: int = MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._bodies: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, digests: Iterable[str]) -> dict[str, bytes]:
+        """The canonical forms of those of these sections that came, by digest."""
+        with self._lock:
+            found = {each: self._bodies[each] for each in digests if each in self._bodies}
+            for digest in found:
+                self._bodies.move_to_end(digest)
+            return found
+
+    def add(self, sections: Mapping[Digest, bytes]) -> None:
+        """Remember sections by their digests, in canonical form."""
+        with self._lock:
+            for digest in sections.keys() - self._bodies.keys():
+                self._bodies[digest] = sections[digest]
+                self._bytes += len(sections[digest])
+            while self._bytes > self._most_bytes:
+                _, forgotten = self._bodies.popitem(last=False)
+                self._bytes -= len(forgotten)
+
+    def read(self, data: bytes) -> Incoming:
+        """Read a manifest.
+
+        Raises:
+            pydantic.ValidationError: It is none.
+            DamagedRun: A section has no canonical form.
+        """
+        try:
+            members = _members.decode(data)
+            texts = {name: bytes(raw) for name, raw in _members.decode(members["sections"]).items()}
+        except (msgspec.DecodeError, KeyError, RecursionError):
+            return Incoming.of(Manifest.model_validate_json(data))  # which says what is wrong
+        shared: dict[str, bytes] = {name: texts[name] for name in SHARED if name in texts}
+        digests = _digests(shared)
+        seen = self.get(digests.values())
+        digests = {name: digest for name, digest in digests.items() if digest in seen}
+        # A run that goes on is kept as it is.
+        if not digests or members.get("digest") in (None, b'""'):
+            return Incoming.of(Manifest.model_validate_json(data))
+        others = {name: text for name, text in texts.items() if name not in digests}
+        document = _joined({**members, "sections": _joined(others)})
+        incoming = Incoming.of(Manifest.model_validate_json(document))
+        return incoming.with_sections({name: texts[name] for name in digests}, digests)
+
+
+def _digests(bodies: Mapping[str, bytes]) -> dict[str, Digest]:
+    return {name: digest_bytes(body) for name, body in bodies.items()}
+
+
+def _joined(members: Mapping[str, bytes | msgspec.Raw]) -> bytes:
+    pairs = (json.dumps(name).encode() + b":" + bytes(value) for name, value in members.items())
+    return b"{" + b",".join(pairs) + b"}"
+
+
+def damaged_run(manifest: Manifest, error: Exception) -> DamagedRun:
+    """Say that a manifest cannot be kept."""
+    return DamagedRun(f"run '{manifest.id[:36]}'", f"{type(error).__name__}: {error}")
