@@ -45,8 +45,9 @@ def label(text: str | None, characters: int) -> str | None:
     """Make text fit for lists and indexes: PostgreSQL refuses NUL, and long text in an index."""
     if text is None:
         return None
-    kept = text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "␀")
-    return kept if len(kept) <= characters else kept[: characters - 1] + "…"
+    if not text.isascii() or "\0" in text:
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "␀")
+    return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
 def _command_line(manifest: Manifest) -> str:
