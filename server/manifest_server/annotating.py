@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import Connection, Insert, Row, select
 
-from manifest.errors import AnnotationsChanged
+from manifest.errors import AnnotationsChanged, ManifestError, RunNotFound
 from manifest.filtering import TAGS
 from manifest.models import Annotations
+from manifest_server.auditing import Change, put_changes
+from manifest_server.database import location
 from manifest_server.holders import drop_run_terms
-from manifest_server.rows import portions
-from manifest_server.runs import check_run, project_of, put_own_terms
-from manifest_server.tables import run_annotations
-from manifest_server.terms import own_terms
+from manifest_server.rows import execute_many, insert_many, portions
+from manifest_server.runs import put_own_terms
+from manifest_server.tables import run_annotations, runs
+from manifest_server.terms import Term, own_terms
 
 NOTHING_SAID: Final = Annotations()
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What somebody says of a run."""
+
+    run_id: str
+    said: Annotations
+    """The new words; `version` is that of the words that they replace."""
+    by: str | None = None
+    """Who says so."""
+    change: Change | None = None
+    """What is written down of it."""
 
 
 def get_annotations(connection: Connection, run_id: str) -> Annotations:
@@ -27,19 +44,10 @@ def get_annotations(connection: Connection, run_id: str) -> Annotations:
     Raises:
         RunNotFound: No run has this id.
     """
-    check_run(connection, run_id)
-    row = connection.execute(
-        select(run_annotations).where(run_annotations.c.run_id == run_id)
-    ).one_or_none()
-    if row is None:
-        return NOTHING_SAID
-    return Annotations(
-        version=row.version,
-        tags=json.loads(row.tags),
-        note=row.note,
-        updated_at=row.updated_at,
-        updated_by=row.updated_by,
-    )
+    known = _known(connection, [run_id])
+    if run_id not in known:
+        raise RunNotFound(run_id, location(connection.engine.url))
+    return known[run_id][1]
 
 
 def get_tags(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -52,51 +60,110 @@ def get_tags(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[s
     }
 
 
-def put_annotations(
-    connection: Connection, run_id: str, said: Annotations, *, by: str | None
-) -> Annotations:
-    """Replace what was said of a run, if it is still what the writer has seen.
+def put_remarks(
+    connection: Connection, remarks: Sequence[Remark]
+) -> list[Annotations | ManifestError]:
+    """Replace what was said of runs, where it is still what each writer has seen.
 
     Args:
         connection: In a transaction that writes.
-        run_id: The run.
-        said: The new words; `version` is that of the words that they replace.
-        by: Who says so.
+        remarks: Each about another run.
 
-    Raises:
-        RunNotFound: No run has this id.
-        AnnotationsChanged: Someone else has changed them since.
+    Returns:
+        What is said of each run now, or `RunNotFound` or `AnnotationsChanged`.
     """
-    before = get_annotations(connection, run_id)
+    known = _known(connection, [each.run_id for each in remarks])
+    found: dict[str, Annotations | ManifestError] = {}
+    for each in remarks:
+        found[each.run_id] = _answer(connection, each, known.get(each.run_id))
+    # One order for everybody, or two writers of the same rows wait for each other for ever.
+    after = {key: said for key, said in sorted(found.items()) if isinstance(said, Annotations)}
+    written = _write(connection, after)
+    for run_id in after.keys() - written:  # another writer had read the same version
+        version = after[run_id].version
+        found[run_id] = AnnotationsChanged(run_id, version - 1, version)
+    _put_tags(connection, {run_id: (*known[run_id], after[run_id]) for run_id in written})
+    put_changes(connection, (e.change for e in remarks if e.change and e.run_id in written))
+    return [found[each.run_id] for each in remarks]
+
+
+def _answer(
+    connection: Connection, remark: Remark, known: tuple[str, Annotations] | None
+) -> Annotations | ManifestError:
+    said = remark.said
+    if known is None:
+        return RunNotFound(remark.run_id, location(connection.engine.url))
+    _, before = known
     if before.version != said.version:
-        raise AnnotationsChanged(run_id, said.version, before.version)
+        return AnnotationsChanged(remark.run_id, said.version, before.version)
     now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    after = said.model_copy(
-        update={"version": said.version + 1, "updated_at": now, "updated_by": by}
+    return said.model_copy(
+        update={"version": said.version + 1, "updated_at": now, "updated_by": remark.by}
     )
-    _write(connection, run_id, after)
-    project = project_of(connection, run_id)
-    old = [term.id for term in own_terms(project, TAGS, before.tags)]
-    drop_run_terms(connection, run_id, old)
-    put_own_terms(connection, [(run_id, term) for term in own_terms(project, TAGS, after.tags)])
-    return after
 
 
-def _write(connection: Connection, run_id: str, after: Annotations) -> None:
-    row = {
-        "version": after.version,
-        "tags": json.dumps(after.tags, sort_keys=True),
-        "note": after.note,
-        "updated_at": after.updated_at,
-        "updated_by": after.updated_by,
-    }
-    if after.version == 1:
-        connection.execute(insert(run_annotations).values(run_id=run_id, **row))
-        return
-    # Two writers that have both read the same version: the second changes no row.
-    is_unchanged = and_(
-        run_annotations.c.run_id == run_id, run_annotations.c.version == after.version - 1
+def _known(connection: Connection, run_ids: Sequence[str]) -> dict[str, tuple[str, Annotations]]:
+    """The project of each run that there is, and what was said of it."""
+    columns = (runs.c.id, runs.c.project, *run_annotations.c)
+    statement = select(*columns).outerjoin_from(runs, run_annotations)
+    found = {}
+    for portion in portions(run_ids):
+        for row in connection.execute(statement.where(runs.c.id.in_(portion))):
+            found[row.id] = (row.project, NOTHING_SAID if row.version is None else _read(row))
+    return found
+
+
+def _read(row: Row[Any]) -> Annotations:
+    return Annotations(
+        version=row.version,
+        tags=json.loads(row.tags),
+        note=row.note,
+        updated_at=row.updated_at,
+        updated_by=row.updated_by,
     )
-    changed = connection.execute(update(run_annotations).where(is_unchanged).values(**row))
-    if changed.rowcount != 1:
-        raise AnnotationsChanged(run_id, after.version - 1, after.version)
+
+
+def _write(connection: Connection, after: Mapping[str, Annotations]) -> set[str]:
+    """Write what is said of runs; gives those of which nobody else has said something since."""
+    rows = [
+        {
+            "run_id": run_id,
+            "version": said.version,
+            "tags": json.dumps(said.tags, sort_keys=True),
+            "note": said.note,
+            "updated_at": said.updated_at,
+            "updated_by": said.updated_by,
+        }
+        for run_id, said in after.items()
+    ]
+    if not rows:
+        return set()
+    statement = _writing(connection.dialect.name, tuple(rows[0]))
+    returned = statement.returning(run_annotations.c.run_id)
+    return set(execute_many(connection, returned, rows).scalars())
+
+
+@cache
+def _writing(dialect: str, names: tuple[str, ...]) -> Insert:
+    statement = insert_many(dialect, run_annotations, names)
+    new = statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=[run_annotations.c.run_id],
+        set_={name: new[name] for name in names if name != "run_id"},
+        where=run_annotations.c.version == new.version - 1,
+    )
+
+
+def _put_tags(
+    connection: Connection, changed: Mapping[str, tuple[str, Annotations, Annotations]]
+) -> None:
+    """Have runs found by their tags, and no more by those that they had."""
+    gone: list[tuple[str, int]] = []
+    new: list[tuple[str, Term]] = []
+    for run_id, (project, before, after) in changed.items():
+        old = {term.id for term in own_terms(project, TAGS, before.tags)}
+        now = {term.id: term for term in own_terms(project, TAGS, after.tags)}
+        gone += ((run_id, number) for number in old - now.keys())
+        new += ((run_id, now[number]) for number in now.keys() - old)
+    drop_run_terms(connection, gone)
+    put_own_terms(connection, new)

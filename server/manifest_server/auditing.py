@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from manifest.identity import new_run_id
 from manifest.models import AuditEntry
+from manifest_server.rows import insert_missing
 from manifest_server.tables import audit
 
 
-def put_entry(
-    connection: Connection, *, caller: str, token_id: str | None, action: str, subject: str
-) -> None:
-    """Write down that a caller did something."""
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a caller did."""
+
+    caller: str
+    token_id: str | None
+    action: str
+    subject: str
+
+
+def put_changes(connection: Connection, changes: Iterable[Change]) -> None:
+    """Write down what callers did."""
     now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    connection.execute(
-        insert(audit).values(
-            id=new_run_id(),
-            at=now,
-            caller=caller,
-            token_id=token_id,
-            action=action,
-            subject=subject,
-        )
-    )
+    rows = [{"id": new_run_id(), "at": now, **asdict(each)} for each in changes]
+    insert_missing(connection, audit, rows)
 
 
 def list_entries(

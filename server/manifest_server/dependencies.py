@@ -14,6 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from manifest.errors import RunNotFound
 from manifest.models import Manifest, Scope, Token
+from manifest_server.auditing import Change
 from manifest_server.intake import Intake as RunIntake
 from manifest_server.metrics import Metrics as Counters
 from manifest_server.problems import Problem
@@ -48,11 +49,13 @@ class Caller:
             detail = f"this takes a token with the scope '{scope}'; yours has: {held}"
             raise Problem(403, "scope-lacking", detail)
 
+    def change(self, action: str, subject: str) -> Change:
+        """What is written down of something that the caller does."""
+        return Change(self.name, self.token_id, action, subject)
+
     def audit(self, store: SqlStore, action: str, subject: str) -> None:
         """Write down that the caller has changed something."""
-        store.put_audit_entry(
-            caller=self.name, token_id=self.token_id, action=action, subject=subject
-        )
+        store.put_change(self.change(action, subject))
 
     def check_project(self, project: str) -> None:
         """Refuse what is written into a project that is not the caller's."""

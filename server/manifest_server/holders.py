@@ -64,9 +64,9 @@ def put_run_terms(connection: Connection, pairs: Sequence[tuple[str, Term]]) -> 
     gather(connection, {row["term"] for row in rows if _is_turn(row["term"], row["run_id"])})
 
 
-def drop_run_terms(connection: Connection, run_id: str, numbers: Iterable[int]) -> None:
-    """Say that a run has these terms no more."""
-    for number in sorted(numbers):
+def drop_run_terms(connection: Connection, pairs: Iterable[tuple[str, int]]) -> None:
+    """Say that runs have terms no more, by their numbers."""
+    for number, run_id in sorted((number, run_id) for run_id, number in pairs):
         # Nobody else puts rows of this term together until the transaction ends.
         connection.execute(select(terms.c.id).where(terms.c.id == number).with_for_update())
         is_of_term = run_terms.c.term == number

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
+from manifest.models import Annotations
+from manifest_server.annotating import Remark
 from manifest_server.committing import Committer, TooManyWaiting
 from manifest_server.incoming import Incoming
 from manifest_server.problems import Problem
 from manifest_server.sqlstore import SqlStore
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
 Reading = Callable[[], Incoming]
 """Reads a manifest out of a request, or raises what is wrong with it."""
+RemarkReading = Callable[[], Remark]
+"""The same of what somebody says of a run."""
 
 
 class Intake:
-    """Keeps runs in a store, in the order in which they come.
+    """Keeps runs in a store, in the order in which they come, and what is said of them.
 
     The thread that commits them reads and packs them, too: threads that compute take Python from
     each other, so that more of them would do the same work later.
@@ -24,7 +31,8 @@ class Intake:
 
     def __init__(self, store: SqlStore, *, most_waiting: int) -> None:
         self._store = store
-        self._committer = Committer(self._put_each, most_waiting=most_waiting)
+        self._runs = Committer(self._put_runs, most_waiting=most_waiting)
+        self._remarks = Committer(self._put_remarks, most_waiting=most_waiting)
 
     def __enter__(self) -> Self:
         return self
@@ -35,11 +43,12 @@ class Intake:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._committer.close()
+        self._runs.close()
+        self._remarks.close()
 
     def __len__(self) -> int:
-        """How many runs have no answer yet."""
-        return len(self._committer)
+        """How many requests have no answer yet."""
+        return len(self._runs) + len(self._remarks)
 
     async def put_run(self, read: Reading) -> Incoming:
         """Give back a manifest once it is kept, and not before.
@@ -48,21 +57,47 @@ class Intake:
             Problem: Too many wait already.
             Exception: What `read` raises, and what `SqlStore.put_run` does.
         """
-        try:
-            return await self._committer.put(read)
-        except TooManyWaiting:
-            detail = "more runs come in than can be kept now; send this one again later"
-            raise Problem(503, "service-busy", detail, headers={"Retry-After": "1"}) from None
+        return await _put(self._runs, read)
 
-    def _put_each(self, readings: Sequence[Reading]) -> list[Incoming | Exception]:
-        results = [_result_of(read) for read in readings]
-        given = [each for each in results if isinstance(each, Incoming)]
-        kept = iter(self._store.put_each(given))
-        return [(next(kept) or each) if isinstance(each, Incoming) else each for each in results]
+    async def put_remark(self, read: RemarkReading) -> Annotations:
+        """Give back what is said of a run now, once it is kept.
+
+        Raises:
+            Problem: Too many wait already.
+            Exception: What `read` raises, and what `SqlStore.put_annotations` does.
+        """
+        return await _put(self._remarks, read)
+
+    def _put_runs(self, readings: Sequence[Reading]) -> Sequence[Incoming | Exception]:
+        def put(given: Sequence[Incoming]) -> list[Incoming | Exception]:
+            kept = self._store.put_each(given)
+            return [error or each for each, error in zip(given, kept, strict=True)]
+
+        return _each(readings, put)
+
+    def _put_remarks(self, readings: Sequence[RemarkReading]) -> Sequence[Annotations | Exception]:
+        return _each(readings, self._store.put_remarks)
 
 
-def _result_of(read: Reading) -> Incoming | Exception:
+async def _put(committer: Committer[_Item, _Result], item: _Item) -> _Result:
     try:
-        return read()
-    except Exception as error:  # noqa: BLE001 -- for whoever sent it
-        return error
+        return await committer.put(item)
+    except TooManyWaiting:
+        detail = "more comes in than can be kept now; send this again later"
+        raise Problem(503, "service-busy", detail, headers={"Retry-After": "1"}) from None
+
+
+def _each(
+    readings: Sequence[Callable[[], _Item]],
+    put: Callable[[Sequence[_Item]], Sequence[_Result | Exception]],
+) -> Sequence[_Result | Exception]:
+    """Keep together what can be read; gives what came of each."""
+    read: list[_Item] = []
+    faults: dict[int, Exception] = {}
+    for number, reading in enumerate(readings):
+        try:
+            read.append(reading())
+        except Exception as error:  # noqa: BLE001 -- for whoever sent it
+            faults[number] = error
+    kept = iter(put(read) if read else ())
+    return [faults[number] if number in faults else next(kept) for number in range(len(readings))]

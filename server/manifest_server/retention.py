@@ -50,8 +50,7 @@ def delete_run(connection: Connection, run_id: str) -> None:
         connection.execute(own_blobs.where(run_blobs.c.digest.in_(digests)))
     own[TAGS] = dict(get_annotations(connection, run_id).tags)
     found = (own_terms(manifest.project, name, values) for name, values in own.items())
-    numbers = [term.id for some in found for term in some]
-    drop_run_terms(connection, run_id, numbers)
+    drop_run_terms(connection, ((run_id, term.id) for some in found for term in some))
     connection.execute(delete(runs).where(runs.c.id == run_id))
 
 

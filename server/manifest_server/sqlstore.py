@@ -31,6 +31,8 @@ from manifest.models import (
 from manifest_server import annotating, auditing, facets, holders, retention, tallies, tokens
 from manifest_server import reading as reading_runs
 from manifest_server import runs as queries
+from manifest_server.annotating import Remark
+from manifest_server.auditing import Change
 from manifest_server.blobs import GRACE, mark_unused
 from manifest_server.blobstore import Blobs
 from manifest_server.database import (
@@ -384,16 +386,58 @@ class SqlStore:
             return annotating.get_annotations(connection, self._known_form(run_id))
 
     def put_annotations(
-        self, run_id: str, said: Annotations, *, by: str | None = None
+        self,
+        run_id: str,
+        said: Annotations,
+        *,
+        by: str | None = None,
+        change: Change | None = None,
     ) -> Annotations:
         """Replace what was said of a run, if it is still of the version that `said` names.
+
+        Args:
+            run_id: The run.
+            said: The new words.
+            by: Who says so.
+            change: What is written down of it.
 
         Raises:
             RunNotFound: No run has this id.
             AnnotationsChanged: Someone else has changed it since.
         """
-        with transaction(self._engine, is_writing=True) as connection:
-            return annotating.put_annotations(connection, self._known_form(run_id), said, by=by)
+        (kept,) = self.put_remarks([Remark(self._known_form(run_id), said, by, change)])
+        if isinstance(kept, Exception):
+            raise kept
+        return kept
+
+    def put_remarks(self, remarks: Sequence[Remark]) -> list[Annotations | Exception]:
+        """Keep what several callers say in one transaction, but for those who come too late.
+
+        Returns:
+            For each remark what is said of its run now, or why that is not it: see
+            `put_annotations`.
+
+        Raises:
+            StoreUnusable: None of them is kept.
+        """
+        # What is said of a run twice is said one after the other.
+        first = {each.run_id: each for each in reversed(remarks)}
+        kept = dict(zip(first, self._put_remarks(list(first.values())), strict=True))
+        others = [each for each in remarks if each is not first[each.run_id]]
+        later = iter(self.put_remarks(others) if others else ())
+        return [kept[e.run_id] if e is first[e.run_id] else next(later) for e in remarks]
+
+    def _put_remarks(self, remarks: Sequence[Remark]) -> Sequence[Annotations | Exception]:
+        try:
+            with transaction(self._engine, is_writing=True) as connection:
+                return annotating.put_remarks(connection, remarks)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            if len(remarks) == 1:
+                return [error]
+        # One that the database cannot take must not keep the others out.
+        return [self._put_remarks([each])[0] for each in remarks]
 
     def delete_run(self, run_id: str) -> None:
         """Forget a run; what only it referred to goes with `collect`.
@@ -485,14 +529,10 @@ class SqlStore:
         with transaction(self._engine, is_writing=True) as connection:
             tokens.revoke_token(connection, token_id)
 
-    def put_audit_entry(
-        self, *, caller: str, token_id: str | None, action: str, subject: str
-    ) -> None:
+    def put_change(self, change: Change) -> None:
         """Write down that a caller did something."""
         with transaction(self._engine, is_writing=True) as connection:
-            auditing.put_entry(
-                connection, caller=caller, token_id=token_id, action=action, subject=subject
-            )
+            auditing.put_changes(connection, [change])
 
     def list_audit_entries(self, *, limit: int = 50, before: str | None = None) -> list[AuditEntry]:
         """The newest changes first."""

@@ -307,7 +307,9 @@ def _make_base() -> None:
 
 
 def _audit(store: SqlStore, action: str, subject: str) -> None:
-    store.put_audit_entry(caller="operator", token_id=None, action=action, subject=subject)
+    from manifest_server.auditing import Change
+
+    store.put_change(Change("operator", None, action, subject))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from manifest.errors import SectionsLacking
 from manifest.models import Annotations, Manifest, RunSummary, Verdict
+from manifest_server.annotating import Remark
 from manifest_server.api.description import body, examples
 from manifest_server.api.parameters import (
     DIGEST,
@@ -31,6 +32,7 @@ from manifest_server.dependencies import (
     Reader,
     Store,
     Writer,
+    check_visible,
     visible,
 )
 from manifest_server.incoming import Incoming
@@ -184,14 +186,14 @@ def get_section(run_id: RunId, name: str, store: Store, caller: Reader) -> dict[
 @router.get("/{run_id}/replays")
 def list_replays(run_id: RunId, store: Store, caller: Reader) -> list[RunSummary]:
     """The replays of a run, the newest first, each with its verdict."""
-    visible(store, caller, run_id)
+    check_visible(store, caller, run_id)
     return store.list_replays(run_id)
 
 
 @router.get("/{run_id}/verdict")
 def get_verdict(run_id: RunId, store: Store, caller: Reader) -> Verdict:
     """What a replay showed."""
-    visible(store, caller, run_id)
+    check_visible(store, caller, run_id)
     verdict = store.get_verdict(run_id)
     if verdict is None:
         detail = f"run {run_id} is no replay, or its comparison has not ended"
@@ -209,7 +211,7 @@ def put_verdict(run_id: RunId, store: Store, caller: Writer, body: Body) -> None
 @router.get("/{run_id}/annotations")
 def get_annotations(run_id: RunId, store: Store, caller: Reader, response: Response) -> Annotations:
     """Tags and note of a run; its ETag is wanted by whoever changes them."""
-    visible(store, caller, run_id)
+    check_visible(store, caller, run_id)
     said = store.get_annotations(run_id)
     response.headers["ETag"] = _etag(said)
     return said
@@ -217,31 +219,28 @@ def get_annotations(run_id: RunId, store: Store, caller: Reader, response: Respo
 
 @router.put(
     "/{run_id}/annotations",
-    responses=documented(412, 428),
+    responses=documented(412, 428, 503),
     openapi_extra=body("Annotations"),
 )
-def put_annotations(
+async def put_annotations(  # waits for the thread that commits
     run_id: RunId,
     *,
     store: Store,
     caller: Writer,  # before the body: strangers' are not read
     body: Body,
+    intake: Intake,
     response: Response,
     if_match: IfMatch = None,
 ) -> Annotations:
     """Replace tags and note, if they are still what the client has seen."""
-    visible(store, caller, run_id)
-    if if_match is None:
-        detail = "send If-Match with the ETag of the annotations that you have read"
-        raise Problem(428, "if-match-missing", detail)
-    version = if_match.strip('"')
-    if not version.isascii() or not version.isdigit() or len(version) > 9:
-        raise Problem(412, "annotations-changed", "no annotations ever had this ETag")
-    said = _parsed(Annotations, body, "annotations")
-    kept = store.put_annotations(
-        run_id, said.model_copy(update={"version": int(version)}), by=caller.name
-    )
-    caller.audit(store, "annotate run", run_id)
+
+    def read() -> Remark:
+        check_visible(store, caller, run_id)
+        version = _version(if_match)
+        said = _parsed(Annotations, body, "annotations").model_copy(update={"version": version})
+        return Remark(run_id, said, caller.name, caller.change("annotate run", run_id))
+
+    kept = await intake.put_remark(read)
     response.headers["ETag"] = _etag(kept)
     return kept
 
@@ -249,7 +248,7 @@ def put_annotations(
 @router.delete("/{run_id}", status_code=204)
 def delete_run(run_id: RunId, store: Store, caller: Admin) -> None:
     """Forget a run; what only it referred to is collected later."""
-    visible(store, caller, run_id)
+    check_visible(store, caller, run_id)
     store.delete_run(run_id)
     caller.audit(store, "delete run", run_id)
 
@@ -285,6 +284,17 @@ def _after(cursor: str | None) -> str | None:
     if cursor is not None and not RUN_ID.fullmatch(cursor):
         raise Problem(422, "cursor-invalid", "give `next_cursor` of the page before, as it is")
     return cursor
+
+
+def _version(if_match: str | None) -> int:
+    """The version of the words that the client has seen."""
+    if if_match is None:
+        detail = "send If-Match with the ETag of the annotations that you have read"
+        raise Problem(428, "if-match-missing", detail)
+    version = if_match.strip('"')
+    if not version.isascii() or not version.isdigit() or len(version) > 9:
+        raise Problem(412, "annotations-changed", "no annotations ever had this ETag")
+    return int(version)
 
 
 def _etag(said: Annotations) -> str:

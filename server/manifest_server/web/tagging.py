@@ -39,8 +39,8 @@ def annotate(
     try:
         if fault is None:
             said = Annotations(version=version, tags=dict(tags), note=note)
-            store.put_annotations(run_id, said, by=editor.name)
-            editor.audit(store, "annotate run", run_id)
+            change = editor.change("annotate run", run_id)
+            store.put_annotations(run_id, said, by=editor.name, change=change)
             return RedirectResponse(f"/runs/{run_id}#said", status_code=303)
         status, kept = 422, None
     except AnnotationsChanged:
