@@ -79,6 +79,7 @@ def open_engine(
             "a store in PostgreSQL needs its driver: pip install 'manifest-replay[postgres]'"
         ) from error
     event.listen(engine, "connect", _set_up_postgresql)
+    event.listen(engine, "before_cursor_execute", _ask_for_bytes)
     return engine
 
 
@@ -94,7 +95,9 @@ def transaction(engine: Engine, *, is_writing: bool = False) -> Iterator[Connect
     try:
         with (
             lock or nullcontext(),
-            engine.connect().execution_options(is_writing=is_writing) as connection,
+            engine.connect().execution_options(
+                is_writing=is_writing, is_in_bytes=True
+            ) as connection,
             connection.begin(),
         ):
             yield connection
@@ -202,6 +205,12 @@ def _set_up_postgresql(connection: Any, _record: object) -> None:
     # As text, which the driver prefers, bytes in an array are twice as many, and both sides take
     # several times as long over them.
     connection.adapters.register_dumper(list, ListBinaryDumper)
+
+
+def _ask_for_bytes(connection: Connection, cursor: Any, *_: object) -> None:
+    # The same of what is read. Migrations also read what the driver knows as text alone.
+    if connection.get_execution_options().get("is_in_bytes"):
+        cursor.format = 1
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -31,18 +31,20 @@ def some_rows() -> list[Row]:
 
 
 @pytest.mark.parametrize("add", [insert_missing, copy_missing])
-def test_bytes_go_to_postgresql_as_they_are(
+def test_bytes_go_to_postgresql_and_come_back_as_they_are(
     postgresql_store_url: str, tmp_path: Path, add: Add
 ) -> None:
     engine = open_engine(postgresql_store_url)
     with (
         transaction(engine, is_writing=True) as connection,
-        sizes_sent(connection, tmp_path / "trace") as sizes,
+        message_bytes(connection, tmp_path / "trace") as found,
     ):
         add(connection, segments, some_rows())
+        connection.execute(select(segments)).all()
     engine.dispose()
 
-    assert 200_000 < sum(sizes) < 204_000  # as text they are twice as many
+    for bytes_ in (found["sent"], found["received"]):
+        assert 200_000 < bytes_ < 204_000  # as text they are twice as many
 
 
 def test_rows_that_another_writer_was_first_with_are_left_to_it(store: SqlStore) -> None:
@@ -74,16 +76,16 @@ def kept(store: SqlStore) -> list[Row]:
 
 
 @contextmanager
-def sizes_sent(connection: Connection, path: Path) -> Iterator[list[int]]:
-    """How many bytes each message to the database has."""
+def message_bytes(connection: Connection, path: Path) -> Iterator[dict[str, int]]:
+    """How many bytes messages to the database have, and those from it."""
     driver = connection.connection.driver_connection
     assert driver is not None
-    sizes: list[int] = []
+    found: dict[str, int] = {}
     with path.open("wb") as file:
         driver.pgconn.trace(file.fileno())
-        yield sizes
+        yield found
         driver.pgconn.untrace()
-    sizes.extend(int(size) for size in _SENT.findall(path.read_bytes()))
-
-
-_SENT = re.compile(rb"^[-0-9]+ [.:0-9]+\tF\t(\d+)\t", re.MULTILINE)
+    # A line is a moment, who sends, how many bytes, and what.
+    for name, sender in (("sent", b"F"), ("received", b"B")):
+        line = rb"^[-0-9]+ [.:0-9]+\t%s\t(\d+)\t" % sender
+        found[name] = sum(map(int, re.findall(line, path.read_bytes(), re.MULTILINE)))
