@@ -24,6 +24,7 @@ from xxhash import xxh3_64_hexdigest
 
 from manifest.operations import Operation, OperationWriter
 from manifest.places import first_outside, first_within, shown_place
+from manifest.pytorch.hooks import keep_from_compiler
 from manifest.pytorch.rows import Observed, Watched
 from manifest.pytorch.tensors import fingerprint_many, is_fake
 from manifest.pytorch.watching import Watcher
@@ -130,6 +131,12 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch types 
     def ignore_compile_internals(cls) -> bool:
         return True
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # It should, as is seen to below. What PyTorch does for it imports the compiler, which seeds
+        # generators: at the first operation, so that the program's own would get other seeds.
+        return False
+
     def move_to(self, step: int | None) -> None:
         """Take note of the operations of this step from now on, or of none."""
         self._step = step
@@ -183,6 +190,9 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch types 
         if found is None:
             return ""
         return shown_place(found.f_code.co_filename, found.f_lineno, self._root)
+
+
+keep_from_compiler(_Mode.__torch_dispatch__, with_callees=True)
 
 
 def _given(func: Any, result: Any) -> list[Any]:

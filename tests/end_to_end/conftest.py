@@ -57,23 +57,25 @@ def at_work(
 
 @pytest.fixture
 def script(project: Path) -> Callable[[str, str], Path]:
-    """Write a script into the project."""
+    """Write a script into the project, and beside it the optimizer that it imports from there."""
 
     def write(name: str, source: str) -> Path:
         path = project / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source)
+        if "from descent import" in source:
+            shutil.copy(SCRIPTS / "descent.py", project)
         return path
 
     return write
 
 
 @pytest.fixture
-def copied(project: Path) -> Callable[[str], Path]:
+def copied(script: Callable[[str, str], Path]) -> Callable[[str], Path]:
     """Copy one of the scripts of these tests into the project."""
 
     def copy(name: str) -> Path:
-        return Path(shutil.copy(SCRIPTS / name, project / name))
+        return script(name, (SCRIPTS / name).read_text())
 
     return copy
 

@@ -33,12 +33,13 @@ for step in range(90):
 
 UNSTABLE = """
 import torch
+from descent import Descent
 
 torch.set_num_threads(2)
 torch.manual_seed(0)
 weight = torch.nn.Parameter(torch.randn(7, 64))
 index = torch.randint(0, 7, (60_000,))
-optimizer = torch.optim.SGD([weight], lr=0.1)
+optimizer = Descent([weight], lr=0.1)
 for step in range(4):
     optimizer.zero_grad()
     loss = (
@@ -91,12 +92,15 @@ def test_a_program_that_is_not_deterministic_is_found_out(
     assert verdict.outcome == "diverged"
     assert verdict.operation is not None
     assert verdict.operation.node == "IndexBackward0"
-    assert verdict.operation.place == "train.py:14"
+    assert verdict.operation.place == "train.py:15"
     assert verdict.operation.step == 0
     assert "the program itself is not deterministic, as two replays differ" in verdict.reasons[0]
-    assert f"`{verdict.operation.name}` at step 0, train.py:14" in verdict.reasons[0]
+    assert f"`{verdict.operation.name}` at step 0, train.py:15" in verdict.reasons[0]
     replays = [run for run in run_directories(base) if run.id != launched.run.id]
     assert len(replays) == 2
+    for section, key in (("seeds", "draws"), ("code", "imported")):  # nothing else was imported
+        found = {str(run.document()["sections"][section][key]) for run in run_directories(base)}
+        assert len(found) == 1
     assert dense_window(launched.run, base=base) == range(3)
     assert dense_window(launched.run, base=base, start=2, until=9) == range(2, 9)
 
