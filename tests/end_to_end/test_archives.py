@@ -13,10 +13,11 @@ from pathlib import Path
 PROGRAM = """
 import json, random, sys
 import torch
+from descent import Descent
 from parts import width
 random.seed()
 model = torch.nn.Linear(width(), 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=json.load(open("config.json"))["lr"])
+optimizer = Descent(model.parameters(), lr=json.load(open("config.json"))["lr"])
 for _ in range(3):
     optimizer.zero_grad()
     model(torch.randn(4, width()) * random.random()).sum().backward()

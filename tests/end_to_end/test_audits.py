@@ -67,11 +67,12 @@ for (batch,) in torch.utils.data.DataLoader(data, batch_size=4, shuffle=True):
 
 READING = """\
 import torch
+from descent import Descent
 
 torch.manual_seed(int(input()))
 model = torch.nn.Linear(4, 1)
 model(torch.rand(4)).sum().backward()
-torch.optim.SGD(model.parameters(), lr=0.1).step()
+Descent(model.parameters(), lr=0.1).step()
 """
 
 
@@ -189,6 +190,7 @@ def test_a_program_that_fails_before_it_trains_is_run_once(
 
 def test_what_was_piped_in_is_named_where_only_the_first_run_had_it(tmp_path: Path) -> None:
     (tmp_path / "reading.py").write_text(READING)
+    shutil.copy(SCRIPTS / "descent.py", tmp_path)
     done = subprocess.run(
         [MANIFEST, "audit", "--", sys.executable, "reading.py"],
         cwd=tmp_path,

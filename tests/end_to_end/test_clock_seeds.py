@@ -21,7 +21,8 @@ SCRIPT = Path(__file__).parent / "scripts" / "clock.py"
 def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunDirectory]:
     """A recorded run of the script, which also left its output beside it."""
     folder = tmp_path_factory.mktemp("clock")
-    shutil.copy(SCRIPT, folder / "clock.py")
+    for script in (SCRIPT, SCRIPT.with_name("descent.py")):
+        shutil.copy(script, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         command = ["bash", "-c", f"exec {sys.executable} clock.py > {folder}/out.txt"]

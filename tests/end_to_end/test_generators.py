@@ -13,6 +13,7 @@ from manifest.verdicts import judge
 SCRIPT = """
 import random, sys
 import torch
+from descent import Descent
 from torch.utils.data import DataLoader
 import manifest
 
@@ -23,7 +24,7 @@ noise = torch.Generator().manual_seed(6)
 order = torch.Generator().manual_seed(7)
 loader = DataLoader(torch.ones(24, 2), batch_size=4, shuffle=True, generator=order)
 model = torch.nn.Linear(2, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+optimizer = Descent(model.parameters(), lr=0.1)
 for step, batch in enumerate(loader):
     if sys.argv[1] == "more" and step == 2:
         torch.rand(1, generator=noise)
@@ -40,7 +41,7 @@ def test_an_extra_draw_is_found(
     script("train.py", SCRIPT)
     launched = recorded("train.py", "as ever")
     (path,) = launched.run.trail_paths().values()
-    noise = "torch.Generator train.py:10"
+    noise = "torch.Generator train.py:11"
     names = {"augmentation", "loader.0.generator", noise}
     assert Trail.open(path).leaves.names("own") == [(0, names)]
     verdict = replay(launched.run, base=base)

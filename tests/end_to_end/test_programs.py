@@ -137,13 +137,14 @@ def test_what_a_program_read_is_put_back_and_what_it_wrote_is_not_there(
     script(
         "train.py",
         "import json, os, torch\n"
+        "from descent import Descent\n"
         "torch.manual_seed(int(os.environ['MY_SEED']))\n"
         "rate = json.load(open('config.json'))['lr']\n"
         "model = torch.nn.Sequential(torch.nn.Linear(2, 1),\n"
         "    torch.nn.Dropout(float(os.getenv('DROPOUT', '0.5'))))\n"
         "if os.path.exists('last.pt'):\n"
         "    model.load_state_dict(torch.load('last.pt'))\n"
-        "optimizer = torch.optim.SGD(model.parameters(), lr=rate)\n"
+        "optimizer = Descent(model.parameters(), lr=rate)\n"
         "for _ in range(3):\n"
         "    model(torch.rand(4, 2)).square().sum().backward()\n"
         "    optimizer.step()\n"

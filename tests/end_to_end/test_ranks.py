@@ -26,6 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks") / "project"
     folder.mkdir()
     shutil.copy(SCRIPT, folder / "train.py")
+    shutil.copy(SCRIPT.with_name("descent.py"), folder)
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,12 +23,13 @@ SCRIPT = """\
 import sys
 import numpy as np
 import torch
+from descent import Descent
 if sys.argv[1:] == ["record"]:
     import manifest
     manifest.record()
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(256, 512), torch.nn.GELU(), torch.nn.Linear(512, 64))
-optimizer = torch.optim.Adam(model.parameters())
+optimizer = Descent(model.parameters())
 for _ in range(3):
     model(torch.randn(512, 256)).square().mean().backward()
     optimizer.step()
@@ -43,6 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with runs of the script, recorded from its start and from its code."""
     folder = tmp_path_factory.mktemp("settings")
     (folder / "train.py").write_text(SCRIPT)
+    shutil.copy(Path(__file__).parent / "scripts" / "descent.py", folder)
     return folder
 
 

@@ -69,7 +69,8 @@ class Repeated:
 @pytest.fixture(scope="module")
 def repeated(at_work: Callable[[str], AbstractContextManager[Path]]) -> Repeated:
     with at_work("unseeded") as project:
-        shutil.copy(SOURCE, project)
+        for script in (SOURCE, SOURCE.with_name("descent.py")):
+            shutil.copy(script, project)
         path, base = project.with_name("weights of unseeded"), project / ".manifest"
         command = [sys.executable, "unseeded.py", str(path), *KINDS]
         original = launch(command, base=base)

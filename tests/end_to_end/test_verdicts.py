@@ -23,8 +23,9 @@ TRAINING = """
 import os, sys
 {}
 import torch
+from descent import Descent
 model = torch.nn.Linear(2, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+optimizer = Descent(model.parameters(), lr=0.1)
 for _ in range(4):
     model(torch.rand(4, 2)).square().sum().backward()
     optimizer.step()
@@ -38,7 +39,8 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
     project, told = folder / "project", folder / "told"
     project.mkdir()
     told.mkdir()
-    shutil.copy(SCRIPTS / "spoilt.py", project)
+    for script in ("spoilt.py", "descent.py"):
+        shutil.copy(SCRIPTS / script, project)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         launched = launch([sys.executable, "spoilt.py", str(told)], base=project / ".manifest")

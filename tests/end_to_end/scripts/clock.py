@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import torch
+from descent import Descent
 from torch.utils.data import DataLoader
 
 CHILD = "import random, time\nrandom.seed(time.time_ns())\nprint(random.random())"
@@ -47,7 +48,7 @@ def main():
     torch.manual_seed(time.time_ns())
     devices = torch.cuda._lazy_seed_tracker.get_calls()[-1][0].__closure__[0].cell_contents
     model = torch.nn.Linear(8, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = Descent(model.parameters(), lr=0.1)
     started = float(subprocess.check_output([sys.executable, "-c", CHILD]))
     extra = sum(in_order) + modern.random() + legacy.rand() + python.random() + np.random.rand()
     extra += drawn_in_fork() + started + torch.rand(1, generator=own).item()

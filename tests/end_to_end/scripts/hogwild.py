@@ -2,12 +2,13 @@
 
 import torch
 import torch.multiprocessing as mp
+from descent import Descent
 from torch import nn
 
 
 def train(model, number):
     torch.manual_seed(number)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    optimizer = Descent(model.parameters(), lr=0.05)
     for _ in range(400):
         inputs = torch.randn(16, 4)
         optimizer.zero_grad()

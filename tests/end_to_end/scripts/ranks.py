@@ -9,6 +9,7 @@ import sys
 
 import torch
 import torch.distributed as dist
+from descent import Descent
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -24,7 +25,7 @@ def main(spoiler, *how):
     model = DistributedDataParallel(
         nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.Linear(8, 1))
     )
-    optimizer = torch.optim.SGD(model.parameters(), lr=float(os.environ.get("RATE", "0.5")))
+    optimizer = Descent(model.parameters(), lr=float(os.environ.get("RATE", "0.5")))
     for step in range(6):
         inputs = torch.rand(8, 4)
         if rank == 1 and step == 3 and os.path.exists(spoiler):

@@ -7,6 +7,7 @@ from collections import UserDict
 from itertools import islice
 
 import torch
+from descent import Descent
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -29,7 +30,7 @@ def fill_disk():
 
 def train(steps):
     model = nn.Linear(4, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    optimizer = Descent(model.parameters(), lr=0.01)
     loader = DataLoader(torch.randn(1240, 4), batch_size=2, collate_fn=lambda rows: Batch(x=torch.stack(rows)))
     for step, batch in enumerate(islice(loader, steps)):
         optimizer.zero_grad()

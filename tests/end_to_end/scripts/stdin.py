@@ -3,10 +3,11 @@
 import sys
 
 import torch
+from descent import Descent
 from torch import nn
 
 model = nn.Linear(1, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+optimizer = Descent(model.parameters(), lr=0.01)
 for line in sys.stdin:
     x, y = map(float, line.split())
     optimizer.zero_grad()

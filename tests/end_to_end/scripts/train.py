@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import torch
+from descent import Descent
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -35,7 +36,7 @@ def main(options):
     data = TensorDataset(torch.rand(64, 4), torch.rand(64, 1))
     loader = DataLoader(data, batch_size=8, shuffle=True, num_workers=options.workers)
     model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 1))
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
+    optimizer = Descent(model.parameters(), lr=options.lr)
     step = 0
     for _ in range(2):
         for inputs, targets in loader:

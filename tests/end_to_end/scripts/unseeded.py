@@ -12,6 +12,7 @@ from random import gauss as gauss_bound_early
 import numpy as np
 import torch
 from numpy.random import rand as rand_bound_early
+from descent import Descent
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -110,7 +111,7 @@ def numbers(kind):
 def train(kind):
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 0.5)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = Descent(model.parameters(), lr=0.1)
     for number in numbers(kind):
         optimizer.zero_grad()
         (model(torch.tensor([[number]])) - 1).square().sum().backward()
