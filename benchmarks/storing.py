@@ -42,9 +42,9 @@ from manifest.segments import SEGMENT_STEPS
 from manifest.streams import ROW_SIZE, STREAMS
 from manifest.trail import ALGORITHM
 from manifest_migrations.upgrade import open_store
-from manifest_server.app import create_app
 from manifest_server.database import open_engine, transaction
 from manifest_server.incoming import Incoming, SeenSections
+from manifest_server.serve import prepared_app
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
 
@@ -365,7 +365,7 @@ def serving(url: str) -> Iterator[tuple[int, int]]:
 
 def serve(url: str, fd: str) -> None:
     """Serve a store, or the same application over one that keeps nothing."""
-    app = create_app(ServerSettings(database_url=url))
+    app = prepared_app(ServerSettings(database_url=url))
     if url == NO_STORE:
         # Not by FastAPI's overrides, which look at the signature again for every request.
         app.router.lifespan_context = keeping_nothing

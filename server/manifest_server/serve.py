@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -17,6 +18,8 @@ from uvicorn.supervisors import Multiprocess
 from manifest_server.app import create_app
 from manifest_server.logs import LOGGING
 from manifest_server.settings import ServerSettings
+
+_SWITCH_SECONDS: Final = 0.0005
 
 
 def serve(settings: ServerSettings, announce: Callable[[str], None]) -> None:
@@ -33,7 +36,7 @@ def serve(settings: ServerSettings, announce: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     config = uvicorn.Config(
-        partial(_made, settings),
+        partial(prepared_app, settings),
         factory=True,
         workers=settings.workers,
         log_config=LOGGING,
@@ -51,9 +54,12 @@ def serve(settings: ServerSettings, announce: Callable[[str], None]) -> None:
             uvicorn.Server(config).run(sockets=[listener])
 
 
-def _made(settings: ServerSettings) -> FastAPI:
-    """The application of one process."""
+def prepared_app(settings: ServerSettings) -> FastAPI:
+    """Make the application of a process that does nothing else."""
     app = create_app(settings)
+    # A thread that computes, such as the one that commits, gives Python away only this long after
+    # another has asked: a tenth of the default, or an answer waits for it several times.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     # What is there by now stays: the collector need not look at it whenever a page is made.
     gc.collect()
     gc.freeze()
