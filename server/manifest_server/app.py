@@ -68,14 +68,14 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.state.metrics = metrics
     app.state.rates = Rates(settings.requests_per_second)
     add_problems(app)
+    api = APIRouter(prefix="/api/v1")
+    for module in (runs, trails, blobs, comparisons, catalog, tokens):
+        api.include_router(module.router)
+    app.include_router(api)  # first, as programs ask more often, and routes are tried one by one
     app.include_router(health.router)
     app.include_router(docs.router)
     app.include_router(pages.router)
     add_error_pages(app)
-    api = APIRouter(prefix="/api/v1")
-    for module in (runs, trails, blobs, comparisons, catalog, tokens):
-        api.include_router(module.router)
-    app.include_router(api)
     describe(app, bodies=[runs.NewRuns])
     return app
 

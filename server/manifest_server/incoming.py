@@ -6,10 +6,10 @@ bytes are known to be its canonical form need neither be parsed nor encoded to b
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from threading import Lock
 from typing import Final, Self
 
@@ -88,9 +88,10 @@ class SeenSections:
     def add(self, sections: Mapping[Digest, bytes]) -> None:
         """Remember sections by their digests, in canonical form."""
         with self._lock:
-            for digest in sections.keys() - self._bodies.keys():
-                self._bodies[digest] = sections[digest]
-                self._bytes += len(sections[digest])
+            for digest, body in sections.items():
+                if digest not in self._bodies:
+                    self._bodies[digest] = body
+                    self._bytes += len(body)
             while self._bytes > self._most_bytes:
                 _, forgotten = self._bodies.popitem(last=False)
                 self._bytes -= len(forgotten)
@@ -125,8 +126,17 @@ def _digests(bodies: Mapping[str, bytes]) -> dict[str, Digest]:
 
 
 def _joined(members: Mapping[str, bytes | msgspec.Raw]) -> bytes:
-    pairs = (json.dumps(name).encode() + b":" + bytes(value) for name, value in members.items())
-    return b"{" + b",".join(pairs) + b"}"
+    return b"{" + b",".join([*map(member, members, members.values())]) + b"}"
+
+
+def member(name: str, value: bytes | msgspec.Raw) -> bytes:
+    """A name and the JSON under it, as they stand in a map."""
+    return _key(name) + bytes(value)
+
+
+@lru_cache
+def _key(name: str) -> bytes:
+    return canonical_bytes(name) + b":"
 
 
 def damaged_run(manifest: Manifest, error: Exception) -> DamagedRun:

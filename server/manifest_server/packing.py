@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Final, Self, TypeAlias
 
 from manifest.blobs import blobs_in
@@ -16,7 +15,7 @@ from manifest.canonical import Digest, canonical_bytes, checked_digest, digest_b
 from manifest.errors import DamagedRun, DigestMismatch, DigestWrong
 from manifest.models import Manifest, Section, Verdict
 from manifest.summaries import LABEL_LENGTHS, label, summarize
-from manifest_server.incoming import Incoming, damaged_run
+from manifest_server.incoming import Incoming, damaged_run, member
 from manifest_server.tables import SHARED
 from manifest_server.terms import OWN, Term, own_terms
 
@@ -322,7 +321,7 @@ def _check_digest(
         rest["processes"] = whole["processes"]
     before = {key: value for key, value in rest.items() if key < "sections"}
     after = {key: value for key, value in rest.items() if key > "sections"}
-    sections = b",".join(_name(name) + b":" + bodies[name] for name in sorted(bodies))
+    sections = b",".join(member(name, bodies[name]) for name in sorted(bodies))
     members = (
         canonical_bytes(before)[1:-1],
         b'"sections":{' + sections + b"}",
@@ -331,11 +330,6 @@ def _check_digest(
     found = digest_bytes(b"{" + b",".join(filter(None, members)) + b"}")
     if found != manifest.digest:
         raise DigestWrong(manifest.id, manifest.digest, found)
-
-
-@lru_cache
-def _name(name: str) -> bytes:
-    return canonical_bytes(name)
 
 
 def _put_sections(
