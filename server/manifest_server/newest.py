@@ -7,6 +7,7 @@ takes one way for all, and is slow where it should have taken the other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
@@ -22,7 +23,14 @@ from sqlalchemy import (
 
 from manifest.filtering import Filter
 from manifest_server.holders import having, lowest_row, newest_holders
-from manifest_server.searching import LOWEST, Condition, conditions, only_project
+from manifest_server.packing import unpack_sections
+from manifest_server.searching import (
+    LOWEST,
+    Condition,
+    Numbers,
+    conditions,
+    only_project,
+)
 from manifest_server.tables import runs
 
 _FEW: Final = 1000
@@ -31,6 +39,11 @@ _MANY: Final = 20_000
 """And how many are looked at rather than all runs."""
 _WALKS: Final = (500, 4000, 20_000)
 """How many of the newest runs are looked at, where no terms say which."""
+_SOME: Final = 100
+_LOOKS: Final = (250, 1000)
+"""In how many documents is looked for numbers of a range, where it has more terms than some."""
+_MOST: Final = 1000
+"""How many terms of a range are looked up then."""
 _ROWS: Final = 16
 """How many rows of terms are looked at first."""
 _FASTER: Final = 8
@@ -65,12 +78,31 @@ class _Asked(NamedTuple):
         if not left:
             return []
         others = [each for each in self.parts if each.terms is None]
-        return self._replace(parts=others).walk(_is_one(self.connection, left), lowest=left[-1])
+        return self._replace(parts=others).look(_is_one(self.connection, left), lowest=left[-1])
+
+    def look(self, *chosen: ColumnElement[bool], lowest: str) -> Sequence[RowMapping]:
+        """As `walk`; where too many terms would do, documents are read until there are enough."""
+        numbers = [each.numbers for each in self.parts if each.numbers is not None]
+        if not numbers:
+            return self.walk(*chosen, lowest=lowest)
+        others = [each for each in self.parts if each.numbers is None]
+        columns = self.statement.with_only_columns(runs.c.id, runs.c.document).limit(None)
+        asked = self._replace(statement=columns, parts=others)
+        # What has not ended has no terms yet.
+        rows = asked.walk(*chosen, runs.c.digest.is_not(None), lowest=lowest)
+        fitting = (row["id"] for row in rows if _has(row["document"], numbers))
+        ids = list(islice(fitting, self.limit))
+        return self._replace(parts=()).walk(_is_one(self.connection, ids)) if ids else []
 
     def walk(self, *chosen: ColumnElement[bool], lowest: str = BELOW_ALL) -> Sequence[RowMapping]:
         """Those of which this holds, looked at one after the other; none is below the lowest."""
         walked = self.statement.where(*chosen, *(each.walked for each in self.parts))
         return self.connection.execute(walked, {LOWEST: lowest}).mappings().all()
+
+
+def _has(document: bytes, numbers: Sequence[Numbers]) -> bool:
+    sections = unpack_sections(document, ())
+    return all(each.are_in(sections.get(each.field.section, {})) for each in numbers)
 
 
 def newest_runs(
@@ -101,10 +133,15 @@ def newest_runs(
     statement = select(*columns).order_by(runs.c.id.desc()).limit(limit).where(*chosen)
     if wanted is None:
         return connection.execute(statement).mappings().all()
-    parts = conditions(wanted, connection, project)
+    parts = conditions(wanted, connection, project, most=_SOME)
     if any(each.is_never for each in parts):
         return []
     asked = _Asked(connection, statement, parts, limit, before)
+    if any(each.numbers is not None for each in parts):
+        if (found := _by_looking(asked, chosen)) is not None:
+            return found
+        parts = conditions(wanted, connection, project, most=_MOST)
+        asked = asked._replace(parts=parts)
     by_few = [each for each in parts if each.is_by_few]
     if (few := _enumerated(asked, _FEW, by_few)) is not None:
         return _by_holders(asked, few)
@@ -115,6 +152,20 @@ def newest_runs(
     if looked_at is None:
         return found
     return [*found, *_beyond(asked.older(looked_at), project)][:limit]
+
+
+def _by_looking(
+    asked: _Asked, chosen: Sequence[ColumnElement[bool]]
+) -> Sequence[RowMapping] | None:
+    """Those among the newest runs by what their documents say, unless there are too few."""
+    for count in _LOOKS:
+        lowest = lowest_of(asked.connection, chosen, count)
+        found = asked.look(runs.c.id >= (lowest or BELOW_ALL), lowest=lowest or BELOW_ALL)
+        if lowest is None or len(found) == asked.limit:
+            return found
+        if asked.limit is None or len(found) * _GROWTH < asked.limit:
+            break
+    return None
 
 
 def _by_terms(asked: _Asked, limit: int) -> tuple[Sequence[RowMapping], str | None]:

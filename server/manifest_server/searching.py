@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator as operators
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard
 
 from sqlalchemy import (
@@ -33,6 +33,7 @@ from sqlalchemy.sql.elements import False_, UnaryExpression
 from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.types import Text
 
+from manifest.canonical import Json
 from manifest.filtering import (
     MOMENTS,
     All,
@@ -45,7 +46,7 @@ from manifest.filtering import (
     Present,
     Scalar,
 )
-from manifest.summaries import label
+from manifest.summaries import LABEL_LENGTHS, label
 from manifest_server.holders import has_one, holders
 from manifest_server.tables import (
     NAME_TRIGRAMS,
@@ -58,11 +59,20 @@ from manifest_server.tables import (
     setups,
     terms,
 )
-from manifest_server.terms import NO_SECTION, double, own_id, term_id
+from manifest_server.terms import (
+    NO_SECTION,
+    OWN,
+    double,
+    own_id,
+    searched_values,
+    term_id,
+)
 
 _PROJECT: Final = Field("", "project")
 _IDS: Final = frozenset({"id", "replay_of"})
 _LARGEST_INTEGER: Final = 2**63 - 1
+_MOST: Final = 1000
+"""How many terms, or names, are looked up rather than searched for with the runs."""
 _OPERATORS: Final = {
     "=": operators.eq,
     "<": operators.lt,
@@ -70,6 +80,28 @@ _OPERATORS: Final = {
     ">": operators.gt,
     ">=": operators.ge,
 }
+
+
+class Numbers(NamedTuple):
+    """Numbers of a range, of which some run has one under a key of its own."""
+
+    field: Field
+    bounds: Sequence[Comparison]
+
+    def are_in(self, values: Mapping[str, Json]) -> bool:
+        """Whether one of them is in the section, with all that the run has there."""
+        section, key = self.field.section, self.field.key
+        return any(map(self._is_within, searched_values(section, values, key)))
+
+    def _is_within(self, value: Scalar) -> bool:
+        if isinstance(value, (bool, str)):
+            return False
+        number = double(value)
+        return all(
+            isinstance(each.value, (int, float))
+            and _OPERATORS[each.operator](number, double(each.value))
+            for each in self.bounds
+        )
 
 
 class Condition(NamedTuple):
@@ -85,6 +117,8 @@ class Condition(NamedTuple):
     """Whether they are enumerated by few keys, so that counting some of them is quick."""
     terms: Sequence[int] | None = None
     """Of which these runs have one, where that is what holds of them."""
+    numbers: Numbers | None = None
+    """What these runs have, where too many terms would do."""
 
     @property
     def is_never(self) -> bool:
@@ -113,9 +147,7 @@ def condition(wanted: Filter, connection: Connection, project: str | None = None
         parts = [condition(part, connection, project) for part in wanted.parts]
         return Condition(or_(*(part.sql for part in parts)), or_(*(part.walked for part in parts)))
     if wanted.field.section:
-        return _of_fields(
-            [(wanted.field, _terms(wanted, connection, project))], connection, project
-        )[0]
+        return _of_fields([_held(wanted, connection, project)], connection, project)[0]
     sql = _of_column(wanted, connection.dialect.name)
     if wanted.field.key == "name" and isinstance(wanted, Comparison):
         return _of_name(wanted, sql, connection)
@@ -123,30 +155,44 @@ def condition(wanted: Filter, connection: Connection, project: str | None = None
 
 
 def conditions(
-    wanted: Filter, connection: Connection, project: str | None = None
+    wanted: Filter, connection: Connection, project: str | None = None, *, most: int = _MOST
 ) -> list[Condition]:
-    """What holds of the runs that a filter means, in parts that must hold together."""
+    """What holds of the runs that a filter means, in parts that must hold together.
+
+    Args:
+        wanted: The filter.
+        connection: In a transaction.
+        project: The one that all runs may be of.
+        most: How many terms of a range of numbers are looked up, rather than being too many.
+    """
     project = project or only_project(wanted)
     if not isinstance(wanted, All):
-        return [condition(wanted, connection, project)]
+        if not _is_bound(wanted):
+            return [condition(wanted, connection, project)]
+        return _of_fields([_held(wanted, connection, project, most)], connection, project)
     bounds: dict[Field, list[Comparison]] = {}
-    for part in wanted.parts:
-        if isinstance(part, Comparison) and _is_bound(part):
+    parts = _together(wanted)
+    for part in parts:
+        if _is_bound(part):
             bounds.setdefault(part.field, []).append(part)
     ranges = {
         field: found
         for field, found in bounds.items()
         if len(found) > 1 and not _has_several_values(field, connection)
     }
-    left = [part for part in wanted.parts if not (_is_bound(part) and part.field in ranges)]
+    left = [part for part in parts if not (_is_bound(part) and part.field in ranges)]
     held = [
-        (field, _known_if_few(_between(field, found, connection, project), connection))
+        _Held(
+            field,
+            _known_if_few(_between(field, found, connection, project), connection, most),
+            found,
+        )
         for field, found in ranges.items()
     ]
     others: list[Filter] = []
     for part in left:
         if isinstance(part, (Comparison, Among, Present)) and part.field.section:
-            held.append((part.field, _terms(part, connection, project)))
+            held.append(_held(part, connection, project, most))
         else:
             others.append(part)
     return [
@@ -157,11 +203,17 @@ def conditions(
 
 def only_project(wanted: Filter) -> str | None:
     """The one project whose runs a filter means, if it says so."""
-    parts = wanted.parts if isinstance(wanted, All) else (wanted,)
-    for part in parts:
+    for part in _together(wanted):
         if isinstance(part, Comparison) and (part.field, part.operator) == (_PROJECT, "="):
             return part.value if isinstance(part.value, str) else None
     return None
+
+
+def _together(wanted: Filter) -> list[Filter]:
+    """The parts of a filter that must hold together, also of those within."""
+    if not isinstance(wanted, All):
+        return [wanted]
+    return [part for each in wanted.parts for part in _together(each)]
 
 
 def _is_bound(part: Filter) -> TypeGuard[Comparison]:
@@ -189,11 +241,32 @@ def _between(
     return found
 
 
+class _Held(NamedTuple):
+    """What a run, or a section that it shares, is to have under a key."""
+
+    field: Field
+    terms: _Terms
+    bounds: Sequence[Comparison] = ()
+    """Between which the numbers of these terms are, if they are numbers."""
+
+
+def _held(
+    part: Comparison | Among | Present,
+    connection: Connection,
+    project: str | None,
+    most: int = _MOST,
+) -> _Held:
+    if _is_bound(part):
+        found = _between(part.field, [part], connection, project)
+        return _Held(part.field, _known_if_few(found, connection, most), [part])
+    return _Held(part.field, _terms(part, connection, project))
+
+
 def _of_fields(
-    held: Sequence[tuple[Field, _Terms]], connection: Connection, project: str | None
+    held: Sequence[_Held], connection: Connection, project: str | None
 ) -> list[Condition]:
-    shared = [(field.section, found) for field, found in held if field.section in SHARED]
-    own = [_of_own(found, connection) for field, found in held if field.section not in SHARED]
+    shared = [(each.field.section, each.terms) for each in held if each.field.section in SHARED]
+    own = [_of_own(each, connection) for each in held if each.field.section not in SHARED]
     return [*own, _of_shared(shared, connection, project)] if shared else own
 
 
@@ -232,17 +305,20 @@ def _of_shared(
     return Condition(sql, walked, select(runs.c.id).where(sql), is_by_few=True)
 
 
-def _of_own(found: _Terms, connection: Connection) -> Condition:
+def _of_own(held: _Held, connection: Connection) -> Condition:
+    found, known, numbers = held.terms, None, None
     if found == []:
         return Condition(false(), false())
-    has_term = (
-        has_one(connection, found) if isinstance(found, list) else run_terms.c.term.in_(found)
-    )
+    if isinstance(found, list):
+        has_term, known = has_one(connection, found), found
+    else:
+        has_term = run_terms.c.term.in_(found)
+        if held.bounds and held.field.section in OWN and len(held.field.key) < _LONGEST_KEY:
+            numbers = Numbers(held.field, held.bounds)
     every = holders(connection, has_term)
     lowest = bindparam(LOWEST, type_=run_terms.c.run_id.type)
     walked = runs.c.id.in_(holders(connection, has_term, run_terms.c.run_id >= lowest))
-    known = found if isinstance(found, list) else None
-    return Condition(runs.c.id.in_(every), walked, every, terms=known)
+    return Condition(runs.c.id.in_(every), walked, every, terms=known, numbers=numbers)
 
 
 def _terms(
@@ -280,14 +356,14 @@ def of_field(field: Field, project: str | None = None) -> Select[tuple[int]]:
     return found
 
 
-def _known_if_few(found: Select[tuple[int]], connection: Connection) -> _Terms:
-    some: list[int] = list(connection.scalars(found.limit(_MOST + 1)))
-    return some if len(some) <= _MOST else found
+def _known_if_few(found: Select[tuple[int]], connection: Connection, most: int = _MOST) -> _Terms:
+    some: list[int] = list(connection.scalars(found.limit(most + 1)))
+    return some if len(some) <= most else found
 
 
 _BOUNDS: Final = frozenset({"<", "<=", ">", ">="})
 _Terms: TypeAlias = list[int] | Select[tuple[int]]
-_MOST: Final = 1000
+_LONGEST_KEY: Final = LABEL_LENGTHS["key"]
 # PostgreSQL plans better where it sees the keys; SQLite searches sooner than it takes them in.
 _MOST_SETUPS: Final = {"sqlite": 20, "postgresql": 300}
 _FEW_SETUPS: Final = 20
@@ -336,8 +412,12 @@ def _of_name(wanted: Comparison, sql: ColumnElement[bool], connection: Connectio
 
 
 def _has_trigrams(connection: Connection) -> bool:
-    # PostgreSQL uses its index by itself.
-    return connection.dialect.name == "sqlite" and inspect(connection).has_table(NAME_TRIGRAMS)
+    if connection.dialect.name != "sqlite":
+        return False  # PostgreSQL uses its index by itself
+    known = connection.info  # for as long as the file stays open
+    if NAME_TRIGRAMS not in known:
+        known[NAME_TRIGRAMS] = inspect(connection).has_table(NAME_TRIGRAMS)
+    return bool(known[NAME_TRIGRAMS])
 
 
 _TRIGRAM: Final = 3

@@ -91,6 +91,18 @@ def values_of(section: Mapping[str, Json], key: str) -> list[Scalar]:
     return [value for name, value in _leaves(section) if name == key]
 
 
+def searched_values(section: str, values: Mapping[str, Json], key: str) -> list[Scalar]:
+    """What a section has under a key as far as there are terms of it."""
+    left_out = _UNSEARCHED.get(section, ())
+    leaves = list(_leaves({name: each for name, each in values.items() if name not in left_out}))
+    if 2 * len(leaves) <= _MOST_TERMS:
+        return [value for name, value in leaves if name == key]
+    kept = (
+        term for term in terms_of(section, values) if (term.section, term.key) == (section, key)
+    )
+    return [scalar(term.kind, term.value, term.number) for term in kept]
+
+
 def scalar(kind: str, value: str, number: float | None) -> Scalar:
     """The value of a term, as its columns have it."""
     if kind == "b":

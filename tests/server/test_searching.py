@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Connection, event
 
 from manifest.filtering import (
     All,
@@ -25,7 +26,7 @@ from manifest.models import Manifest, RunSummary
 from manifest_migrations.upgrade import open_store
 from manifest_server.database import sqlite_url
 from manifest_server.sqlstore import SqlStore
-from manifest_server.terms import values_of
+from manifest_server.terms import searched_values, terms_of, values_of
 
 MakeManifest = Callable[..., Manifest]
 
@@ -167,3 +168,34 @@ def test_pages_through_what_is_found(kept: tuple[SqlStore, list[Manifest]]) -> N
         pages += page
 
     assert [run.id for run in pages] == sorted(found(store, wanted), reverse=True)
+
+
+def test_whether_names_have_an_index_is_asked_once(kept: tuple[SqlStore, list[Manifest]]) -> None:
+    store, _ = kept
+    wanted, sent = parse_filter('name ~ "ase"'), []
+
+    def note(_: Connection, __: Any, statement: str, *___: Any) -> None:
+        sent.append(statement)
+
+    first = store.list_runs(wanted=wanted)
+    event.listen(store._engine, "before_cursor_execute", note)
+    again = store.list_runs(wanted=wanted)
+    event.remove(store._engine, "before_cursor_execute", note)
+
+    assert again == first != []
+    assert sent
+    assert [
+        statement for statement in sent if "PRAGMA" in statement or "_master" in statement
+    ] == []
+
+
+@pytest.mark.parametrize("count", [10, 6000])
+def test_what_is_searched_under_a_key_is_what_there_are_terms_of(count: int) -> None:
+    section = {"lr": [0.5, 2], **{f"key-{number}": number for number in range(count)}, "last": 7}
+    kept = {term.key for term in terms_of("config", section)}
+
+    for key in ("lr", "key-9", "last", "nothing"):
+        assert searched_values("config", section, key) == (
+            values_of(section, key) if key in kept else []
+        )
+    assert searched_values("seeds", {"draws": {"torch": 1}, "hash_seed": "7"}, "draws.torch") == []
