@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -86,65 +85,3 @@ def continued(
         assert resumed == whole[3:]
 
     return check
-
-
-LOOPS = {
-    1: (
-        "with=accelerate,of=3.10",
-        "with=accelerate,seedable=1,workers=1,of=13",
-        "with=accelerate,stateful=1,of=12",
-        "with=fabric,of=3.10",
-    ),
-    2: (
-        "with=accelerate,of=3.7",
-        "with=accelerate,seedable=1,of=7",
-        "with=accelerate,stateful=1,of=7",
-        "with=fabric,of=3.5",
-        "with=lightning,every=1,of=5",
-        "with=transformers,of=5",
-    ),
-}
-"""The kinds of loops, by the number of ranks, each of three epochs."""
-
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-
-
-@pytest.fixture(scope="session")
-def loops(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int, str], Any]:
-    """What each kind of loop computed, by the number of ranks, rank and kind."""
-    found: dict[tuple[int, int, str], Any] = {}
-    for ranks, kinds in LOOPS.items():
-        folder = tmp_path_factory.mktemp("loops")
-        launcher = TORCHRUN if ranks == 2 else ()
-        subprocess.run(
-            [sys.executable, *launcher, str(SCRIPTS / "ranks_resume.py"), *kinds],
-            cwd=folder,
-            env={**os.environ, "CHECKPOINTS": str(folder), "OMP_NUM_THREADS": "1"},
-            check=True,
-            capture_output=True,
-        )
-        for rank in range(ranks):
-            computed = json.loads((folder / f"found-{rank}.json").read_text())
-            found |= {(ranks, rank, kind): each for kind, each in zip(kinds, computed, strict=True)}
-    return found
-
-
-@pytest.fixture
-def loop(request: pytest.FixtureRequest, loops: dict[tuple[int, int, str], Any]) -> Any:
-    """What one kind of loop computed, on each rank."""
-    ranks, kind = request.param
-    return [loops[ranks, rank, kind] for rank in range(ranks)]
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give a test the loops of the framework that it is of."""
-    if "loop" in metafunc.fixturenames:
-        framework = metafunc.module.__name__.rpartition("test_")[2]
-        kinds = [
-            (ranks, kind)
-            for ranks, kinds in LOOPS.items()
-            for kind in kinds
-            if kind.startswith(f"with={framework}")
-        ]
-        names = [f"{kind} on {ranks}" for ranks, kind in kinds]
-        metafunc.parametrize("loop", kinds, indirect=True, ids=names)

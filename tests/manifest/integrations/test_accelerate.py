@@ -1,4 +1,4 @@
-"""A loop of Accelerate that goes on from a checkpoint computes what the whole loop did."""
+"""A loop of Accelerate goes on from a checkpoint by the lines of the guide."""
 
 from __future__ import annotations
 
@@ -7,40 +7,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from manifest.rundir import run_directories
-
-
-def test_each_rank_goes_on_with_the_bits_of_the_whole_loop(loop: list[Any]) -> None:
-    for rank in loop:
-        losses = rank["whole"]["losses"]
-        for step, resumed in rank["resumed"].items():
-            assert resumed == {"losses": losses[int(step) :], "bits": rank["whole"]["bits"]}, step
-
-
-def test_accelerate_alone_goes_on_amid_an_epoch_with_other_numbers(loop: list[Any]) -> None:
-    """huggingface/accelerate#4195, #4203 and #3996: the shuffle order is not restored.
-
-    Neither the epoch of the loader nor the generator of its sampler is in a checkpoint. These loops
-    pass over batches with `skip_first_batches`, or have Accelerate load its stateful loaders.
-    """
-    for rank in loop:
-        for step, alone in rank["alone"].items():
-            if step != "10":  # the end of an epoch, on one rank
-                assert alone["bits"] != rank["whole"]["bits"], step
-
-
-def test_a_loop_computes_the_same_with_the_state_registered(loop: list[Any]) -> None:
-    for rank in loop:
-        assert rank["whole"] == rank["plain"]
-
-
-def test_ranks_draw_otherwise(loops: dict[tuple[int, int, str], Any]) -> None:
-    first, second = (loops[2, rank, "with=accelerate,of=3.7"]["whole"] for rank in range(2))
-    assert first["losses"] != second["losses"], "or else one snapshot would do for both"
-    assert first["bits"] == second["bits"]
-
 
 GIVEN = """\
 import sys, torch

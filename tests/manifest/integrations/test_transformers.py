@@ -30,16 +30,6 @@ def trainings(program: Callable[..., Any]) -> dict[str, Any]:
     return dict(zip(KINDS, program("transformers_resume.py", *KINDS), strict=True))
 
 
-def test_each_rank_goes_on_with_the_bits_of_the_whole_training(loop: list[Any]) -> None:
-    for rank in loop:
-        losses = rank["whole"]["losses"]
-        assert len(losses) == 9
-        assert rank["plain"] == rank["whole"]
-        assert rank["resumed"]["5"] == {"losses": losses[5:], "bits": rank["whole"]["bits"]}
-        assert rank["alone"]["5"]["losses"] != losses[5:]
-    assert loop[0]["whole"]["losses"] != loop[1]["whole"]["losses"]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_training_resumes_with_the_bits_of_the_whole_one(
     kind: str, trainings: dict[str, Any]
