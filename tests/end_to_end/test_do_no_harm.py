@@ -297,34 +297,3 @@ def test_flags_handlers_threads_and_imports_are_those_of_a_plain_run(
         foreign = {name.partition(".")[0] for name in added} - set(sys.stdlib_module_names)
         assert foreign <= {"manifest", "xxhash", "sitecustomize"}
         assert not added & DRAWING
-
-
-TRAINING = """
-import hashlib, json, random, sys
-import numpy as np, torch
-random.seed(1); np.random.seed(2); torch.manual_seed(3)
-model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.2), torch.nn.Linear(8, 1))
-optimizer = torch.optim.Adam(model.parameters())
-data = torch.utils.data.TensorDataset(torch.rand(16, 4))
-for (inputs,) in torch.utils.data.DataLoader(data, 4, shuffle=True):
-    optimizer.zero_grad(); model(inputs).sum().backward(); optimizer.step()
-states = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
-bits = b"".join(parameter.detach().numpy().tobytes() for parameter in model.parameters())
-switches = [getattr(torch, name)() for name in (
-    "get_num_threads", "get_num_interop_threads", "get_default_dtype", "is_grad_enabled",
-    "are_deterministic_algorithms_enabled", "get_float32_matmul_precision", "initial_seed",
-    "is_anomaly_enabled", "is_warn_always_enabled")]
-print(hashlib.sha256(repr(states).encode() + bits).hexdigest(), switches,
-      torch.backends.cudnn.benchmark, torch.cuda.is_initialized(), torch.optim.Adam.step.__name__,
-      model(torch.rand(1, 4)).item(), len(model._forward_hooks), type(optimizer).__mro__)
-import threading, warnings
-print([thread.name for thread in threading.enumerate()], len(warnings.filters))
-"""
-
-
-def test_a_training_draws_computes_and_leaves_what_it_does_alone(
-    both: Both, script: Script
-) -> None:
-    script("program.py", TRAINING)
-    pair = both("program.py")
-    assert pair.recorded == pair.alone

@@ -21,7 +21,7 @@ import pytest
 from manifest.rundir import run_directories
 
 PROGRAM = """
-import hashlib, json, os, random, sys, threading
+import hashlib, json, os, random, sys, threading, warnings
 import numpy as np
 import torch
 
@@ -72,6 +72,11 @@ for _ in range(2):
     for (inputs,) in torch.utils.data.DataLoader(data, 4, shuffle=True):
         optimizer.zero_grad(); loss = model(inputs).sum(); loss.backward(); optimizer.step()
         losses.append(loss.item().hex())
+bits = b"".join(parameter.detach().numpy().tobytes() for parameter in model.parameters())
+switches = [getattr(torch, name)() for name in (
+    "get_num_threads", "get_num_interop_threads", "get_default_dtype", "is_grad_enabled",
+    "are_deterministic_algorithms_enabled", "get_float32_matmul_precision", "initial_seed",
+    "is_anomaly_enabled", "is_warn_always_enabled")]
 threads = sorted(thread.name for thread in threading.enumerate())
 if how == "record":
     run.finish()
@@ -79,6 +84,9 @@ ended, added = digests(), set(sys.modules) - modules
 from manifest.settings import capture_settings, capture_slow_settings
 print(json.dumps({
     "before": before, "begun": begun, "ended": ended, "losses": losses, "threads": threads,
+    "bits": hashlib.sha256(bits).hexdigest(), "drawn later": torch.rand(1).item().hex(),
+    "switches": [*map(str, switches), torch.backends.cudnn.benchmark, len(warnings.filters)],
+    "types": [torch.optim.Adam.step.__name__, *map(str, type(optimizer).__mro__)],
     "modules": sorted(modules), "added": sorted(added),
     "cuda": torch.cuda.is_initialized(), "settings": capture_settings() | capture_slow_settings(),
     "hooks": [len(model._forward_hooks), len(model[0]._backward_hooks), len(optimizer.__dict__)],
@@ -159,6 +167,14 @@ def test_a_number_drawn_in_secret_would_be_seen(train: Train) -> None:
         name for name, digest in spoilt["before"].items() if spoilt["begun"][name] == digest
     ] == []
     assert spoilt["losses"] != train("alone")["losses"]
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_training_computes_and_leaves_what_it_does_alone(how: str, train: Train) -> None:
+    alone, recorded = train("alone"), train(how)
+    for what in ("bits", "drawn later", "switches", "types"):
+        assert recorded[what] == alone[what], what
+    assert train("spoilt")["bits"] != alone["bits"], "other bits would be seen"
 
 
 @pytest.mark.parametrize("how", WAYS)
