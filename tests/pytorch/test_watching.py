@@ -121,14 +121,16 @@ random.seed(0); np.random.seed(0); torch.manual_seed(0)
 data = torch.utils.data.TensorDataset(torch.randn(40, 6), torch.randn(40, 1))
 loader = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)
 model = nn.Sequential(nn.Linear(6, 8), nn.Dropout(), nn.Linear(8, 1))
-optimizer = torch.optim.Adam(model.parameters())
 for step, (inputs, targets) in enumerate(loader):
-    optimizer.zero_grad()
-    nn.functional.mse_loss(model(inputs), targets).backward()
-    if step == int(sys.argv[2]):
-        with torch.no_grad():
+    model.zero_grad()
+    loss = nn.functional.mse_loss(model(inputs), targets)
+    loss.backward()
+    with torch.no_grad():
+        if step == int(sys.argv[2]):
             model[2].weight.view(torch.int32)[0, 3] ^= 1
-    optimizer.step()
+        for parameter in model.parameters():
+            parameter -= 0.1 * parameter.grad
+    watcher.step(loss=loss, model=model)  # an optimizer would import the compiler
 watcher.finish()
 """
 

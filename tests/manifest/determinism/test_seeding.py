@@ -128,9 +128,9 @@ import torch
 import manifest
 run = manifest.record(seed=time.time_ns() % 2**32)
 model = torch.nn.Linear(2, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=random.random() * np.random.rand())
-model(torch.rand(3, 2)).sum().backward()
-optimizer.step()
+loss = (model(torch.rand(3, 2)) * random.random() * np.random.rand()).sum()
+loss.backward()
+run.step(loss=loss, model=model)  # an optimizer would import the compiler
 """
 
 
