@@ -56,7 +56,7 @@ def _run(*words: str, folder: Path, environ: Mapping[str, str]) -> subprocess.Co
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Path:
     """A folder with four runs: two that differ, a replay of the second, and one that failed."""
     folder = tmp_path_factory.mktemp("pages") / "forecast"
     folder.mkdir()
@@ -67,9 +67,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = _run(*words, folder=folder, environ=environ)
         assert done.returncode == code, done.stderr
 
-    shutil.copy(_TRAIN, folder)
+    for script in (_TRAIN, checkout / "tests" / "end_to_end" / "scripts" / "descent.py"):
+        shutil.copy(script, folder)
     call("git", "init", "--quiet")
-    call("git", "add", "train.py")
+    call("git", "add", "train.py", "descent.py")
     call("git", "commit", "--quiet", "--message", "Train")
     call(MANIFEST, "run", "--name", "first", "--", sys.executable, "train.py", "0.1", "1")
     train = folder / "train.py"
