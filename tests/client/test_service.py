@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -93,7 +95,7 @@ def test_sync_ends_with_4_where_nobody_answers_and_goes_on_later(
     runs = [record() for _ in range(3)]
     answer = call("sync")
     assert answer.code == 4
-    assert "0 of 3 runs were sent" in answer.err
+    assert "not all of 3 runs were sent" in answer.err
     service.start()
     try:
         assert call("sync").code == 0
@@ -111,6 +113,44 @@ def test_a_run_that_cannot_be_read_does_not_keep_the_others(
     assert answer.code == 2
     assert bad.id in answer.err
     assert is_delivered(good, url)
+
+
+def test_runs_are_sent_side_by_side(
+    call: Call, record: Record, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [record() for _ in range(6)]
+    met = threading.Barrier(4)
+
+    class Passing(socketserver.BaseRequestHandler):
+        """Lets a connection pass when as many as runs are sent at once are there."""
+
+        def handle(self) -> None:
+            met.wait(60)
+            with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as there:
+                back = threading.Thread(target=pass_on, args=(there, self.request))
+                back.start()
+                pass_on(self.request, there)
+                back.join()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Passing) as proxy:
+        threading.Thread(target=proxy.serve_forever).start()
+        monkeypatch.setenv("MANIFEST_URL", f"http://127.0.0.1:{proxy.server_address[1]}")
+        try:
+            assert call("sync").code == 0
+        finally:
+            met.abort()
+            proxy.shutdown()
+
+    monkeypatch.setenv("MANIFEST_URL", url)
+    listed = json.loads(call("ls", "--remote", "--json").out)
+    assert sorted(run["id"] for run in listed) == sorted(run.id for run in runs)
+
+
+def pass_on(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(2**16):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
 
 
 def test_two_that_send_at_once_send_everything_once(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final, TypeGuard
 
 import typer
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from manifest.rundir import RunDirectory
     from manifest_client.connection import Client
     from manifest_client.settings import Settings
+
+
+_AT_ONCE: Final = 4
+"""Runs that are sent side by side: most of the time of one is spent in waiting for answers."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -126,26 +131,40 @@ def _send_all(waiting: list[RunDirectory], client: Client) -> int:
     from manifest.errors import ManifestError
     from manifest_client.cli.local import warn
     from manifest_client.delivery import deliver
-    from manifest_client.problems import ServiceRefused, ServiceUnreachable
     from manifest_client.rendering.terminal import out, styled
+
+    def delivered(run: RunDirectory) -> bool | Exception:
+        try:
+            return deliver(run, client)
+        except (ManifestError, OSError) as error:
+            return error
 
     console = out()
     failed = 0
-    for number, run in enumerate(waiting, 1):
-        try:
-            is_over = deliver(run, client)
-        except ServiceUnreachable:
-            warn(f"{number - 1} of {len(waiting)} runs were sent; call it again for the others")
-            raise
-        except (ManifestError, OSError) as error:
-            if isinstance(error, ServiceRefused) and error.is_about_the_token:
-                raise
-            failed += 1
-            warn(f"run {run.id} is not sent: {error}")
-            continue
-        said = "sent" if is_over else "sent as it is by now; it goes on"
-        count = f"{number:>{len(str(len(waiting)))}}/{len(waiting)}"
-        console.print(styled((count, "quiet"), f" {run.id} ", (said, "quiet")), soft_wrap=True)
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        results = pool.map(delivered, waiting)
+        for number, (run, result) in enumerate(zip(waiting, results, strict=True), 1):
+            if _concerns_all(result):
+                warn(f"not all of {len(waiting)} runs were sent; call it again for the others")
+                raise result
+            if isinstance(result, Exception):
+                failed += 1
+                warn(f"run {run.id} is not sent: {result}")
+                continue
+            said = "sent" if result else "sent as it is by now; it goes on"
+            count = f"{number:>{len(str(len(waiting)))}}/{len(waiting)}"
+            console.print(styled((count, "quiet"), f" {run.id} ", (said, "quiet")), soft_wrap=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
     if not waiting:
         console.print(styled("everything is delivered"))
     return failed
+
+
+def _concerns_all(result: bool | Exception) -> TypeGuard[Exception]:
+    """Whether other runs will fare no better."""
+    from manifest_client.problems import ServiceRefused, ServiceUnreachable
+
+    is_refused = isinstance(result, ServiceRefused) and result.is_about_the_token
+    return is_refused or isinstance(result, ServiceUnreachable)
