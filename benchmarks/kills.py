@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 from urllib.request import urlopen
@@ -64,6 +64,7 @@ class Campaign:
     def __init__(self, folder: Path, database: str, seed: int) -> None:
         self.base = folder / ".manifest"
         self.base.mkdir()
+        self.service_log = folder / "service.log"
         self.draws = random.Random(seed)
         self.killed: Counter[str] = Counter()
         self.programs: list[subprocess.Popen[bytes]] = []
@@ -87,9 +88,9 @@ class Campaign:
 
     def serve(self) -> subprocess.Popen[bytes]:
         """Start the service and wait until it answers."""
-        silent = subprocess.DEVNULL
         command = [sys.executable, "-c", SERVE]
-        service = subprocess.Popen(command, env=self.environ, stdout=silent, stderr=silent)
+        with self.service_log.open("ab") as log:
+            service = subprocess.Popen(command, env=self.environ, stdout=log, stderr=log)
         deadline = time.monotonic() + 120
         while not self._is_ready():
             assert service.poll() is None, "the service ended by itself"
@@ -236,6 +237,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 campaign.keep_programs_running(options.programs)
                 campaign.kill_someone()
             campaign.wait_for_a_delivery()
+        except Exception as error:
+            error.add_note(campaign.service_log.read_text()[-4000:])
+            raise
         finally:
             campaign.end()
         delivered = sum(is_delivered(run, campaign.url) for run in run_directories(campaign.base))
@@ -259,9 +263,14 @@ def kill_backend(url: str) -> bool:
     )
     with psycopg.connect(url, autocommit=True) as connection:
         row = connection.execute(query).fetchone()
-    if row is None:
-        return False
-    os.kill(row[0], signal.SIGKILL)
+        if row is None:
+            return False
+        os.kill(row[0], signal.SIGKILL)
+        # Until PostgreSQL notices, it lets in whoever comes; then it ends all that are there.
+        with suppress(psycopg.OperationalError):
+            while True:
+                connection.execute("SELECT 1")
+                time.sleep(0.01)
     deadline = time.monotonic() + 60
     while True:
         try:
