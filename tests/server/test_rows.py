@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Column, Connection, LargeBinary, MetaData, Table, select
 
@@ -18,6 +19,11 @@ from manifest_server.database import open_engine, transaction
 from manifest_server.rows import copy_missing, insert_missing
 from manifest_server.sqlstore import SqlStore
 from manifest_server.tables import segments
+
+END_OTHERS = """
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 
 Row = dict[str, object]
 Add = Callable[[Connection, Table, Sequence[Row]], object]
@@ -67,6 +73,27 @@ def test_what_the_database_refuses_a_copy_of_is_named(store: SqlStore) -> None:
         transaction(store._engine, is_writing=True) as connection,
     ):
         copy_missing(connection, nowhere, [{"id": b"1"}])
+
+
+def test_a_connection_that_is_lost_while_rows_are_copied_is_not_used_again(
+    postgresql_store_url: str,
+) -> None:
+    class Lost(list[Row]):
+        def __iter__(self) -> Iterator[Row]:
+            for row in super().__iter__():
+                yield row
+                other.execute(END_OTHERS)
+
+    with (
+        SqlStore.open(postgresql_store_url) as store,
+        psycopg.connect(postgresql_store_url, autocommit=True) as other,
+    ):
+        with (
+            pytest.raises(StoreUnusable, match="cannot be used"),
+            transaction(store._engine, is_writing=True) as connection,
+        ):
+            copy_missing(connection, segments, Lost(some_rows()))
+        assert kept(store) == []
 
 
 def kept(store: SqlStore) -> list[Row]:
