@@ -178,10 +178,10 @@ def put_verdicts(connection: Connection, verdicts: Iterable[tuple[str, Verdict]]
     connection.execute(statement.values({name: bindparam(name) for name in _VERDICT_COLUMNS}), rows)
 
 
-def get_sections(
+def known_sections(
     connection: Connection, wanted: Mapping[str, str], *, project: str | None = None
-) -> dict[str, bytes]:
-    """The canonical bytes of those sections that are kept exactly as their digests say.
+) -> set[str]:
+    """The names of those sections that are kept exactly as their digests say.
 
     What varies from run to run was taken off others, so they are never found.
 
@@ -190,21 +190,33 @@ def get_sections(
         wanted: The digest of each, by name.
         project: Only what a run of this project refers to.
     """
-    keys = {section_key_of(digest) for name, digest in wanted.items() if name in SHARED}
-    rows = connection.execute(
-        select(sections.c.key, sections.c.body).where(sections.c.key.in_(keys))
-    )
-    found: dict[str, bytes] = {}
-    for key, body in rows:
-        whole = expanded(body)
-        found_digest = digest_bytes(whole)
-        for name, digest in wanted.items():
-            if (
-                name in SHARED
-                and digest == found_digest
-                and (project is None or _is_in_project(connection, name, key, project))
-            ):
-                found[name] = whole
+    keys = {name: section_key_of(wanted[name]) for name in SHARED if name in wanted}
+    statement = select(sections.c.key).where(sections.c.key.in_(set(keys.values())))
+    found = set(connection.scalars(statement))
+    return {
+        name
+        for name, key in keys.items()
+        if key in found and (project is None or _is_in_project(connection, name, key, project))
+    }
+
+
+def get_sections(
+    connection: Connection, wanted: Mapping[str, str], *, project: str | None = None
+) -> dict[str, bytes]:
+    """The canonical bytes of the same, by name.
+
+    Raises:
+        DigestMismatch: The bytes of one were changed.
+    """
+    known = known_sections(connection, wanted, project=project)
+    keys = {name: section_key_of(wanted[name]) for name in known}
+    statement = select(sections.c.key, sections.c.body)
+    rows = connection.execute(statement.where(sections.c.key.in_(set(keys.values()))))
+    bodies = {key: expanded(body) for key, body in rows}
+    found = {name: bodies[key] for name, key in keys.items()}
+    for name, body in found.items():
+        if (digest := digest_bytes(body)) != wanted[name]:
+            raise DigestMismatch(wanted[name], digest, "a section in the store")
     return found
 
 

@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from sqlalchemy import URL, Connection, Engine
 
+from manifest.canonical import Digest
 from manifest.errors import ManifestError, RunNotFound, StoreUnusable, TokenNotFound
 from manifest.filtering import Field, Filter
 from manifest.models import (
@@ -240,17 +241,34 @@ class SqlStore:
         with self._reading() as connection:
             return queries.project_of(connection, self._known_form(run_id))
 
-    def get_sections(
-        self, wanted: Mapping[str, str], *, project: str | None = None
-    ) -> dict[str, bytes]:
-        """The canonical bytes of those sections that are kept exactly as their digests say.
+    def known_sections(self, wanted: Mapping[str, str], *, project: str | None = None) -> set[str]:
+        """The names of those sections that are kept exactly as their digests say.
 
         Args:
             wanted: The digest of each, by name.
             project: Only what a run of this project refers to.
         """
         with self._reading() as connection:
-            return queries.get_sections(connection, wanted, project=project)
+            return queries.known_sections(connection, wanted, project=project)
+
+    def get_sections(
+        self, wanted: Mapping[str, str], *, project: str | None = None
+    ) -> dict[str, bytes]:
+        """The canonical bytes of the same, by name.
+
+        Raises:
+            DigestMismatch: The bytes of one were changed.
+        """
+        # What was seen may have been collected since; it is kept anew with whoever refers to it.
+        seen = self.seen.get(wanted.values()) if project is None else {}
+        found = {name: seen[digest] for name, digest in wanted.items() if digest in seen}
+        others = {name: digest for name, digest in wanted.items() if name not in found}
+        if others:
+            with self._reading() as connection:
+                read = queries.get_sections(connection, others, project=project)
+            self.seen.add({Digest(wanted[name]): body for name, body in read.items()})
+            found |= read
+        return found
 
     def get_verdict(self, run_id: str) -> Verdict | None:
         """The verdict of a replay, or None for any other run."""

@@ -208,3 +208,19 @@ def test_no_more_is_remembered_than_may_be() -> None:
     found = seen.get(digest_value(values) for values in sections)
 
     assert [*found] == [digest_value(sections[0]), digest_value(sections[-1])]
+
+
+def test_sections_that_were_left_out_are_read_from_the_database_once(
+    store: SqlStore, make_manifest: MakeManifest
+) -> None:
+    manifest = make_manifest(sections={"packages": PACKAGES})
+    store.put_run(manifest)
+    wanted = {"packages": manifest.digests["packages"], "settings": "sha256:" + "0" * 64}
+
+    assert store.known_sections(wanted) == {"packages"}
+    assert store.get_sections(wanted) == {"packages": canonical_bytes(PACKAGES)}
+    assert store.seen.get(wanted.values()) == {wanted["packages"]: canonical_bytes(PACKAGES)}
+    # Whoever sees one project is told of what is in it alone, whatever others have sent.
+    assert store.get_sections(wanted, project="another") == {}
+    assert store.known_sections(wanted, project="another") == set()
+    assert store.known_sections(wanted, project="digits") == {"packages"}

@@ -40,9 +40,9 @@ class Named(BaseModel):
 @router.post("/lacking")
 def list_lacking(named: Named, store: Store, caller: Writer) -> Named:
     """Of all that a client has, what it must send."""
-    known = store.get_sections(named.sections, project=caller.project) if named.sections else {}
+    known = store.known_sections(named.sections, project=caller.project) if named.sections else ()
     return Named(
-        sections={name: named.sections[name] for name in named.sections.keys() - known.keys()},
+        sections={name: each for name, each in named.sections.items() if name not in known},
         blobs=store.blobs.lacking(named.blobs, project=caller.project),
         segments=store.trails.lacking(named.segments, project=caller.project),
     )
