@@ -39,11 +39,10 @@ _MANY: Final = 20_000
 """And how many are looked at rather than all runs."""
 _WALKS: Final = (500, 4000, 20_000)
 """How many of the newest runs are looked at, where no terms say which."""
-_SOME: Final = 100
-_LOOKS: Final = (250, 1000)
-"""In how many documents is looked for numbers of a range, where it has more terms than some."""
+_LOOKS: Final = (60, 200, 400)
+"""In how many more documents is looked for numbers of a range, before its terms are looked up."""
 _MOST: Final = 1000
-"""How many terms of a range are looked up then."""
+"""How many of these are looked up, rather than being too many."""
 _ROWS: Final = 16
 """How many rows of terms are looked at first."""
 _FASTER: Final = 8
@@ -75,24 +74,35 @@ class _Asked(NamedTuple):
             if each.terms is not None:
                 found = having(self.connection, each.terms, left)
                 left = [run_id for run_id in left if run_id in found]
-        if not left:
-            return []
-        others = [each for each in self.parts if each.terms is None]
-        return self._replace(parts=others).look(_is_one(self.connection, left), lowest=left[-1])
+        asked = self._replace(parts=[each for each in self.parts if each.terms is None])
+        if left and asked.numbers:
+            left = asked.look(_is_one(self.connection, left), lowest=left[-1])
+            asked = asked._replace(parts=())
+        return asked.walk(_is_one(self.connection, left), lowest=left[-1]) if left else []
 
-    def look(self, *chosen: ColumnElement[bool], lowest: str) -> Sequence[RowMapping]:
-        """As `walk`; where too many terms would do, documents are read until there are enough."""
-        numbers = [each.numbers for each in self.parts if each.numbers is not None]
-        if not numbers:
-            return self.walk(*chosen, lowest=lowest)
-        others = [each for each in self.parts if each.numbers is None]
-        columns = self.statement.with_only_columns(runs.c.id, runs.c.document).limit(None)
-        asked = self._replace(statement=columns, parts=others)
+    @property
+    def is_never(self) -> bool:
+        """Whether no run is meant, as it is known already."""
+        return any(each.is_never for each in self.parts)
+
+    @property
+    def numbers(self) -> list[Numbers]:
+        """What documents say, of parts of which there are too many terms."""
+        return [each.numbers for each in self.parts if each.numbers is not None]
+
+    def look(
+        self, *chosen: ColumnElement[bool], lowest: str, limit: int | None = None
+    ) -> list[str]:
+        """The ids of those of which this holds, newest first; documents say which have numbers."""
+        others = [each.walked for each in self.parts if each.numbers is None]
         # What has not ended has no terms yet.
-        rows = asked.walk(*chosen, runs.c.digest.is_not(None), lowest=lowest)
-        fitting = (row["id"] for row in rows if _has(row["document"], numbers))
-        ids = list(islice(fitting, self.limit))
-        return self._replace(parts=()).walk(_is_one(self.connection, ids)) if ids else []
+        columns = self.statement.with_only_columns(runs.c.id, runs.c.document).limit(None)
+        rows = columns.where(*chosen, *others, runs.c.digest.is_not(None))
+        found = self.connection.execute(rows, {LOWEST: lowest})
+        fitting = (run_id for run_id, document in found if _has(document, self.numbers))
+        ids = list(islice(fitting, limit))
+        found.close()
+        return ids
 
     def walk(self, *chosen: ColumnElement[bool], lowest: str = BELOW_ALL) -> Sequence[RowMapping]:
         """Those of which this holds, looked at one after the other; none is below the lowest."""
@@ -133,39 +143,48 @@ def newest_runs(
     statement = select(*columns).order_by(runs.c.id.desc()).limit(limit).where(*chosen)
     if wanted is None:
         return connection.execute(statement).mappings().all()
-    parts = conditions(wanted, connection, project, most=_SOME)
-    if any(each.is_never for each in parts):
-        return []
+    parts = conditions(wanted, connection, project, most=0)
     asked = _Asked(connection, statement, parts, limit, before)
-    if any(each.numbers is not None for each in parts):
-        if (found := _by_looking(asked, chosen)) is not None:
+    if asked.numbers and not asked.is_never:
+        if limit is not None and (found := _by_looking(asked, chosen, limit)) is not None:
             return found
-        parts = conditions(wanted, connection, project, most=_MOST)
-        asked = asked._replace(parts=parts)
-    by_few = [each for each in parts if each.is_by_few]
-    if (few := _enumerated(asked, _FEW, by_few)) is not None:
-        return _by_holders(asked, few)
-    if limit is not None and any(each.terms is not None for each in parts):
-        found, looked_at = _by_terms(asked, limit)
-    else:
-        found, looked_at = _by_walking(asked, chosen)
-    if looked_at is None:
-        return found
-    return [*found, *_beyond(asked.older(looked_at), project)][:limit]
+        asked = asked._replace(parts=conditions(wanted, connection, project, most=_MOST))
+    return [] if asked.is_never else _by_index(asked, chosen, project)
 
 
 def _by_looking(
-    asked: _Asked, chosen: Sequence[ColumnElement[bool]]
+    asked: _Asked, chosen: Sequence[ColumnElement[bool]], limit: int
 ) -> Sequence[RowMapping] | None:
-    """Those among the newest runs by what their documents say, unless there are too few."""
+    """Those among the newest runs by what their documents say, unless there seem to be too few."""
+    ids: list[str] = []
+    looked, left = 0, list(chosen)
     for count in _LOOKS:
-        lowest = lowest_of(asked.connection, chosen, count)
-        found = asked.look(runs.c.id >= (lowest or BELOW_ALL), lowest=lowest or BELOW_ALL)
-        if lowest is None or len(found) == asked.limit:
-            return found
-        if asked.limit is None or len(found) * _GROWTH < asked.limit:
-            break
+        lowest = lowest_of(asked.connection, left, count)
+        at_least = runs.c.id >= (lowest or BELOW_ALL)
+        ids += asked.look(*left, at_least, lowest=lowest or BELOW_ALL, limit=limit - len(ids))
+        looked += count
+        if lowest is None or len(ids) == limit:
+            return asked._replace(parts=()).among(ids)
+        if len(ids) * sum(_LOOKS) < limit * looked:
+            return None
+        left = [*chosen, runs.c.id < lowest]
     return None
+
+
+def _by_index(
+    asked: _Asked, chosen: Sequence[ColumnElement[bool]], project: str | None
+) -> Sequence[RowMapping]:
+    """Those that an index leads to, from the end where there are fewest."""
+    by_few = [each for each in asked.parts if each.is_by_few]
+    if (few := _enumerated(asked, _FEW, by_few)) is not None:
+        return _by_holders(asked, few)
+    if asked.limit is not None and any(each.terms is not None for each in asked.parts):
+        found, before = _by_terms(asked, asked.limit)
+    else:
+        found, before = _by_walking(asked, chosen)
+    if before is None:
+        return found
+    return [*found, *_beyond(asked.older(before), project)][: asked.limit]
 
 
 def _by_terms(asked: _Asked, limit: int) -> tuple[Sequence[RowMapping], str | None]:

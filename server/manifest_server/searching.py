@@ -151,6 +151,9 @@ def condition(wanted: Filter, connection: Connection, project: str | None = None
     sql = _of_column(wanted, connection.dialect.name)
     if wanted.field.key == "name" and isinstance(wanted, Comparison):
         return _of_name(wanted, sql, connection)
+    if _is_status(wanted):
+        of_project = [] if project is None else [runs.c.project == project]
+        return Condition(sql, sql, select(runs.c.id).where(sql, *of_project), is_by_few=True)
     return Condition(sql, sql)
 
 
@@ -163,7 +166,8 @@ def conditions(
         wanted: The filter.
         connection: In a transaction.
         project: The one that all runs may be of.
-        most: How many terms of a range of numbers are looked up, rather than being too many.
+        most: How many terms of a range of numbers are looked up, rather than being too many; of
+            none it is said that there are too many.
     """
     project = project or only_project(wanted)
     if not isinstance(wanted, All):
@@ -357,8 +361,8 @@ def of_field(field: Field, project: str | None = None) -> Select[tuple[int]]:
 
 
 def _known_if_few(found: Select[tuple[int]], connection: Connection, most: int = _MOST) -> _Terms:
-    some: list[int] = list(connection.scalars(found.limit(most + 1)))
-    return some if len(some) <= most else found
+    some: list[int] = list(connection.scalars(found.limit(most + 1))) if most else []
+    return some if most and len(some) <= most else found
 
 
 _BOUNDS: Final = frozenset({"<", "<=", ">", ">="})
@@ -389,6 +393,12 @@ def _of_column(wanted: Comparison | Among | Present, dialect: str) -> ColumnElem
     )
     conditions = [_of_value(wanted.field, operator, value, dialect) for operator, value in pairs]
     return and_(column.is_not(None), or_(*conditions))
+
+
+def _is_status(wanted: Comparison | Among | Present) -> bool:
+    """Whether an index knows the runs of it, newest first."""
+    is_equal = isinstance(wanted, Comparison) and wanted.operator == "="
+    return wanted.field.key == "status" and is_equal
 
 
 def _of_name(wanted: Comparison, sql: ColumnElement[bool], connection: Connection) -> Condition:

@@ -24,7 +24,6 @@ IN_SMALL_STEPS = {
     "_FEW": 4,
     "_MANY": 40,
     "_WALKS": (5, 20, 60),
-    "_SOME": 3,
     "_LOOKS": (10, 30),
     "_MOST": 30,
     "_ROWS": 2,

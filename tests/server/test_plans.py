@@ -43,6 +43,8 @@ ASKED = {
     "a setting of few": listed('code.git.commit = "77"'),
     "two settings": listed('settings.threads = 3 and packages.torch = "2.1"'),
     "a narrow range": listed("config.lr > 0.25 and config.lr < 0.26"),
+    "a wide range": listed("config.lr > 0.25 and config.lr < 0.95", project="project 3"),
+    "a status in a project": listed('status = "failed" and config.batch = 3', project="project 0"),
     "a value of config": listed("config.batch = 3"),
     "a value of a project": listed('project = "project 3" and config.batch = 3'),
     "a later page of a value": listed("config.batch = 3", before=ONE),
