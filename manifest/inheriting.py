@@ -10,6 +10,8 @@ from manifest import lineage
 from manifest.rundir import RunDirectory
 
 RUN_DIR = "MANIFEST_RUN_DIR"
+CALLBACKS = "MANIFEST_CALLBACKS"
+"""``off`` keeps frameworks from being given callbacks: what the user says of their own program."""
 FOLDER = str(Path(__file__).parent / "bootstrap")
 
 
@@ -22,7 +24,11 @@ def variables_for(run: RunDirectory, process: str, environ: Mapping[str, str]) -
 
 def as_user_made_it(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment without what was added to it here."""
-    found = {name: value for name, value in environ.items() if not name.startswith("MANIFEST_")}
+    found = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith("MANIFEST_") or name == CALLBACKS
+    }
     path = [p for p in found.pop("PYTHONPATH", "").split(os.pathsep) if p and p != FOLDER]
     if path:
         found["PYTHONPATH"] = os.pathsep.join(path)

@@ -5,13 +5,16 @@ They are there only where the program is recorded; one that is not imports nothi
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
+from manifest.inheriting import CALLBACKS
+
 
 def lightning_callbacks() -> list[Any]:
-    """The callbacks that Lightning adds to each trainer."""
-    if not _is_recorded():
+    """The callbacks that Lightning adds to each trainer; none where the user wants none."""
+    if os.environ.get(CALLBACKS) == "off" or not _is_recorded():
         return []
     from manifest.integrations.lightning import AutomaticCallback
 

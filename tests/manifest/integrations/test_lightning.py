@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from manifest.environment.variables import restore_variables
 from manifest.launching import Launched, launch
 from manifest.rundir import run_directories
 
@@ -148,6 +149,29 @@ def test_a_recorded_fit_is_continued_without_a_line(
     restored = [each for each in resumed.run.journals()["main"] if each["kind"] == "restore"]
     assert restored[-1]["what"] == "lightning.train.0"
     assert restored[-1]["reason"] == "continues after 3 batches"
+
+
+def test_a_fit_is_left_as_it_is_where_the_user_wants_no_callbacks(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def recorded(*arguments: str) -> Launched:
+        return launch([sys.executable, "fit.py", *arguments], base=folder / ".manifest")
+
+    monkeypatch.setenv("MANIFEST_CALLBACKS", "off")
+    assert recorded("5").exit_code == 3
+    assert "manifest" not in torch.load(folder / "saved/step=3.ckpt")
+    *_, without = alone("fit.py", "-1", "saved/step=3.ckpt")
+    capfd.readouterr()
+
+    resumed = recorded("-1", "saved/step=3.ckpt")
+
+    assert capfd.readouterr().out.splitlines()[-1] == without
+    # What repeats it is given the same, whatever is set there.
+    variables = resumed.run.document()["sections"]["environment"]
+    for there in ({}, {"MANIFEST_CALLBACKS": "on"}):
+        assert restore_variables(variables, there)["MANIFEST_CALLBACKS"] == "off"
 
 
 def test_the_lines_of_the_guide_continue_a_fit(
