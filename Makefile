@@ -14,8 +14,9 @@ PYTEST ?=
 # By file, as the tests of a module share what it makes once; in order, as the last files are short.
 DIST := --dist loadfile --no-loadscope-reorder
 
-# An activated environment or a user's own settings must not leak into ours.
-unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PIP_USER
+# An activated environment or a user's own settings must not leak into ours; nor is Manifest to be
+# compiled anew in each of thousands of processes.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE PIP_USER
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PIP_ROOT_USER_ACTION := ignore
