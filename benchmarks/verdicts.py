@@ -79,10 +79,11 @@ class Training:
             optimizer.step()
             note["param"] = digest(*model.parameters())
             state = np.random.get_state(legacy=False)
-            states = repr((random.getstate(), state["state"], state["has_gauss"], state["gauss"]))
-            note["rng"] = hashlib.sha256(
-                states.encode() + torch.get_rng_state().numpy().tobytes()
-            ).hexdigest()
+            mersenne = state["state"]
+            kept = mersenne["pos"], state["has_gauss"], state["gauss"]
+            states = repr((random.getstate(), kept)).encode() + mersenne["key"].tobytes()
+            states += torch.get_rng_state().numpy().tobytes()
+            note["rng"] = hashlib.sha256(states).hexdigest()
             self.noted.append(note)
             self.tell("between")
 
