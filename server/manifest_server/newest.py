@@ -7,7 +7,7 @@ takes one way for all, and is slow where it should have taken the other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import count, islice
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
@@ -48,7 +48,7 @@ _ROWS: Final = 16
 _FASTER: Final = 8
 """How many times as many then, and how many times more frequent a term is put off."""
 _PORTIONS: Final = 4
-"""How often runs that have terms are looked at, before the others are."""
+"""How often runs that have terms are looked at, before others may be fewer."""
 _GROWTH: Final = 4
 BELOW_ALL: Final = "0" * 32
 """An id that every run is beyond."""
@@ -63,10 +63,6 @@ class _Asked(NamedTuple):
     limit: int | None
     before: str | None
 
-    def older(self, before: str) -> _Asked:
-        """What is asked of older runs."""
-        return self._replace(statement=self.statement.where(runs.c.id < before), before=before)
-
     def among(self, ids: Iterable[str]) -> Sequence[RowMapping]:
         """Those of some runs."""
         left = sorted(set(ids), reverse=True)
@@ -76,9 +72,9 @@ class _Asked(NamedTuple):
                 left = [run_id for run_id in left if run_id in found]
         asked = self._replace(parts=[each for each in self.parts if each.terms is None])
         if left and asked.numbers:
-            left = asked.look(_is_one(self.connection, left), lowest=left[-1])
+            left = asked.look(is_one(self.connection, left), lowest=left[-1])
             asked = asked._replace(parts=())
-        return asked.walk(_is_one(self.connection, left), lowest=left[-1]) if left else []
+        return asked.walk(is_one(self.connection, left), lowest=left[-1]) if left else []
 
     @property
     def is_never(self) -> bool:
@@ -99,7 +95,7 @@ class _Asked(NamedTuple):
         columns = self.statement.with_only_columns(runs.c.id, runs.c.document).limit(None)
         rows = columns.where(*chosen, *others, runs.c.digest.is_not(None))
         found = self.connection.execute(rows, {LOWEST: lowest})
-        fitting = (run_id for run_id, document in found if _has(document, self.numbers))
+        fitting = (run_id for run_id, document in found if has_numbers(document, self.numbers))
         ids = list(islice(fitting, limit))
         found.close()
         return ids
@@ -110,7 +106,8 @@ class _Asked(NamedTuple):
         return self.connection.execute(walked, {LOWEST: lowest}).mappings().all()
 
 
-def _has(document: bytes, numbers: Sequence[Numbers]) -> bool:
+def has_numbers(document: bytes, numbers: Sequence[Numbers]) -> bool:
+    """Whether a run has one of each of these, as its document says."""
     sections = unpack_sections(document, ())
     return all(each.are_in(sections.get(each.field.section, {})) for each in numbers)
 
@@ -158,11 +155,11 @@ def _by_looking(
     """Those among the newest runs by what their documents say, unless there seem to be too few."""
     ids: list[str] = []
     looked, left = 0, list(chosen)
-    for count in _LOOKS:
-        lowest = lowest_of(asked.connection, left, count)
+    for most in _LOOKS:
+        lowest = lowest_of(asked.connection, left, most)
         at_least = runs.c.id >= (lowest or BELOW_ALL)
         ids += asked.look(*left, at_least, lowest=lowest or BELOW_ALL, limit=limit - len(ids))
-        looked += count
+        looked += most
         if lowest is None or len(ids) == limit:
             return asked._replace(parts=()).among(ids)
         if len(ids) * sum(_LOOKS) < limit * looked:
@@ -179,36 +176,34 @@ def _by_index(
     if (few := _enumerated(asked, _FEW, by_few)) is not None:
         return _by_holders(asked, few)
     if asked.limit is not None and any(each.terms is not None for each in asked.parts):
-        found, before = _by_terms(asked, asked.limit)
-    else:
-        found, before = _by_walking(asked, chosen)
-    if before is None:
-        return found
-    return [*found, *_beyond(asked.older(before), project)][: asked.limit]
+        return _by_terms(asked, asked.limit)
+    return _by_walking(asked, chosen, project)
 
 
-def _by_terms(asked: _Asked, limit: int) -> tuple[Sequence[RowMapping], str | None]:
-    """Those among the newest runs that have the terms; below which id there may be more."""
+def _by_terms(asked: _Asked, limit: int) -> Sequence[RowMapping]:
+    """Those that have the terms, the newest of them first."""
     rows = max(2, _ROWS // min(len(each.terms) for each in asked.parts if each.terms is not None))
     found: list[RowMapping] = []
     before = asked.before
     reach = _reach_of(asked, rows, before)
-    for turn in range(_PORTIONS):
-        count = limit * _GROWTH**turn
+    for turn in count():
+        if turn == _PORTIONS:
+            others = [each for each in asked.parts if each.terms is None]
+            if (many := _enumerated(asked, _MANY, others)) is not None:
+                return [*found, *_by_holders(asked._replace(before=before), many)][:limit]
+        most = min(limit * _GROWTH**turn, max(limit, _MANY))
         ids = newest_holders(
-            asked.connection, reach.held, limit=count, lowest=reach.lowest, before=before
+            asked.connection, reach.held, limit=most, lowest=reach.lowest, before=before
         )
         found += reach.rest.among(ids)
-        if len(found) >= limit:
-            return found[:limit], None
-        if len(ids) == count:
+        if len(found) >= limit or (reach.lowest is None and len(ids) < most):
+            break
+        if len(ids) == most:
             before = ids[-1]
-        elif reach.lowest is None:
-            return found, None
         else:
             before, rows = reach.lowest, rows * _FASTER
             reach = _reach_of(asked, rows, before)
-    return found, before
+    return found[:limit]
 
 
 class _Reach(NamedTuple):
@@ -239,27 +234,19 @@ def _reach_of(asked: _Asked, rows: int, before: str | None) -> _Reach:
 
 
 def _by_walking(
-    asked: _Asked, chosen: Sequence[ColumnElement[bool]]
-) -> tuple[Sequence[RowMapping], str | None]:
-    """Those among the newest runs, each of which is looked at; below which id there may be more."""
-    found: Sequence[RowMapping] = []
-    lowest: str | None = None
-    for count in _WALKS:
-        lowest = lowest_of(asked.connection, chosen, count)
+    asked: _Asked, chosen: Sequence[ColumnElement[bool]], project: str | None
+) -> Sequence[RowMapping]:
+    """Those that turn up where each run is looked at, if they are not few."""
+    for most in _WALKS:
+        lowest = lowest_of(asked.connection, chosen, most)
         if lowest is None:
-            return asked.walk(), None
+            return asked.walk()
         found = asked.walk(runs.c.id >= lowest, lowest=lowest)
         if len(found) == asked.limit:
-            return found, None
-        if count == _WALKS[0] and (few := _enumerated(asked, _FEW, asked.parts)) is not None:
-            return _by_holders(asked, few), None
-    return found, lowest
-
-
-def _beyond(asked: _Asked, project: str | None) -> Sequence[RowMapping]:
-    """Those among all runs that are left."""
-    others = [each for each in asked.parts if each.terms is None]
-    if (many := _enumerated(asked, _MANY, others)) is not None:
+            return found
+        if most == _WALKS[0] and (few := _enumerated(asked, _FEW, asked.parts)) is not None:
+            return _by_holders(asked, few)
+    if (many := _enumerated(asked, _MANY, asked.parts)) is not None:
         return _by_holders(asked, many)
     if project is not None:
         return asked.walk()
@@ -272,14 +259,14 @@ def _by_holders(asked: _Asked, holders: Select[tuple[str]]) -> Sequence[RowMappi
     found: list[RowMapping] = []
     run_id = holders.subquery().c[0]
     newest = select(run_id).order_by(run_id.desc())
-    before, count = asked.before, _MANY if asked.limit is None else asked.limit
+    before, most = asked.before, _MANY if asked.limit is None else asked.limit
     while True:
         left = newest if before is None else newest.where(run_id < before)
-        ids = asked.connection.scalars(left.limit(count)).all()
+        ids = asked.connection.scalars(left.limit(most)).all()
         found += asked.among(ids)
-        if len(ids) < count or (asked.limit is not None and len(found) >= asked.limit):
+        if len(ids) < most or (asked.limit is not None and len(found) >= asked.limit):
             return found[: asked.limit]
-        before, count = ids[-1], count * _GROWTH
+        before, most = ids[-1], most * _GROWTH
 
 
 def _enumerated(asked: _Asked, most: int, parts: Sequence[Condition]) -> Select[tuple[str]] | None:
@@ -295,7 +282,8 @@ def _enumerated(asked: _Asked, most: int, parts: Sequence[Condition]) -> Select[
     return None
 
 
-def _is_one(connection: Connection, ids: Sequence[str]) -> ColumnElement[bool]:
+def is_one(connection: Connection, ids: Sequence[str]) -> ColumnElement[bool]:
+    """Whether a run is one of these."""
     column: ColumnElement[str] = runs.c.id
     if connection.dialect.name == "postgresql":
         # One parameter, as hundreds take longer to send than to look for.

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, desc, exists, func, select
 
 from manifest.filtering import Filter
 from manifest.models import FacetValue, RunSummary
-from manifest_server.newest import BELOW_ALL, lowest_of
+from manifest_server.holders import newest_holders
+from manifest_server.newest import BELOW_ALL, has_numbers, is_one, lowest_of
 from manifest_server.rows import portions
 from manifest_server.searching import LOWEST, conditions
 from manifest_server.tables import projects, runs
@@ -38,11 +39,21 @@ def tally(
     chosen = [] if project is None else [runs.c.project == project]
     lowest = lowest_of(connection, chosen, newest) or BELOW_ALL
     statement = select(*(runs.c[name] for name in names)).where(runs.c.id >= lowest, *chosen)
-    if wanted is not None:
-        parts = conditions(wanted, connection, project)
-        statement = statement.where(*(each.walked for each in parts))
+    parts = [] if wanted is None else conditions(wanted, connection, project, most=0)
+    held = [each.terms for each in parts if each.terms is not None]
+    if len(held) > 1:  # apart, as PostgreSQL does not expect how few have several terms
+        ids = newest_holders(connection, held, limit=newest, lowest=lowest)
+        statement = statement.where(is_one(connection, ids))
+        parts = [each for each in parts if each.terms is None]
+    numbers = [each.numbers for each in parts if each.numbers is not None]
+    statement = statement.where(*(each.walked for each in parts if each.numbers is None))
+    if numbers:  # looking up all values of a range takes longer than reading so many documents
+        statement = statement.add_columns(runs.c.document).where(runs.c.digest.is_not(None))
+    rows: Iterable[Sequence[Any]] = connection.execute(statement, {LOWEST: lowest})
+    if numbers:
+        rows = (row for row in rows if has_numbers(row[-1], numbers))
     # Not by the database: sorting for three groupings takes SQLite longer than handing over.
-    columns = zip(*connection.execute(statement, {LOWEST: lowest}).all(), strict=True)
+    columns = zip(*rows, strict=True)
     counted = dict(zip(names, columns, strict=False))
     return {name: _most_frequent(counted.get(name, ()), limit) for name in names}
 

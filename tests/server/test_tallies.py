@@ -24,6 +24,9 @@ NAMES = ("status", "project", "outcome")
         "not settings.is_old = true",
         'name ~ "number 31"',
         "config.batch = 99",
+        "config.batch = 3 and config.layers > 3000 and not settings.threads = 3",
+        "config.batch in (0, 1, 2, 3, 4, 5) and config.batch in (0, 1, 2, 3, 4, 6)",
+        'config.lr > 0.2 and project = "project 2"',
     ],
 )
 @pytest.mark.parametrize("newest", [1000, 10_000])
