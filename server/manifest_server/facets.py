@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, desc, exists, func, or_, select
 
 from manifest.filtering import ATTRIBUTES, Field, Filter
 from manifest.models import FacetValue
@@ -99,22 +99,23 @@ def _of_terms(
     limit: int,
     project: str | None,
 ) -> list[FacetValue]:
-    is_shared = field.section in SHARED
-    by_term = _shared(field, chosen) if is_shared else _own(connection, field, chosen, project)
-    found = by_term.subquery()
-    count = func.sum(found.c.runs).label("runs")
     columns = (terms.c.kind, terms.c.value, terms.c.number)
-    statement = (
-        select(*columns, count)
-        .join(found, found.c.term == terms.c.id)
-        .group_by(*columns)
-        .order_by(count.desc(), terms.c.value)
-        .limit(limit)
-    )
-    rows = connection.execute(statement)
+    is_shared = field.section in SHARED
+    if is_shared or chosen:
+        by_term = _shared(field, chosen) if is_shared else _own(connection, field, chosen, project)
+        found = by_term.subquery()
+        count: ColumnElement[Any] = func.sum(found.c.runs)
+        statement = select(*columns).join(found, found.c.term == terms.c.id)
+    else:
+        # With one look at each term: most may be of one run, and there may be thousands.
+        count = counted(connection)
+        holding = run_terms.c.term == terms.c.id
+        statement = of_field(field, project).with_only_columns(*columns).join(run_terms, holding)
+    ranked = statement.add_columns(count.label("runs")).group_by(*columns)
+    rows = connection.execute(ranked.order_by(desc("runs"), terms.c.value).limit(limit))
     return [
-        FacetValue(value=scalar(kind, value, number), runs=int(total))
-        for kind, value, number, total in rows
+        FacetValue(value=scalar(row.kind, row.value, row.number), runs=int(row.runs))
+        for row in rows
     ]
 
 
@@ -143,11 +144,7 @@ def _own(
     chosen: list[ColumnElement[bool]],
     project: str | None,
 ) -> Select[Any]:
-    is_of_field = run_terms.c.term.in_(of_field(field, project))
-    if not chosen:
-        count = counted(connection).label("runs")
-        return select(run_terms.c.term, count).where(is_of_field).group_by(run_terms.c.term)
-    held = pairs(connection, is_of_field).subquery()
+    held = pairs(connection, run_terms.c.term.in_(of_field(field, project))).subquery()
     return (
         select(held.c.term, func.count().label("runs"))
         .join_from(held, runs, runs.c.id == held.c.run_id)

@@ -56,6 +56,9 @@ ASKED = {
     "facet of a project": lambda store: store.count_values(
         parse_field("settings.threads"), project="project 3"
     ),
+    "facet of a project: config": lambda store: store.count_values(
+        parse_field("config.lr"), project="project 3"
+    ),
     "facet of the newest": lambda store: store.count_values(
         parse_field("status"), newest=100, wanted=parse_filter("settings.threads = 3")
     ),
