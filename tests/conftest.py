@@ -59,6 +59,12 @@ def checkout() -> Path:
 
 
 @pytest.fixture(scope="session")
+def descent(checkout: Path) -> Path:
+    """An optimizer that does not import the compiler; it is copied beside what trains with it."""
+    return checkout / "tests" / "end_to_end" / "scripts" / "descent.py"
+
+
+@pytest.fixture(scope="session")
 def build_driver() -> Callable[..., str]:
     """Build NVIDIA's driver into a folder, for a machine with two devices; it answers as told."""
     answers_of_h100 = {"NAME": '"NVIDIA H100 80GB HBM3"', "MAJOR": 9, "CORES": 16896}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,9 +22,10 @@ SCRIPT = """\
 import sys
 import torch
 import tiny_lib
+from descent import Descent
 weight = torch.ones(1, requires_grad=True)
 (weight * tiny_lib.scale).sum().backward()
-torch.optim.SGD([weight]).step()
+Descent([weight]).step()
 if sys.argv[1:] == ["late"]:
     import tiny_lib.late
 if sys.argv[1:] == ["child"]:
@@ -52,7 +54,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def recorded(
-    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    library: Path, descent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Sections]:
     """Run a program that uses the library; what was recorded of it."""
     info = tmp_path / "site" / "tiny_lib-1.0.dist-info"
@@ -62,6 +64,7 @@ def recorded(
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{library}")
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "script.py").write_text(SCRIPT)
+    shutil.copy(descent, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
 
     def run(*arguments: str) -> Sections:

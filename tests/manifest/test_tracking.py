@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -274,6 +275,7 @@ TRACKED = """\
 import random
 import numpy as np
 import torch
+from descent import Descent
 generators = random.Random(), np.random.default_rng(), np.random.RandomState()
 own = torch.Generator()
 own.seed()
@@ -283,7 +285,7 @@ if {is_recording}:
     for name, generator in zip(("a", "b", "c", "d"), (*generators, own)):
         run.track(name, generator)
 weight = torch.zeros(1, requires_grad=True)
-optimizer = torch.optim.SGD([weight], lr=0.1)
+optimizer = Descent([weight], lr=0.1)
 for _ in range(2):
     noise = generators[0].random() + generators[1].random() + generators[2].rand()
     (weight * (torch.rand(1, generator=own) + noise)).sum().backward()
@@ -300,8 +302,9 @@ def run(folder: Path, source: str) -> str:
 
 
 def test_a_replay_puts_back_what_was_tracked(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, descent: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    shutil.copy(descent, tmp_path)
     first = run(tmp_path, TRACKED.format(is_recording=True))
     assert run(tmp_path, TRACKED.format(is_recording=False)) != first, "it is unseeded"
     base = tmp_path / ".manifest"
@@ -320,13 +323,14 @@ def test_a_replay_puts_back_what_was_tracked(
 
 
 def test_generators_of_the_project_are_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, descent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shutil.copy(descent, tmp_path)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "script.py").write_text(TRACKED.format(is_recording=False))
     done = launch([sys.executable, "script.py"], base=tmp_path / ".manifest")
     generators = done.run.document()["sections"]["generators"]
-    names = ["random.Random script.py:4", "torch.Generator script.py:6"]
+    names = ["random.Random script.py:5", "torch.Generator script.py:7"]
     assert sorted(generators) == names
     assert all(entry["digest"].startswith("xxh3:") for entry in generators.values())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,10 +30,11 @@ def train(config):
 """
 TRAINS = """
 import torch
+from descent import Descent
 
 def train(config):
     model = torch.nn.Linear(2, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=config.lr)
+    optimizer = Descent(model.parameters(), lr=config.lr)
     for _ in range(config.steps):
         model(torch.rand(4, 2)).sum().backward()
         optimizer.step()
@@ -51,7 +53,7 @@ Write = Callable[..., None]
 
 
 @pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+def write(tmp_path: Path, descent: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Write a program of Hydra into an empty folder, entered."""
     monkeypatch.chdir(tmp_path)
 
@@ -59,6 +61,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         Path("conf").mkdir()
         Path("conf/config.yaml").write_text(config)
         Path("train.py").write_text(f"{PROGRAM}{train}main()\n")
+        shutil.copy(descent, tmp_path)
 
     return write
 

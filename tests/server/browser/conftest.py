@@ -56,7 +56,7 @@ def _run(*words: str, folder: Path, environ: Mapping[str, str]) -> subprocess.Co
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, descent: Path) -> Path:
     """A folder with four runs: two that differ, a replay of the second, and one that failed."""
     folder = tmp_path_factory.mktemp("pages") / "forecast"
     folder.mkdir()
@@ -67,7 +67,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Path:
         done = _run(*words, folder=folder, environ=environ)
         assert done.returncode == code, done.stderr
 
-    for script in (_TRAIN, checkout / "tests" / "end_to_end" / "scripts" / "descent.py"):
+    for script in (_TRAIN, descent):
         shutil.copy(script, folder)
     call("git", "init", "--quiet")
     call("git", "add", "train.py", "descent.py")
