@@ -1,5 +1,6 @@
 """A small training, once as it is; with --sweep once for each choice, each recorded in a fork."""
 
+import gc
 import os
 import random
 import sys
@@ -99,4 +100,5 @@ def sweep():
 
 
 if __name__ == "__main__":
+    gc.freeze()  # or each process goes through all that was imported at its end
     sweep() if "--sweep" in sys.argv else train_by_hand()

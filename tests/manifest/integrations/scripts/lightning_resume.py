@@ -4,6 +4,7 @@ Given are the kinds of fits, each as name=value pairs with commas between; `of` 
 checkpoints, by their steps with dots between.
 """
 
+import gc
 import json
 import logging
 import random
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDa
 import manifest
 from manifest.integrations.lightning import ManifestCallback
 
+gc.freeze()  # or all that was imported is gone through with each fit
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore")
 

@@ -4,6 +4,7 @@ Given are the kinds of trainings, each as name=value pairs with commas between; 
 checkpoints, by their steps with dots between. Started alone or by torchrun.
 """
 
+import gc
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 import manifest
 from manifest.integrations import accelerate, fabric
 
+gc.freeze()  # or all that was imported is gone through whenever Accelerate frees memory
 RANK, RANKS = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 EPOCHS = 3
 

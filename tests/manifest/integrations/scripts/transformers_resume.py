@@ -4,6 +4,7 @@ Given are the kinds of trainings, each as name=value pairs with commas between; 
 checkpoints, by their steps with dots between.
 """
 
+import gc
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ from transformers.utils import logging
 import manifest
 from manifest.integrations.transformers import ManifestCallback
 
+gc.freeze()  # or all that was imported is gone through with each training
 logging.set_verbosity_error()
 LENGTH = 20
 
