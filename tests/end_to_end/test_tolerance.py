@@ -17,12 +17,11 @@ MANIFEST = "from manifest_client.cli.main import main; main()"
 SCRIPT = """
 import sys
 import torch
-from descent import Descent
 from torch import nn
 
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(6, 80), nn.ReLU(), nn.Linear(80, 1))
-optimizer = Descent(model.parameters(), lr=0.1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 for step in range(8):
     inputs = torch.randn(4, 6)
     optimizer.zero_grad()
