@@ -17,6 +17,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Integer,
     LargeBinary,
     Select,
     TableValuedAlias,
@@ -30,11 +31,13 @@ from sqlalchemy import (
     insert,
     intersect,
     literal,
+    not_,
     or_,
     select,
     true,
     type_coerce,
 )
+from sqlalchemy.sql.dml import ReturningDelete
 
 from manifest_server.rows import insert_missing
 from manifest_server.tables import RunKey, run_terms, terms
@@ -191,9 +194,7 @@ def has_one(connection: Connection, numbers: Sequence[int]) -> ColumnElement[boo
 
 def counted(connection: Connection) -> ColumnElement[int]:
     """How many runs the rows of a term are about, together."""
-    if connection.dialect.name == "postgresql":
-        return func.sum(1 + func.coalesce(func.cardinality(_older), 0))
-    return func.sum(1 + func.coalesce(func.length(_older), 0) / _KEY_BYTES)
+    return func.sum(_count(_older, connection.dialect.name))
 
 
 def _is_turn(number: int, run_id: str) -> bool:
@@ -201,26 +202,34 @@ def _is_turn(number: int, run_id: str) -> bool:
     return (number ^ int(run_id[-4:], 16)) % _TURN == 0
 
 
-# Made once: making a statement takes longer than running it.
-_term = run_terms.c.term == bindparam("term")
-_newest = (
-    select(run_terms.c.run_id, _older)
-    .where(_term)
-    .order_by(run_terms.c.run_id.desc())
-    .limit(bindparam("most_rows"))
-)
-_taking = delete(run_terms).where(_term, run_terms.c.run_id.in_(bindparam("keys", expanding=True)))
+@cache
+def _taking(dialect: str) -> ReturningDelete[str, list[str] | None]:
+    """Delete what is not full of the newest rows of a term, where that is worth it."""
+    is_of_term = run_terms.c.term == bindparam("term")
+    rows = select(run_terms.c.run_id, _older).where(is_of_term).order_by(run_terms.c.run_id.desc())
+    newest = rows.limit(bindparam("most_rows")).subquery()
+    is_full = _count(newest.c.older, dialect) >= MOST_TOGETHER
+    found = select(newest.c.run_id).where(not_(is_full)).cte()
+    is_worth_it = select(func.count()).select_from(found).scalar_subquery() >= _WORTH_IT
+    taken = delete(run_terms).where(
+        is_of_term, is_worth_it, run_terms.c.run_id.in_(select(found.c.run_id))
+    )
+    return taken.returning(run_terms.c.run_id, _older)
+
+
+def _count(older: ColumnElement[Any], dialect: str) -> ColumnElement[int]:
+    """Of how many runs a row is."""
+    if dialect == "postgresql":
+        return 1 + func.coalesce(func.cardinality(older), 0)
+    return 1 + func.coalesce(func.length(older, type_=Integer), 0) // _KEY_BYTES
 
 
 def _take(
     connection: Connection, number: int, most_rows: int, gathered: list[dict[str, object]]
 ) -> int:
     """Delete the rows of a term that are not full, and add what is to be in their place."""
-    newest = connection.execute(_newest, {"term": number, "most_rows": most_rows})
-    rows = [row for row in newest if len(row.older or ()) + 1 < MOST_TOGETHER]
-    if len(rows) < _WORTH_IT:
-        return 0
-    connection.execute(_taking, {"term": number, "keys": [row.run_id for row in rows]})
+    given = {"term": number, "most_rows": most_rows}
+    rows = connection.execute(_taking(connection.dialect.name), given).all()
     gathered += _rows(number, (id_ for row in rows for id_ in (row.run_id, *(row.older or ()))))
     return len(rows)
 

@@ -84,8 +84,7 @@ class RunKey(_Sixteen):
 
     def shown(self, digits: str) -> str:
         """Write digits as a run id."""
-        parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
-        return "-".join(parts)
+        return _written(digits)
 
 
 class RunKeys(TypeDecorator[list[str]]):
@@ -104,8 +103,9 @@ class RunKeys(TypeDecorator[list[str]]):
         """Ids to UUIDs, or to bytes."""
         if value is None:
             return None
-        found = [uuid.UUID(each) for each in value]
-        return found if dialect.name == "postgresql" else b"".join(each.bytes for each in found)
+        if dialect.name == "postgresql":
+            return [uuid.UUID(each) for each in value]
+        return bytes.fromhex("".join(value).replace("-", ""))
 
     def process_result_value(self, value: Any, dialect: Dialect) -> list[str] | None:
         """UUIDs or bytes to ids."""
@@ -113,9 +113,13 @@ class RunKeys(TypeDecorator[list[str]]):
             return None
         if dialect.name == "postgresql":
             return [str(each) for each in value]
-        data = bytes(value)
-        starts = range(0, len(data), 16)
-        return [str(uuid.UUID(bytes=data[start : start + 16])) for start in starts]
+        digits = bytes(value).hex()
+        return [_written(digits[start : start + 32]) for start in range(0, len(digits), 32)]
+
+
+def _written(digits: str) -> str:
+    """Digits as a run id."""
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 class SectionKey(_Sixteen):
