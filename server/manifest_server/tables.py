@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -63,8 +64,7 @@ class _Sixteen(TypeDecorator[str]):
         """Digits to bytes."""
         if value is None:
             return None
-        digits = value.replace("-", "")
-        return uuid.UUID(digits) if dialect.name == "postgresql" else bytes.fromhex(digits)
+        return _uuid(value) if dialect.name == "postgresql" else _bytes(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
         """Bytes to digits."""
@@ -75,6 +75,17 @@ class _Sixteen(TypeDecorator[str]):
     def shown(self, digits: str) -> str:
         """How 32 digits are written."""
         return digits
+
+
+# A run that comes is written many times at once: its id is beside every term that it has.
+@lru_cache
+def _bytes(text: str) -> bytes:
+    return bytes.fromhex(text.replace("-", ""))
+
+
+@lru_cache
+def _uuid(text: str) -> uuid.UUID:
+    return uuid.UUID(text)
 
 
 class RunKey(_Sixteen):
@@ -104,8 +115,8 @@ class RunKeys(TypeDecorator[list[str]]):
         if value is None:
             return None
         if dialect.name == "postgresql":
-            return [uuid.UUID(each) for each in value]
-        return bytes.fromhex("".join(value).replace("-", ""))
+            return [_uuid(each) for each in value]
+        return b"".join(map(_bytes, value))
 
     def process_result_value(self, value: Any, dialect: Dialect) -> list[str] | None:
         """UUIDs or bytes to ids."""
