@@ -6,7 +6,7 @@ import json
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, delete, exists, not_, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, and_, delete, exists, not_, or_, select
 
 from manifest.blobs import blobs_in, blobs_of
 from manifest.filtering import TAGS
@@ -35,6 +35,7 @@ from manifest_server.tables import (
 from manifest_server.terms import OWN, own_terms, terms_of
 
 _PORTION = 500
+_MANY = 20_000  # of what is small; each portion looks through all of them
 
 
 def delete_run(connection: Connection, run_id: str) -> None:
@@ -122,11 +123,10 @@ def collect_blobs(
     return len(found)
 
 
-def collect_terms(connection: Connection) -> None:
-    """Delete the terms that neither a section nor a run has."""
-    connection.execute(
-        delete(terms).where(
-            not_(exists().where(section_terms.c.term == terms.c.id)),
-            not_(exists().where(run_terms.c.term == terms.c.id)),
-        )
+def collect_terms(connection: Connection, *, limit: int = _MANY) -> int:
+    """Delete some terms that neither a section nor a run has; gives how many."""
+    is_unused = and_(
+        not_(exists().where(section_terms.c.term == terms.c.id)),
+        not_(exists().where(run_terms.c.term == terms.c.id)),
     )
+    return _collect(connection, terms.c.id, is_unused, limit)

@@ -476,8 +476,8 @@ class SqlStore:
         self._collect(retention.collect_names)
         collected += self._collect(retention.collect_sections)
         collected += self._collect(retention.collect_segments)
+        self._collect(retention.collect_terms)
         with transaction(self._engine, is_writing=True) as connection:
-            retention.collect_terms(connection)
             mark_unused(connection)
         self._gather()
         return collected + self._collect(
