@@ -47,6 +47,7 @@ def served(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     assert process.stdout is not None
     try:
@@ -55,7 +56,7 @@ def served(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         yield process, urlsplit(said.split()[-1]).netloc
     finally:
         if process.poll() is None:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # workers left alone would serve on, unheard
         process.communicate()
 
 
