@@ -94,7 +94,10 @@ def gather(connection: Connection, numbers: Iterable[int], *, most_rows: int = _
         numbers: Of the terms.
         most_rows: How many of each are looked at, the newest first.
     """
-    wanted = select(terms.c.id).where(terms.c.id.in_(sorted(numbers))).order_by(terms.c.id)
+    chosen = sorted(numbers)
+    if not chosen:
+        return 0
+    wanted = select(terms.c.id).where(terms.c.id.in_(chosen)).order_by(terms.c.id)
     # A term that somebody else gathers, or drops runs of, has its turn another time.
     locked = connection.scalars(wanted.with_for_update(skip_locked=True)).all()
     gathered: list[dict[str, object]] = []

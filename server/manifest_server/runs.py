@@ -74,8 +74,9 @@ def put_runs(
     chosen = _chosen(packed)
     written = _insert_or_replace(connection, [run.row for run in chosen])
     _put_parts(connection, [run for run in chosen if run.id in written])
-    # Somebody else may have been here before.
-    kept = digests(connection, (run.id for run in chosen))
+    # Somebody else was here before where nothing was written.
+    kept = {run.id: run.digest for run in chosen if run.id in written}
+    kept |= digests(connection, (run.id for run in chosen if run.id not in written))
     return [(run, _refused(connection, run, kept)) for run in packed if _is_other(run, kept)]
 
 
@@ -100,7 +101,9 @@ def _put_parts(connection: Connection, added: Sequence[PackedRun]) -> None:
         for key, section in run.sections.items()
     }
     _put_sections(connection, shared)
-    named = sorted({str(run.row["project"]) for run in added})
+    # A known setup came with its project.
+    news = (run for run in added if run.row["setup_key"] not in known)
+    named = sorted({str(run.row["project"]) for run in news})
     insert_missing(connection, projects, [{"name": name} for name in named])
     _put_names(connection, {str(run.row["name"]) for run in added if run.row["name"] is not None})
     insert_missing(connection, run_sections, [row for run in added for row in run.references])
