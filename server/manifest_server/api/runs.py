@@ -236,8 +236,8 @@ async def put_annotations(  # waits for the thread that commits
 
     def read() -> Remark:
         check_visible(store, caller, run_id)
-        version = _version(if_match)
-        said = _parsed(Annotations, body, "annotations").model_copy(update={"version": version})
+        said = _parsed(Annotations, body, "annotations")
+        said = said.model_copy(update={"version": _version(if_match)})
         return Remark(run_id, said, caller.name, caller.change("annotate run", run_id))
 
     kept = await intake.put_remark(read)
