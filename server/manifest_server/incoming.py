@@ -6,11 +6,9 @@ bytes are known to be its canonical form need neither be parsed nor encoded to b
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from threading import Lock
 from typing import Final, Self
 
 import msgspec
@@ -18,6 +16,7 @@ import msgspec
 from manifest.canonical import Digest, canonical_bytes, digest_bytes
 from manifest.errors import DamagedRun
 from manifest.models import Manifest
+from manifest_server.recent import Recent
 from manifest_server.tables import SHARED
 
 MOST_BYTES: Final = 2**23
@@ -72,29 +71,15 @@ class SeenSections:
     """
 
     def __init__(self, *, most_bytes: int = MOST_BYTES) -> None:
-        self._most_bytes = most_bytes
-        self._bytes = 0
-        self._bodies: OrderedDict[str, bytes] = OrderedDict()
-        self._lock = Lock()
+        self._bodies: Recent[bytes] = Recent(most_bytes, len)
 
     def get(self, digests: Iterable[str]) -> dict[str, bytes]:
         """The canonical forms of those of these sections that came, by digest."""
-        with self._lock:
-            found = {each: self._bodies[each] for each in digests if each in self._bodies}
-            for digest in found:
-                self._bodies.move_to_end(digest)
-            return found
+        return self._bodies.get(digests)
 
     def add(self, sections: Mapping[Digest, bytes]) -> None:
         """Remember sections by their digests, in canonical form."""
-        with self._lock:
-            for digest, body in sections.items():
-                if digest not in self._bodies:
-                    self._bodies[digest] = body
-                    self._bytes += len(body)
-            while self._bytes > self._most_bytes:
-                _, forgotten = self._bodies.popitem(last=False)
-                self._bytes -= len(forgotten)
+        self._bodies.add(sections.items())
 
     def read(self, data: bytes) -> Incoming:
         """Read a manifest.

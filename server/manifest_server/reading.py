@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from threading import Lock
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, select
@@ -19,6 +17,7 @@ from manifest_server.packing import (
     unpack_section,
     unpack_sections,
 )
+from manifest_server.recent import Recent
 from manifest_server.rows import portions
 from manifest_server.tables import SHARED, run_sections, runs, sections, setups
 
@@ -30,10 +29,7 @@ class SharedSections:
     """The shared sections that were read last: they never change, so they stay in memory."""
 
     def __init__(self, *, most_bytes: int = MOST_BYTES) -> None:
-        self._most_bytes = most_bytes
-        self._bytes = 0
-        self._kept: OrderedDict[str, UnpackedSection] = OrderedDict()
-        self._lock = Lock()
+        self._kept: Recent[UnpackedSection] = Recent(most_bytes, lambda section: section.size)
 
     def read(self, connection: Connection, keys: Iterable[str]) -> dict[str, UnpackedSection]:
         """Those of these sections that there are, by key.
@@ -42,29 +38,14 @@ class SharedSections:
             DigestMismatch: The bytes of one were changed.
         """
         wanted = set(keys)
-        found = self._known(wanted)
+        found = self._kept.get(wanted)
         for portion in portions(sorted(wanted - found.keys())):
             statement = select(sections.c.key, sections.c.body).where(sections.c.key.in_(portion))
-            for key, body in connection.execute(statement):
-                found[key] = unpack_section(key, body)
-                self._keep(key, found[key])
+            rows = connection.execute(statement)
+            read = {key: unpack_section(key, body) for key, body in rows}
+            self._kept.add(read.items())
+            found |= read
         return found
-
-    def _known(self, keys: set[str]) -> dict[str, UnpackedSection]:
-        with self._lock:
-            found = {key: self._kept[key] for key in keys if key in self._kept}
-            for key in found:
-                self._kept.move_to_end(key)
-        return found
-
-    def _keep(self, key: str, section: UnpackedSection) -> None:
-        with self._lock:
-            if key not in self._kept:
-                self._bytes += section.size
-            self._kept[key] = section
-            while self._bytes > self._most_bytes:
-                _, forgotten = self._kept.popitem(last=False)
-                self._bytes -= forgotten.size
 
 
 def get_run(connection: Connection, run_id: str, shared: SharedSections | None = None) -> Manifest:

@@ -85,7 +85,7 @@ def test_memory_is_bounded_and_what_was_forgotten_is_read_again(
         for _ in range(2):
             assert get_runs(connection, [alike[0].id], shared) == [alike[0]]
     assert not shared._kept
-    assert shared._bytes == 0
+    assert shared._kept._bytes == 0
 
 
 def test_a_section_whose_bytes_were_changed_is_refused(
