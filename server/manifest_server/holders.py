@@ -6,7 +6,6 @@ for each other. Now and then a writer puts the rows of a term together, some six
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
@@ -20,11 +19,9 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Select,
-    TableValuedAlias,
     any_,
     bindparam,
     case,
-    column,
     delete,
     desc,
     func,
@@ -39,7 +36,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningDelete
 
-from manifest_server.rows import insert_missing
+from manifest_server.rows import as_given, given_numbers, insert_missing
 from manifest_server.tables import RunKey, run_terms, terms
 from manifest_server.terms import Term
 
@@ -142,7 +139,7 @@ def lowest_row(
         before: Only rows with a run that is older.
     """
     dialect = connection.dialect.name
-    given = {"numbers_0": _given(dialect, numbers), "count": count, "before": before or _HIGHEST}
+    given = {"numbers_0": as_given(dialect, numbers), "count": count, "before": before or _HIGHEST}
     lowest: str | None = connection.scalar(_lowest_row(dialect), given)
     return lowest
 
@@ -165,7 +162,7 @@ def newest_holders(
         before: All are older.
     """
     dialect = connection.dialect.name
-    given = {f"numbers_{n}": _given(dialect, numbers) for n, numbers in enumerate(held)}
+    given = {f"numbers_{n}": as_given(dialect, numbers) for n, numbers in enumerate(held)}
     given |= {"limit": limit, "lowest": lowest or _LOWEST, "before": before or _HIGHEST}
     return list(connection.scalars(_newest_holders(dialect, len(held)), given))
 
@@ -178,7 +175,7 @@ def having(connection: Connection, numbers: Sequence[int], run_ids: Sequence[str
     if not run_ids:
         return set()
     ordered, dialect = sorted(run_ids), connection.dialect.name
-    given = {"numbers_0": _given(dialect, numbers), "lowest": ordered[0]}
+    given = {"numbers_0": as_given(dialect, numbers), "lowest": ordered[0]}
     if dialect == "postgresql":
         return set(connection.scalars(_having(), {**given, "run_ids": ordered}))
     keys = [bytes.fromhex(each.replace("-", "")) for each in ordered]
@@ -247,7 +244,7 @@ def _rows(number: int, run_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 @cache
 def _lowest_row(dialect: str) -> Select[Any]:
-    each = _numbers(dialect, 0)
+    each = given_numbers(dialect, "numbers_0")
     before = bindparam("before", type_=run_terms.c.run_id.type)
     of_term = select(run_terms.c.run_id).where(
         run_terms.c.term == each.c.value, _oldest(dialect) < before
@@ -263,7 +260,7 @@ def _newest_holders(dialect: str, count: int) -> Select[tuple[str]]:
     lowest, before = (bindparam(name, type_=id_type) for name in ("lowest", "before"))
     each = []
     for place in range(count):
-        has_one = run_terms.c.term.in_(select(_numbers(dialect, place).c.value))
+        has_one = run_terms.c.term.in_(select(given_numbers(dialect, f"numbers_{place}").c.value))
         rows = has_one, run_terms.c.run_id >= lowest, _oldest(dialect) < before
         found = _expanded(dialect, *rows).subquery()
         between = found.c.run_id >= lowest, found.c.run_id < before
@@ -294,7 +291,7 @@ def _bare_rows() -> Select[bytes, bytes]:
 
 def _from_lowest(dialect: str) -> tuple[ColumnElement[bool], ...]:
     newest = run_terms.c.run_id
-    has_one = run_terms.c.term.in_(select(_numbers(dialect, 0).c.value))
+    has_one = run_terms.c.term.in_(select(given_numbers(dialect, "numbers_0").c.value))
     return has_one, newest >= bindparam("lowest", type_=newest.type)
 
 
@@ -319,19 +316,6 @@ def _oldest(dialect: str) -> ColumnElement[str]:
     else:
         first = func.substr(_older, 1, _KEY_BYTES)
     return type_coerce(func.coalesce(first, newest), newest.type)
-
-
-def _numbers(dialect: str, place: int) -> TableValuedAlias:
-    """Numbers of terms that are given as one parameter, as a table."""
-    value, name = column("value", BigInteger), f"numbers_{place}"
-    if dialect == "postgresql":
-        given = func.unnest(bindparam(name, type_=ARRAY(BigInteger)))
-        return given.table_valued(value).render_derived()
-    return func.json_each(bindparam(name)).table_valued(value)
-
-
-def _given(dialect: str, numbers: Sequence[int]) -> object:
-    return list(numbers) if dialect == "postgresql" else json.dumps(list(numbers))
 
 
 def _pairs(connection: Connection, *chosen: ColumnElement[bool]) -> Select[Any]:

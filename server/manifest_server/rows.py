@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     Column,
     Connection,
     CursorResult,
@@ -16,10 +17,12 @@ from sqlalchemy import (
     Insert,
     Select,
     Table,
+    TableValuedAlias,
     Text,
     any_,
     bindparam,
     cast,
+    column,
     func,
     select,
 )
@@ -191,20 +194,35 @@ def locked_numbers(connection: Connection, column: Column[int], numbers: Iterabl
     if not wanted:
         return set()
     dialect = connection.dialect.name
-    given = wanted if dialect == "postgresql" else json.dumps(wanted)
-    return set(connection.scalars(_locking_numbers(dialect, column), {"numbers": given}))
+    given = {"numbers": as_given(dialect, wanted)}
+    return set(connection.scalars(_locking_numbers(dialect, column), given))
 
 
 @cache
 def _locking_numbers(dialect: str, column: Column[int]) -> Select[int]:
-    # One parameter: a statement with one for each has to be written anew for every number of them.
     if dialect == "postgresql":
         is_wanted = column == any_(bindparam("numbers", type_=ARRAY(column.type)))
     else:
-        given = func.json_each(bindparam("numbers", type_=Text)).table_valued("value")
-        is_wanted = column.in_(select(given.c.value))
+        is_wanted = column.in_(select(given_numbers(dialect, "numbers").c.value))
     statement = select(column).where(is_wanted).order_by(column)
     return statement.with_for_update(read=True, key_share=True)
+
+
+def given_numbers(dialect: str, name: str) -> TableValuedAlias:
+    """Numbers that are given as one parameter, as a table.
+
+    A statement with a parameter for each has to be written anew for every number of them.
+    """
+    value = column("value", BigInteger)
+    if dialect == "postgresql":
+        given = func.unnest(bindparam(name, type_=ARRAY(BigInteger)))
+        return given.table_valued(value).render_derived()
+    return func.json_each(bindparam(name)).table_valued(value)
+
+
+def as_given(dialect: str, numbers: Sequence[int]) -> object:
+    """What `given_numbers` is given."""
+    return list(numbers) if dialect == "postgresql" else json.dumps(list(numbers))
 
 
 def portions(items: Sequence[str]) -> Iterator[Sequence[str]]:
