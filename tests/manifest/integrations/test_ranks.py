@@ -65,9 +65,9 @@ def loop(request: pytest.FixtureRequest, loops: dict[tuple[int, str], Loop]) -> 
     return loops[request.param]
 
 
-def of(framework: str) -> pytest.MarkDecorator:
-    """Ask only of the loops of one framework."""
-    kinds = [each for each in LOOPS if f"with={framework}," in str(each.id)]
+def of(*frameworks: str) -> pytest.MarkDecorator:
+    """Ask only of the loops of some frameworks."""
+    kinds = [each for name in frameworks for each in LOOPS if f"with={name}," in str(each.id)]
     return pytest.mark.parametrize("loop", kinds, indirect=True)
 
 
@@ -112,16 +112,8 @@ def test_fabric_alone_begins_the_epoch_again(loop: Loop) -> None:
             assert len(alone["losses"]) > len(rank["whole"]["losses"]) - int(step)
 
 
-@of("lightning")
-def test_lightning_alone_goes_on_with_other_numbers(loop: Loop) -> None:
-    for rank in loop:
-        losses = rank["whole"]["losses"]
-        assert len(losses) == 9
-        assert rank["alone"]["5"]["losses"] != losses[5:]
-
-
-@of("transformers")
-def test_transformers_alone_goes_on_with_other_numbers(loop: Loop) -> None:
+@of("lightning", "transformers")
+def test_a_trainer_alone_goes_on_with_other_numbers(loop: Loop) -> None:
     for rank in loop:
         losses = rank["whole"]["losses"]
         assert len(losses) == 9
