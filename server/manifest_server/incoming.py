@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Final, Self
-
-import msgspec
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Final, Self
 
 from manifest.canonical import Digest, canonical_bytes, digest_bytes
 from manifest.errors import DamagedRun
@@ -19,10 +17,10 @@ from manifest.models import Manifest
 from manifest_server.recent import Recent
 from manifest_server.tables import SHARED
 
-MOST_BYTES: Final = 2**23
+if TYPE_CHECKING:
+    import msgspec
 
-# Says where each value of a map ends, and leaves it as it is.
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+MOST_BYTES: Final = 2**23
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +86,14 @@ class SeenSections:
             pydantic.ValidationError: It is none.
             DamagedRun: A section has no canonical form.
         """
+        # Only the service reads so, and only it has this: a store in a folder does without.
+        import msgspec
+
         try:
-            members = _members.decode(data)
-            texts = {name: bytes(raw) for name, raw in _members.decode(members["sections"]).items()}
+            members = _decoder().decode(data)
+            texts = {
+                name: bytes(raw) for name, raw in _decoder().decode(members["sections"]).items()
+            }
         except (msgspec.DecodeError, KeyError, RecursionError):
             return Incoming.of(Manifest.model_validate_json(data))  # which says what is wrong
         shared: dict[str, bytes] = {name: texts[name] for name in SHARED if name in texts}
@@ -104,6 +107,14 @@ class SeenSections:
         document = _joined({**members, "sections": _joined(others)})
         incoming = Incoming.of(Manifest.model_validate_json(document))
         return incoming.with_sections({name: texts[name] for name in digests}, digests)
+
+
+@cache
+def _decoder() -> msgspec.json.Decoder[dict[str, msgspec.Raw]]:
+    """Says where each value of a map ends, and leaves it as it is."""
+    import msgspec
+
+    return msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def _digests(bodies: Mapping[str, bytes]) -> dict[str, Digest]:

@@ -136,3 +136,13 @@ def test_a_deleted_store_is_built_again(base: Path, record: Record) -> None:
     for file in base.glob("store.db*"):
         file.unlink()
     assert listed(base) == before
+
+
+def test_a_store_in_a_folder_needs_nothing_that_only_the_service_brings() -> None:
+    """Who has installed no extra has neither a web framework nor what reads requests."""
+    asked = (
+        "import sys, manifest_client.embedded, manifest_migrations.upgrade;"
+        "print(sorted({'fastapi', 'jinja2', 'msgspec', 'uvicorn', 'zstandard'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
