@@ -14,6 +14,8 @@ PYTEST ?=
 # By file, as the tests of a module share what it makes once; in order, as the last files are short.
 DIST := --dist loadfile --no-loadscope-reorder
 
+WHEEL := tests/packaging/test_wheel.py tests/packaging/test_installed.py
+
 # An activated environment or a user's own settings must not leak into ours; nor is Manifest to be
 # compiled anew in each of thousands of processes.
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE PIP_USER
@@ -40,9 +42,9 @@ demo: $(DEMO_READY)
 
 test: lint $(BROWSER_READY) $(POOLER_READY)
 	$(call heading,Tests)
-	@$(BIN)/python -m pytest -n $(WORKERS) $(DIST) --ignore=tests/packaging/test_wheel.py $(PYTEST)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(DIST) $(WHEEL:%=--ignore=%) $(PYTEST)
 	$(call heading,Wheel)
-	@$(BIN)/python -m pytest tests/packaging/test_wheel.py
+	@$(BIN)/python -m pytest -n $(WORKERS) $(DIST) $(WHEEL)
 	@printf '\nAll checks passed.\n'
 
 lint: $(TEST_READY)
