@@ -6,6 +6,7 @@ COPY manifest manifest
 COPY server server
 COPY client client
 COPY alembic alembic
+COPY docs docs
 RUN python -m venv /opt/manifest \
  && /opt/manifest/bin/pip install --no-cache-dir --constraint constraints.txt '.[server,postgres]'
 

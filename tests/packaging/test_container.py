@@ -55,6 +55,17 @@ def test_everything_that_is_copied_is_there(steps: list[tuple[str, str]], checko
     assert {f"!{name}" for name in sources} == {line for line in allowed if line[0] == "!"}
 
 
+def test_what_is_copied_links_only_to_what_is_copied(
+    steps: list[tuple[str, str]], checkout: Path
+) -> None:
+    copied = [each for each in given(steps, "COPY") if not each.startswith("--from")]
+    sources = [checkout / name for each in copied for name in each.split()[:-1]]
+    links = [link for source in sources for link in source.rglob("*") if link.is_symlink()]
+    assert links  # the guide is the documents
+    ends = [link.resolve() for link in links]
+    assert [end for end in ends if not any(map(end.is_relative_to, sources))] == []
+
+
 def test_it_runs_as_nobody_and_writes_nowhere(
     steps: list[tuple[str, str]], services: dict[str, dict[str, Any]]
 ) -> None:

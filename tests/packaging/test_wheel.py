@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -41,9 +42,15 @@ def version(checkout: Path) -> str:
 
 def package_files(checkout: Path) -> Iterator[str]:
     for package, folder in PACKAGES.items():
-        for file in (checkout / folder).rglob("*"):
-            if file.is_file() and "__pycache__" not in file.parts:
-                yield f"{package}/{file.relative_to(checkout / folder).as_posix()}"
+        for place, _, names in os.walk(checkout / folder, followlinks=True):
+            inside = Path(place).relative_to(checkout / folder)
+            files = [Path(package) / inside / name for name in names]
+            yield from (str(file) for file in files if not _is_left_out(file))
+
+
+def _is_left_out(file: Path) -> bool:
+    is_picture_of_readme = file.parent.name == "guide" and file.suffix in (".png", ".svg")
+    return "__pycache__" in file.parts or is_picture_of_readme
 
 
 def test_the_wheel_holds_every_file_of_the_four_packages_and_nothing_else(
