@@ -19,19 +19,16 @@ from sqlalchemy import (
     any_,
     literal,
     select,
+    type_coerce,
 )
+from sqlalchemy.types import NullType
 
 from manifest.filtering import Filter
 from manifest_server.holders import having, lowest_row, newest_holders
 from manifest_server.packing import unpack_sections
-from manifest_server.searching import (
-    LOWEST,
-    Condition,
-    Numbers,
-    conditions,
-    only_project,
-)
-from manifest_server.tables import runs
+from manifest_server.parts import LOWEST, Numbers, Part
+from manifest_server.searching import conditions, only_project
+from manifest_server.tables import RunKey, runs
 
 _FEW: Final = 1000
 """How many runs that can be enumerated are soon looked at, all of them."""
@@ -41,6 +38,8 @@ _WALKS: Final = (500, 4000, 20_000)
 """How many of the newest runs are looked at, where no terms say which."""
 _LOOKS: Final = (60, 200, 400)
 """In how many more documents is looked for numbers of a range, before its terms are looked up."""
+_AT_ONCE: Final = 50
+"""How many of these are fetched together."""
 _MOST: Final = 1000
 """How many of these are looked up, rather than being too many."""
 _ROWS: Final = 16
@@ -50,6 +49,10 @@ _FASTER: Final = 8
 _PORTIONS: Final = 4
 """How often runs that have terms are looked at, before others may be fewer."""
 _GROWTH: Final = 4
+_ID: Final = RunKey()
+_AS_THEY_ARE: Final[list[ColumnElement[Any]]] = [
+    type_coerce(each, NullType) for each in (runs.c.id, runs.c.document)
+]
 BELOW_ALL: Final = "0" * 32
 """An id that every run is beyond."""
 
@@ -59,7 +62,7 @@ class _Asked(NamedTuple):
 
     connection: Connection
     statement: Select[Any]
-    parts: Sequence[Condition]
+    parts: Sequence[Part]
     limit: int | None
     before: str | None
 
@@ -91,14 +94,15 @@ class _Asked(NamedTuple):
     ) -> list[str]:
         """The ids of those of which this holds, newest first; documents say which have numbers."""
         others = [each.walked for each in self.parts if each.numbers is None]
-        # What has not ended has no terms yet.
-        columns = self.statement.with_only_columns(runs.c.id, runs.c.document).limit(None)
+        # What has not ended has no terms yet. As the driver gives them, as most are dropped.
+        columns: Select[Any] = self.statement.with_only_columns(*_AS_THEY_ARE).limit(None)
         rows = columns.where(*chosen, *others, runs.c.digest.is_not(None))
         found = self.connection.execute(rows, {LOWEST: lowest})
-        fitting = (run_id for run_id, document in found if has_numbers(document, self.numbers))
-        ids = list(islice(fitting, limit))
+        read = (row for portion in found.partitions(_AT_ONCE) for row in portion)
+        fitting = (key for key, document in read if has_numbers(document, self.numbers))
+        keys = list(islice(fitting, limit))
         found.close()
-        return ids
+        return [str(_ID.process_result_value(key, self.connection.dialect)) for key in keys]
 
     def walk(self, *chosen: ColumnElement[bool], lowest: str = BELOW_ALL) -> Sequence[RowMapping]:
         """Those of which this holds, looked at one after the other; none is below the lowest."""
@@ -269,7 +273,7 @@ def _by_holders(asked: _Asked, holders: Select[tuple[str]]) -> Sequence[RowMappi
         before, most = ids[-1], most * _GROWTH
 
 
-def _enumerated(asked: _Asked, most: int, parts: Sequence[Condition]) -> Select[tuple[str]] | None:
+def _enumerated(asked: _Asked, most: int, parts: Sequence[Part]) -> Select[tuple[str]] | None:
     """The runs that one of these parts leaves, if there is one that leaves so few."""
     for each in parts:
         if each.holders is None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Self, TypeAlias
 
+from pydantic_core import from_json
+
 from manifest.blobs import blobs_in
 from manifest.canonical import Digest, canonical_bytes, checked_digest, digest_bytes, digest_value
 from manifest.errors import DamagedRun, DigestMismatch, DigestWrong
@@ -118,7 +120,7 @@ def unpack_section(key: str, body: bytes) -> UnpackedSection:
     digest = digest_bytes(whole)
     if (found := section_key_of(digest)) != key:
         raise DigestMismatch(key, found, "a section in the store")
-    return UnpackedSection(json.loads(whole), digest, len(whole))
+    return UnpackedSection(_decoded(whole), digest, len(whole))
 
 
 def unpack_run(document: bytes, digest: str, sections: Iterable[KeptSection]) -> Manifest:
@@ -127,7 +129,7 @@ def unpack_run(document: bytes, digest: str, sections: Iterable[KeptSection]) ->
     Raises:
         ValueError: The document is not one.
     """
-    whole = json.loads(expanded(document))
+    whole = _decoded(expanded(document))
     whole["digest"] = digest
     known = _put_back(whole, sections)
     if whole.pop(_DIGESTS_LEFT_OUT, False):
@@ -140,10 +142,22 @@ def unpack_run(document: bytes, digest: str, sections: Iterable[KeptSection]) ->
 
 def unpack_sections(document: bytes, sections: Iterable[KeptSection]) -> dict[str, Section]:
     """The sections of a run that lie in its document, and those that are given."""
-    whole = json.loads(expanded(document))
+    whole = _decoded(expanded(document))
     _put_back(whole, sections)
     found: dict[str, Section] = whole["sections"]
     return found
+
+
+def _decoded(data: bytes) -> Any:
+    """Read JSON.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        return from_json(data)  # which takes half the time
+    except ValueError:  # or is nested deeper than this reads
+        return json.loads(data)
 
 
 def _put_back(whole: dict[str, Any], sections: Iterable[KeptSection]) -> dict[str, Digest]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator as operators
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard
 
 from sqlalchemy import (
@@ -15,7 +14,6 @@ from sqlalchemy import (
     Select,
     and_,
     any_,
-    bindparam,
     cast,
     collate,
     column,
@@ -29,11 +27,10 @@ from sqlalchemy import (
     select,
     table,
 )
-from sqlalchemy.sql.elements import False_, UnaryExpression
+from sqlalchemy.sql.elements import UnaryExpression
 from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.types import Text
 
-from manifest.canonical import Json
 from manifest.filtering import (
     MOMENTS,
     All,
@@ -47,13 +44,12 @@ from manifest.filtering import (
     Scalar,
 )
 from manifest.summaries import LABEL_LENGTHS, label
-from manifest_server.holders import has_one, holders
+from manifest_server.parts import OPERATORS, Condition, Numbers, OfTerms, Part
 from manifest_server.tables import (
     NAME_TRIGRAMS,
     SHARED,
     names,
     projects,
-    run_terms,
     runs,
     section_terms,
     setups,
@@ -64,7 +60,6 @@ from manifest_server.terms import (
     OWN,
     double,
     own_id,
-    searched_values,
     term_id,
 )
 
@@ -73,63 +68,9 @@ _IDS: Final = frozenset({"id", "replay_of"})
 _LARGEST_INTEGER: Final = 2**63 - 1
 _MOST: Final = 1000
 """How many terms, or names, are looked up rather than searched for with the runs."""
-_OPERATORS: Final = {
-    "=": operators.eq,
-    "<": operators.lt,
-    "<=": operators.le,
-    ">": operators.gt,
-    ">=": operators.ge,
-}
 
 
-class Numbers(NamedTuple):
-    """Numbers of a range, of which some run has one under a key of its own."""
-
-    field: Field
-    bounds: Sequence[Comparison]
-
-    def are_in(self, values: Mapping[str, Json]) -> bool:
-        """Whether one of them is in the section, with all that the run has there."""
-        section, key = self.field.section, self.field.key
-        return any(map(self._is_within, searched_values(section, values, key)))
-
-    def _is_within(self, value: Scalar) -> bool:
-        if isinstance(value, (bool, str)):
-            return False
-        number = double(value)
-        return all(
-            isinstance(each.value, (int, float))
-            and _OPERATORS[each.operator](number, double(each.value))
-            for each in self.bounds
-        )
-
-
-class Condition(NamedTuple):
-    """What holds of the runs that a filter means: true or false, never unknown."""
-
-    sql: ColumnElement[bool]
-    """For a database that plans by itself."""
-    walked: ColumnElement[bool]
-    """For runs looked at one after the other, none below the bound parameter `LOWEST`."""
-    holders: Select[tuple[str]] | None = None
-    """The ids of these runs, where they can be enumerated."""
-    is_by_few: bool = False
-    """Whether they are enumerated by few keys, so that counting some of them is quick."""
-    terms: Sequence[int] | None = None
-    """Of which these runs have one, where that is what holds of them."""
-    numbers: Numbers | None = None
-    """What these runs have, where too many terms would do."""
-
-    @property
-    def is_never(self) -> bool:
-        """Whether no run is meant, as it is known already."""
-        return isinstance(self.sql, False_)
-
-
-LOWEST: Final = "lowest"
-
-
-def condition(wanted: Filter, connection: Connection, project: str | None = None) -> Condition:
+def condition(wanted: Filter, connection: Connection, project: str | None = None) -> Part:
     """What holds of the runs that a filter means, where all of them may be of one project.
 
     Terms and setups are looked up at once: what nobody has needs no search, and a database plans
@@ -153,13 +94,13 @@ def condition(wanted: Filter, connection: Connection, project: str | None = None
         return _of_name(wanted, sql, connection)
     if _is_status(wanted):
         of_project = [] if project is None else [runs.c.project == project]
-        return Condition(sql, sql, select(runs.c.id).where(sql, *of_project), is_by_few=True)
-    return Condition(sql, sql)
+        return Condition(sql, None, select(runs.c.id).where(sql, *of_project), is_by_few=True)
+    return Condition(sql)
 
 
 def conditions(
     wanted: Filter, connection: Connection, project: str | None = None, *, most: int = _MOST
-) -> list[Condition]:
+) -> list[Part]:
     """What holds of the runs that a filter means, in parts that must hold together.
 
     Args:
@@ -266,9 +207,7 @@ def _held(
     return _Held(part.field, _terms(part, connection, project))
 
 
-def _of_fields(
-    held: Sequence[_Held], connection: Connection, project: str | None
-) -> list[Condition]:
+def _of_fields(held: Sequence[_Held], connection: Connection, project: str | None) -> list[Part]:
     shared = [(each.field.section, each.terms) for each in held if each.field.section in SHARED]
     own = [_of_own(each, connection) for each in held if each.field.section not in SHARED]
     return [*own, _of_shared(shared, connection, project)] if shared else own
@@ -276,7 +215,7 @@ def _of_fields(
 
 def _of_shared(
     held: Sequence[tuple[str, _Terms]], connection: Connection, project: str | None
-) -> Condition:
+) -> Part:
     """What holds of runs whose setup has a term in each of these sections."""
     key = runs.c.setup_key
     has_terms = [
@@ -291,7 +230,7 @@ def _of_shared(
     most = _MOST_SETUPS[connection.dialect.name]
     keys = list(connection.scalars(holding.limit(most + 1)))
     if not keys:
-        return Condition(false(), false())
+        return Condition(false())
     if len(keys) > most:
         sql = and_(key.is_not(None), key.in_(holding))
         # Of so many setups most are of no run that is looked at.
@@ -301,7 +240,7 @@ def _of_shared(
         # One parameter, as hundreds take longer to send than to look for.
         sql = and_(key.is_not(None), key == any_(literal(keys, ARRAY(key.type))))
         is_by_few = len(keys) <= _FEW_SETUPS
-        return Condition(sql, sql, select(runs.c.id).where(sql), is_by_few)
+        return Condition(sql, None, select(runs.c.id).where(sql), is_by_few=is_by_few)
     sql = and_(key.is_not(None), key.in_(keys))
     # A sign before it keeps SQLite from the index, which is not in the order of the walk.
     signed = UnaryExpression(key, operator=custom_op("+"), type_=key.type)
@@ -309,20 +248,15 @@ def _of_shared(
     return Condition(sql, walked, select(runs.c.id).where(sql), is_by_few=True)
 
 
-def _of_own(held: _Held, connection: Connection) -> Condition:
-    found, known, numbers = held.terms, None, None
+def _of_own(held: _Held, connection: Connection) -> Part:
+    """What holds of runs that have one of these terms."""
+    found, numbers = held.terms, None
     if found == []:
-        return Condition(false(), false())
-    if isinstance(found, list):
-        has_term, known = has_one(connection, found), found
-    else:
-        has_term = run_terms.c.term.in_(found)
-        if held.bounds and held.field.section in OWN and len(held.field.key) < _LONGEST_KEY:
-            numbers = Numbers(held.field, held.bounds)
-    every = holders(connection, has_term)
-    lowest = bindparam(LOWEST, type_=run_terms.c.run_id.type)
-    walked = runs.c.id.in_(holders(connection, has_term, run_terms.c.run_id >= lowest))
-    return Condition(runs.c.id.in_(every), walked, every, terms=known, numbers=numbers)
+        return Condition(false())
+    has_documents = held.field.section in OWN and len(held.field.key) < _LONGEST_KEY
+    if held.bounds and has_documents and not isinstance(found, list):
+        numbers = Numbers.between(held.field, held.bounds)
+    return OfTerms(connection, found, numbers)
 
 
 def _terms(
@@ -401,11 +335,11 @@ def _is_status(wanted: Comparison | Among | Present) -> bool:
     return wanted.field.key == "status" and is_equal
 
 
-def _of_name(wanted: Comparison, sql: ColumnElement[bool], connection: Connection) -> Condition:
+def _of_name(wanted: Comparison, sql: ColumnElement[bool], connection: Connection) -> Part:
     """What holds of runs of a name: where names are few, the runs are found by them."""
     dialect = connection.dialect.name
     if not isinstance(wanted.value, str):
-        return Condition(false(), false())
+        return Condition(false())
     found = select(names.c.name).where(
         _of_text(names.c.name, wanted.operator, wanted.value, dialect)
     )
@@ -415,10 +349,10 @@ def _of_name(wanted: Comparison, sql: ColumnElement[bool], connection: Connectio
         found = found.where(names.c.number.in_(select(_trigrams.c.rowid).where(has_all)))
     known = connection.scalars(found.limit(_MOST + 1)).all()
     if not known:
-        return Condition(false(), false())
+        return Condition(false())
     if len(known) > _MOST:
-        return Condition(sql, sql)
-    return Condition(sql, sql, select(runs.c.id).where(runs.c.name.in_(known)), is_by_few=True)
+        return Condition(sql)
+    return Condition(sql, None, select(runs.c.id).where(runs.c.name.in_(known)), is_by_few=True)
 
 
 def _has_trigrams(connection: Connection) -> bool:
@@ -475,7 +409,7 @@ def _escaped(value: str, *, wildcards: str = "%_") -> str:
 
 
 def _compared(column: ColumnElement[Any], operator: str, value: Any) -> ColumnElement[bool]:
-    compared: ColumnElement[bool] = _OPERATORS[operator](column, value)
+    compared: ColumnElement[bool] = OPERATORS[operator](column, value)
     return compared
 
 

@@ -12,8 +12,9 @@ from manifest.filtering import Filter
 from manifest.models import FacetValue, RunSummary
 from manifest_server.holders import newest_holders
 from manifest_server.newest import BELOW_ALL, has_numbers, is_one, lowest_of
+from manifest_server.parts import LOWEST
 from manifest_server.rows import portions
-from manifest_server.searching import LOWEST, conditions
+from manifest_server.searching import conditions
 from manifest_server.tables import projects, runs
 
 

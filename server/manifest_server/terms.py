@@ -93,14 +93,29 @@ def values_of(section: Mapping[str, Json], key: str) -> list[Scalar]:
 
 def searched_values(section: str, values: Mapping[str, Json], key: str) -> list[Scalar]:
     """What a section has under a key as far as there are terms of it."""
-    left_out = _UNSEARCHED.get(section, ())
-    leaves = list(_leaves({name: each for name, each in values.items() if name not in left_out}))
-    if 2 * len(leaves) <= _MOST_TERMS:
-        return [value for name, value in leaves if name == key]
+    if 2 * _most_leaves(values) <= _MOST_TERMS:
+        left_out = _UNSEARCHED.get(section, ())
+        near = {
+            name: values[name] for name in _leading(key) if name in values and name not in left_out
+        }
+        return [value for name, value in _leaves(near) if name == key]
     kept = (
         term for term in terms_of(section, values) if (term.section, term.key) == (section, key)
     )
     return [scalar(term.kind, term.value, term.number) for term in kept]
+
+
+def _most_leaves(values: Mapping[str, Json]) -> int:
+    """No section has more, of so many keys of which some have values within."""
+    within = {key: value for key, value in values.items() if isinstance(value, (dict, list))}
+    return len(values) + sum(1 for _ in _leaves(within))
+
+
+@lru_cache
+def _leading(key: str) -> tuple[str, ...]:
+    """Keys of a section under which something may be that has this key."""
+    names = key.split(".")
+    return tuple(".".join(names[:count]) for count in range(1, len(names) + 1))
 
 
 def scalar(kind: str, value: str, number: float | None) -> Scalar:

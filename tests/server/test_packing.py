@@ -117,6 +117,15 @@ def test_any_manifest_comes_back_equal(
         )
 
 
+def test_what_is_nested_deeply_comes_back_equal(make_manifest: MakeManifest) -> None:
+    nested: Json = "innermost"
+    for _ in range(400):  # more than the reader that is tried first takes
+        nested = {"a": nested}
+    manifest = make_manifest(sections={"config": {"deep": nested}, "settings": {"deep": [nested]}})
+
+    assert there_and_back(manifest) == manifest
+
+
 def test_a_field_that_was_not_given_stays_out_of_the_document(
     make_manifest: Callable[..., Manifest],
 ) -> None:
