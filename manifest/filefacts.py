@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from manifest.canonical import Json
@@ -33,7 +33,7 @@ class FileFacts:
 
     def outputs(self, paths: Iterable[str]) -> dict[str, Json]:
         """What is known of files that were written, by path, where they are still there."""
-        described = {path: describe(path) for path in self._of_program(paths)}
+        described = {path: describe(path) for path in list(paths)}
         return _named_without_secrets({p: f for p, f in described.items() if "missing" not in f})
 
     def inputs(self, paths: Iterable[str]) -> dict[str, Json]:
@@ -41,12 +41,8 @@ class FileFacts:
 
         They are described as they are found first; of one changed since, only that is told.
         """
-        described = {path: self._input(path) for path in self._of_program(paths)}
+        described = {path: self._input(path) for path in list(paths)}
         return _named_without_secrets({path: facts for path, facts in described.items() if facts})
-
-    def _of_program(self, paths: Iterable[str]) -> Iterator[str]:
-        own = str(self._run.path.parent.parent)
-        return (path for path in list(paths) if not path.startswith(own))
 
     def _input(self, path: str) -> Facts | None:
         facts = describe(path)

@@ -31,18 +31,23 @@ class Files:
         self._on_source: Callable[[Path], None] = lambda path: None
         self._skipped: tuple[str, ...] = ()
 
-    def begin(self, root: Path, on_source: Callable[[Path], None]) -> None:
+    def begin(self, root: Path, on_source: Callable[[Path], None], *, base: Path) -> None:
         """Listen for one run.
 
         Args:
             root: The folder of the project; source outside it belongs to packages.
             on_source: Told each file of the project when its code first runs.
+            base: Where runs are kept; what is there is none of the program's files.
         """
         self.inputs, self.outputs = {}, {}
         self._sources, self._executed_names = set(), set()
         self._root = os.path.join(root, "")
         self._on_source = on_source
-        self._skipped = (*_SYSTEM_FOLDERS, *_installed_folders())
+        self._skipped = (
+            *_SYSTEM_FOLDERS,
+            *_installed_folders(),
+            os.path.join(os.path.abspath(base), ""),
+        )
         self.is_active = True
 
     def install(self) -> None:

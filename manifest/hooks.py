@@ -80,9 +80,9 @@ class Hooks:
             "torch", lambda _: self._attempt("warnings", lambda: watch_warnings(self._tell))
         )
 
-    def watch_files(self, root: Path, on_source: Callable[[Path], None]) -> None:
-        """Report the files of a project."""
-        self.files.begin(root, on_source)
+    def watch_files(self, root: Path, on_source: Callable[[Path], None], *, base: Path) -> None:
+        """Report the files of a project, but for those of the runs that are kept in `base`."""
+        self.files.begin(root, on_source, base=base)
 
     def watch_lookups(
         self, root: Path, salt: Callable[[], bytes], on_first: Callable[[str, Json], None]

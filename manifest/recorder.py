@@ -105,7 +105,7 @@ class Recorder:
             self.process,
             is_pinning_os=bool(self.origin["pinned_os_entropy"]),
         )
-        hooks.watch_files(self.root, self._source_executed)
+        hooks.watch_files(self.root, self._source_executed, base=self.run.path.parent.parent)
         hooks.watch_seeds(self.root, self)
         hooks.watch_lookups(self.root, self.run.salt, self._variable_asked)
         if _hooks is None:

@@ -54,14 +54,27 @@ f()
 """
 
 
+PATIENCE = "import manifest.recorder; manifest.recorder._FOREGROUND_TIMEOUT_SECONDS = {}"
+
+
 @pytest.fixture
-def sabotaged(script: Script, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+def customized(script: Script, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Do something where the program is recorded, before its first line."""
+
+    def customize(*lines: str) -> None:
+        if_recorded = "".join(["if 'manifest' in sys.modules:\n", *(f"    {x}\n" for x in lines)])
+        folder = script("customized/sitecustomize.py", SABOTAGE + if_recorded).parent
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+
+    return customize
+
+
+@pytest.fixture
+def sabotaged(script: Script, customized: Callable[..., None]) -> Callable[..., None]:
     """Replace a function of ours, in the program alone, by another."""
 
-    def sabotage(path: str, wrong: str) -> None:
-        call = f"if 'manifest' in sys.modules: sabotage({path!r}, {wrong})\n"
-        folder = script("customized/sitecustomize.py", SABOTAGE + call).parent
-        monkeypatch.setenv("PYTHONPATH", str(folder))
+    def sabotage(path: str, wrong: str, *lines: str) -> None:
+        customized(*lines, f"sabotage({path!r}, {wrong})")
         script("config.json", '{"lr": 0.1}')
         script("program.py", ORDINARY)
 
@@ -70,7 +83,7 @@ def sabotaged(script: Script, monkeypatch: pytest.MonkeyPatch) -> Callable[[str,
 
 @pytest.mark.parametrize("probe", PROBES)
 def test_a_probe_that_raises_costs_a_note_and_nothing_else(
-    probe: str, both: Both, sabotaged: Callable[[str, str], None]
+    probe: str, both: Both, sabotaged: Callable[..., None]
 ) -> None:
     sabotaged(PROBES[probe], "lambda *_, **__: 1 / 0")
     pair = both("program.py")
@@ -115,17 +128,9 @@ def test_a_fault_of_our_own_costs_a_sentence_not_the_program(
 
 @pytest.mark.parametrize("probe", ["packages", "hardware", "inputs"])
 def test_a_probe_that_hangs_is_left_behind(
-    probe: str, both: Both, sabotaged: Callable[[str, str], None], script: Script
+    probe: str, both: Both, sabotaged: Callable[..., None]
 ) -> None:
-    sabotaged(PROBES[probe], "lambda *_, **__: time.sleep(600)")
-    shorter = "import manifest.recorder\nmanifest.recorder._FOREGROUND_TIMEOUT_SECONDS = 0.2\n"
-    path = script("customized/sitecustomize.py", "")
-    path.write_text(
-        SABOTAGE
-        + "if 'manifest' in sys.modules:\n    "
-        + shorter.replace("\n", "\n    ")
-        + f"sabotage({PROBES[probe]!r}, lambda *_, **__: time.sleep(600))\n"
-    )
+    sabotaged(PROBES[probe], "lambda *_, **__: time.sleep(600)", PATIENCE.format(0.2))
     pair = both("program.py")
     assert pair.recorded == pair.alone
     document = pair.run.document()
@@ -179,8 +184,11 @@ def test_a_home_that_cannot_be_written_is_not_needed(
     assert not (tmp_path / "missing").exists()
 
 
-def test_thousands_of_files_are_read(both: Both, script: Script, project: Path) -> None:
+def test_thousands_of_files_are_read(
+    both: Both, script: Script, project: Path, customized: Callable[..., None]
+) -> None:
     (project / "data").mkdir()
+    customized(PATIENCE.format(600))  # the end of a run waits for so long only where it must
     script(
         "program.py",
         "for i in range(5500): open(f'data/{i}', 'w').write(str(i))\n"
