@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -26,6 +26,7 @@ _MOST_ELEMENTS = 32
 _DEEPEST = 8
 _EXACT = 2**53
 _REMEMBERED: Final = 2**13
+_LONG: Final = 200
 
 
 class Term(NamedTuple):
@@ -56,9 +57,7 @@ def term_id(section: str, key: str, value: Scalar) -> int:
 
 def own_terms(project: str, section: str, values: Mapping[str, Json]) -> Iterator[Term]:
     """The terms of a run's own section, which are those of its project."""
-    own = own_id(project, 0)
-    for number, named, key, kind, value, size, _ in terms_of(section, values):
-        yield Term(number ^ own, named, key, kind, value, size, project)
+    return _each_once(section, values, partial(_own, project))
 
 
 def own_id(project: str, number: int) -> int:
@@ -72,18 +71,35 @@ def terms_of(section: str, values: Mapping[str, Json]) -> Iterator[Term]:
     A map within is walked, and its keys are joined by dots; a list gives a term for each element.
     What was not captured, is absent or could not be read has none.
     """
+    return _each_once(section, values, Term.of)
+
+
+def _each_once(
+    section: str, values: Mapping[str, Json], term_of: Callable[[str, str, Scalar], Term]
+) -> Iterator[Term]:
     left_out = _UNSEARCHED.get(section, ())
     chosen = {key: value for key, value in values.items() if key not in left_out}
-    terms = (Term.of(section, key, value) for key, value in _leaves(chosen))
+    terms = (term_of(section, key, value) for key, value in _leaves(chosen))
     found = {term.id: term for term in terms}
     counts = Counter(term.key for term in found.values())
-    several = (several_values(section, key) for key, count in counts.items() if count > 1)
-    yield from islice((*several, *found.values()), _MOST_TERMS)
+    repeated = [key for key, count in counts.items() if count > 1]
+    # Of several values under one key one may be below 1, and another above 9.
+    several = (term_of(NO_SECTION, f"{section}.{key}", True) for key in repeated)  # noqa: FBT003
+    return islice((*several, *found.values()), _MOST_TERMS)
 
 
-def several_values(section: str, key: str) -> Term:
-    """The term of whatever has several values under a key: one may be below 1, another above 9."""
-    return Term.of(NO_SECTION, f"{section}.{key}", value=True)
+def _own(project: str, section: str, key: str, value: Scalar) -> Term:
+    # Most values of a configuration are those of the run before; few of the long ones are.
+    is_long = isinstance(value, str) and len(value) > _LONG
+    return (_own_term if is_long else _known_own_term)(project, section, key, value)
+
+
+def _own_term(project: str, section: str, key: str, value: Scalar) -> Term:
+    term = Term.of(section, key, value)
+    return term._replace(id=own_id(project, term.id), project=project)
+
+
+_known_own_term = lru_cache(_REMEMBERED, typed=True)(_own_term)  # 1 is equal to 1.0 and to True
 
 
 def values_of(section: Mapping[str, Json], key: str) -> list[Scalar]:
@@ -135,7 +151,6 @@ def double(value: float) -> float:
         return float("inf") if value > 0 else float("-inf")
 
 
-@lru_cache(_REMEMBERED)  # most values of a configuration are those of the run before
 def _pair_id(section: str, key: str, kind: str, text: str) -> int:
     return _hash(f"{section}\0{key}\0{kind}\0{text}")
 
@@ -158,7 +173,9 @@ def _leaves(values: Mapping[str, Json]) -> Iterator[tuple[str, Scalar]]:
     pending: list[tuple[str, Json, int]] = [(key, value, 1) for key, value in values.items()]
     while pending:
         key, value, depth = pending.pop()
-        if isinstance(value, dict):
+        if _is_scalar(value):
+            yield key, value
+        elif isinstance(value, dict):
             told = _untagged(value)
             if told is not None:
                 yield key, told
@@ -166,8 +183,6 @@ def _leaves(values: Mapping[str, Json]) -> Iterator[tuple[str, Scalar]]:
                 pending += [(f"{key}.{name}", item, depth + 1) for name, item in value.items()]
         elif isinstance(value, list):
             yield from ((key, item) for item in value[:_MOST_ELEMENTS] if _is_scalar(item))
-        elif _is_scalar(value):
-            yield key, value
 
 
 def _is_scalar(value: Json) -> bool:
