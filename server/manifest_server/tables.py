@@ -48,6 +48,16 @@ SHARED: Final = (
 """Sections that many runs have in common: kept once, and referred to from setups."""
 
 
+class _Bytes(LargeBinary):
+    """Bytes as the driver of SQLite takes and gives them, without another object for each."""
+
+    def bind_processor(self, dialect: Dialect) -> None:
+        """Give them as they are."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> None:
+        """Take them as they are."""
+
+
 class _Sixteen(TypeDecorator[str]):
     """Sixteen bytes: ``uuid`` in PostgreSQL, a blob in SQLite; both sort as their digits do."""
 
@@ -58,7 +68,7 @@ class _Sixteen(TypeDecorator[str]):
         """Choose the narrower type where there is one."""
         if dialect.name == "postgresql":
             return dialect.type_descriptor(Uuid(as_uuid=True))
-        return dialect.type_descriptor(LargeBinary(16))
+        return dialect.type_descriptor(_Bytes(16))
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
         """Digits to bytes."""
@@ -70,7 +80,7 @@ class _Sixteen(TypeDecorator[str]):
         """Bytes to digits."""
         if value is None:
             return None
-        return self.shown(value.hex if isinstance(value, uuid.UUID) else bytes(value).hex())
+        return self.shown(value.hex if isinstance(value, uuid.UUID) else value.hex())
 
     def shown(self, digits: str) -> str:
         """How 32 digits are written."""
@@ -108,7 +118,7 @@ class RunKeys(TypeDecorator[list[str]]):
         """Choose the array where there is one."""
         if dialect.name == "postgresql":
             return dialect.type_descriptor(ARRAY(Uuid(as_uuid=True)))
-        return dialect.type_descriptor(LargeBinary())
+        return dialect.type_descriptor(_Bytes())
 
     def process_bind_param(self, value: list[str] | None, dialect: Dialect) -> Any:
         """Ids to UUIDs, or to bytes."""
@@ -124,7 +134,7 @@ class RunKeys(TypeDecorator[list[str]]):
             return None
         if dialect.name == "postgresql":
             return [str(each) for each in value]
-        digits = bytes(value).hex()
+        digits = value.hex()
         return [_written(digits[start : start + 32]) for start in range(0, len(digits), 32)]
 
 
