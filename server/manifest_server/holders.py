@@ -36,7 +36,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningDelete
 
-from manifest_server.rows import as_given, given_numbers, insert_missing
+from manifest_server.rows import as_given, given_numbers, insert_missing, is_given
 from manifest_server.tables import RunKey, run_terms, terms
 from manifest_server.terms import Term
 
@@ -94,9 +94,7 @@ def gather(connection: Connection, numbers: Iterable[int], *, most_rows: int = _
     chosen = sorted(numbers)
     if not chosen:
         return 0
-    wanted = select(terms.c.id).where(terms.c.id.in_(chosen)).order_by(terms.c.id)
-    # A term that somebody else gathers, or drops runs of, has its turn another time.
-    locked = connection.scalars(wanted.with_for_update(skip_locked=True)).all()
+    locked = connection.scalars(_locking(connection.dialect.name), {"numbers": chosen}).all()
     gathered: list[dict[str, object]] = []
     count = sum(_take(connection, number, most_rows, gathered) for number in locked)
     if gathered:
@@ -200,6 +198,13 @@ def counted(connection: Connection) -> ColumnElement[int]:
 def _is_turn(number: int, run_id: str) -> bool:
     """Whether a row is the one in so many at which those of its term are gathered."""
     return (number ^ int(run_id[-4:], 16)) % _TURN == 0
+
+
+@cache
+def _locking(dialect: str) -> Select[int]:
+    wanted = select(terms.c.id).where(is_given(dialect, terms.c.id, "numbers"))
+    # A term that somebody else gathers, or drops runs of, has its turn another time.
+    return wanted.order_by(terms.c.id).with_for_update(skip_locked=True)
 
 
 @cache

@@ -11,6 +11,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     CursorResult,
     Dialect,
@@ -57,11 +58,26 @@ def insert_missing(
     if not rows:
         return
     names = tuple(column.name for column in table.c if column.name in rows[0])
+    statement = _inserting_missing(connection.dialect.name, table, names)
     if connection.dialect.name == "postgresql":
-        execute_many(connection, _inserting_missing("postgresql", table, names), rows)
-        return
-    # As SQLAlchemy would, but column by column: it makes a dictionary or two for each row.
-    text, processors = _prepared(connection.dialect, table, names)
+        execute_many(connection, statement, rows)
+    else:
+        execute_by_column(connection, statement, rows)
+
+
+def execute_by_column(
+    connection: Connection, statement: Insert, rows: Sequence[Mapping[str, object]]
+) -> None:
+    """Insert rows, all of which have the same columns, into SQLite.
+
+    As SQLAlchemy would, but column by column: it makes a dictionary or two for each row.
+
+    Args:
+        connection: In a transaction that writes.
+        statement: An INSERT that is made once and kept.
+        rows: One at least.
+    """
+    text, processors = _prepared(connection.dialect, statement, tuple(rows[0]))
     columns = [
         [row[name] for row in rows] if process is None else [process(row[name]) for row in rows]
         for name, process in processors.items()
@@ -71,13 +87,14 @@ def insert_missing(
 
 @lru_cache
 def _prepared(
-    dialect: Dialect, table: Table, names: tuple[str, ...]
+    dialect: Dialect, statement: Insert, names: tuple[str, ...]
 ) -> tuple[str, dict[str, Callable[[Any], Any] | None]]:
     """An INSERT as its driver takes it, and what makes a parameter of a value, by column."""
-    statement = _inserting_missing(dialect.name, table, names)
-    text = str(statement.compile(dialect=dialect, column_keys=names))
-    types = {name: table.c[name].type.dialect_impl(dialect) for name in names}
-    return text, {name: type_.bind_processor(dialect) for name, type_ in types.items()}
+    compiled: Any = statement.compile(dialect=dialect, column_keys=names)
+    types = {
+        name: statement.table.c[name].type.dialect_impl(dialect) for name in compiled.positiontup
+    }
+    return str(compiled), {name: type_.bind_processor(dialect) for name, type_ in types.items()}
 
 
 @cache
@@ -183,9 +200,22 @@ def locked_keys(connection: Connection, column: Column[Any], keys: Iterable[str]
     """
     found: set[str] = set()
     for portion in portions(sorted(keys)):
-        statement = select(column).where(column.in_(portion)).order_by(column)
-        found.update(connection.scalars(statement.with_for_update(read=True, key_share=True)))
+        statement = _locking_keys(connection.dialect.name, column)
+        found.update(connection.scalars(statement, {"keys": portion}))
     return found
+
+
+@cache
+def _locking_keys(dialect: str, column: Column[Any]) -> Select[str]:
+    statement = select(column).where(is_given(dialect, column, "keys")).order_by(column)
+    return statement.with_for_update(read=True, key_share=True)
+
+
+def is_given(dialect: str, column: Column[Any], name: str) -> ColumnElement[bool]:
+    """Whether a column has one of the values of a list, in a statement that is made once."""
+    if dialect == "postgresql":  # to which one parameter is sent sooner than hundreds
+        return column == any_(bindparam(name, type_=ARRAY(column.type)))
+    return column.in_(bindparam(name, expanding=True))
 
 
 def locked_numbers(connection: Connection, column: Column[int], numbers: Iterable[int]) -> set[int]:

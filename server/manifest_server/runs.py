@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Insert,
+    Select,
     bindparam,
     exists,
     select,
@@ -35,9 +35,11 @@ from manifest_server.packing import (
     unpack_verdict,
 )
 from manifest_server.rows import (
+    execute_by_column,
     execute_many,
     insert_many,
     insert_missing,
+    is_given,
     locked_keys,
     locked_numbers,
     portions,
@@ -293,11 +295,17 @@ def digests(
     """The digest kept for each of these runs that is known."""
     found: dict[str, str] = {}
     for portion in portions(list(run_ids)):
-        statement = select(runs.c.id, runs.c.digest).where(runs.c.id.in_(portion))
-        if project is not None:
-            statement = statement.where(runs.c.project == project)
-        found.update((row.id, row.digest) for row in connection.execute(statement))
+        given = {"ids": portion, "project": project}
+        statement = _digests(connection.dialect.name, is_of_project=project is not None)
+        rows = connection.execute(statement, given)
+        found.update((row.id, row.digest) for row in rows)
     return found
+
+
+@cache
+def _digests(dialect: str, *, is_of_project: bool) -> Select[str, str]:
+    statement = select(runs.c.id, runs.c.digest).where(is_given(dialect, runs.c.id, "ids"))
+    return statement.where(runs.c.project == bindparam("project")) if is_of_project else statement
 
 
 def _is_in_project(connection: Connection, name: str, key: str, project: str) -> bool:
@@ -321,18 +329,26 @@ def _newest(
 
 def _insert_or_replace(connection: Connection, rows: Sequence[dict[str, object]]) -> set[str]:
     """Insert rows; gives the ids of those that were written, as sealed runs never change."""
-    statement = _inserting_or_replacing(connection.dialect.name, tuple(rows[0]))
-    return set(execute_many(connection, statement.returning(runs.c.id), rows).scalars())
+    dialect = connection.dialect.name
+    statement = _inserting_or_replacing(dialect, tuple(rows[0]))
+    if dialect == "postgresql":
+        return set(execute_many(connection, statement, rows).scalars())
+    # Nobody else writes meanwhile, and many rows at once cannot say what came of each.
+    ids = {str(row["id"]) for row in rows}
+    kept = digests(connection, ids)
+    execute_by_column(connection, statement, rows)
+    return {run_id for run_id in ids if not kept.get(run_id)}
 
 
 @cache
-def _inserting_or_replacing(dialect: str, names: tuple[str, ...]) -> Insert:
+def _inserting_or_replacing(dialect: str, names: tuple[str, ...]) -> Any:
     statement = insert_many(dialect, runs, names)
     replaced = {
         column.name: statement.excluded[column.name]
         for column in runs.c
         if column.name not in ("id", *_VERDICT_COLUMNS)
     }
-    return statement.on_conflict_do_update(
+    writing = statement.on_conflict_do_update(
         index_elements=[runs.c.id], set_=replaced, where=runs.c.digest.is_(None)
     )
+    return writing.returning(runs.c.id) if dialect == "postgresql" else writing

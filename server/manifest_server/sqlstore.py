@@ -179,10 +179,9 @@ class SqlStore:
         Raises:
             StoreUnusable: None of them is kept.
         """
-        known = self.digests(each.manifest.id for each in given)
-        news = {id(each): _packed(each) for each in given if _is_news(each.manifest, known)}
-        errors = {key: error for key, error in news.items() if isinstance(error, Exception)}
-        packed = {key: run for key, run in news.items() if isinstance(run, PackedRun)}
+        tried = {id(each): _packed(each) for each in given}
+        errors = {key: error for key, error in tried.items() if isinstance(error, Exception)}
+        packed = {key: run for key, run in tried.items() if isinstance(run, PackedRun)}
         refused = self._put_packed(list(packed.values()))
         errors |= {key: refused[id(run)] for key, run in packed.items() if id(run) in refused}
         self.seen.add({s.digest: s.body for run in packed.values() for s in run.sections.values()})

@@ -118,16 +118,18 @@ _REFUSING = {
 }
 
 
-def test_what_is_kept_already_is_not_written_again(
-    sqlite_path: Path, make_manifest: MakeManifest
+def test_what_is_kept_already_is_answered_as_before(
+    store: SqlStore, make_manifest: MakeManifest
 ) -> None:
-    runs = [make_manifest() for _ in range(3)]
-    with open_store(sqlite_url(sqlite_path)) as store:
-        store.put_runs((run, None) for run in runs)
-        with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")  # whoever wanted to write would wait for this
-            found = put_together(store, list(map(given, runs)))
-    assert found == [Incoming.of(run) for run in runs]
+    kept, new = [make_manifest() for _ in range(3)], make_manifest()
+    store.put_runs((run, None) for run in kept)
+    going_on = kept[1].model_copy(update={"digest": "", "digests": {}, "status": "running"})
+    assert put_together(store, list(map(given, [kept[0], going_on, new]))) == [
+        Incoming.of(kept[0]),
+        Incoming.of(going_on),
+        Incoming.of(new),
+    ]
+    assert [store.get_run(run.id) for run in [*kept, new]] == [*kept, new]
 
 
 def test_a_database_that_fails_fails_those_who_wait_and_no_later_ones(
