@@ -14,7 +14,7 @@ from sqlalchemy import (
     ARRAY,
     ColumnElement,
     Connection,
-    RowMapping,
+    Row,
     Select,
     any_,
     literal,
@@ -66,7 +66,7 @@ class _Asked(NamedTuple):
     limit: int | None
     before: str | None
 
-    def among(self, ids: Iterable[str]) -> Sequence[RowMapping]:
+    def among(self, ids: Iterable[str]) -> Sequence[Row[Any]]:
         """Those of some runs."""
         left = sorted(set(ids), reverse=True)
         for each in self.parts:
@@ -104,10 +104,10 @@ class _Asked(NamedTuple):
         found.close()
         return [str(_ID.process_result_value(key, self.connection.dialect)) for key in keys]
 
-    def walk(self, *chosen: ColumnElement[bool], lowest: str = BELOW_ALL) -> Sequence[RowMapping]:
+    def walk(self, *chosen: ColumnElement[bool], lowest: str = BELOW_ALL) -> Sequence[Row[Any]]:
         """Those of which this holds, looked at one after the other; none is below the lowest."""
         walked = self.statement.where(*chosen, *(each.walked for each in self.parts))
-        return self.connection.execute(walked, {LOWEST: lowest}).mappings().all()
+        return self.connection.execute(walked, {LOWEST: lowest}).all()
 
 
 def has_numbers(document: bytes, numbers: Sequence[Numbers]) -> bool:
@@ -125,7 +125,7 @@ def newest_runs(
     before: str | None = None,
     wanted: Filter | None = None,
     project: str | None = None,
-) -> Sequence[RowMapping]:
+) -> Sequence[Row[Any]]:
     """Columns of the newest runs, newest first.
 
     Args:
@@ -143,7 +143,7 @@ def newest_runs(
         chosen = [*chosen, runs.c.id < before]
     statement = select(*columns).order_by(runs.c.id.desc()).limit(limit).where(*chosen)
     if wanted is None:
-        return connection.execute(statement).mappings().all()
+        return connection.execute(statement).all()
     parts = conditions(wanted, connection, project, most=0)
     asked = _Asked(connection, statement, parts, limit, before)
     if asked.numbers and not asked.is_never:
@@ -155,7 +155,7 @@ def newest_runs(
 
 def _by_looking(
     asked: _Asked, chosen: Sequence[ColumnElement[bool]], limit: int
-) -> Sequence[RowMapping] | None:
+) -> Sequence[Row[Any]] | None:
     """Those among the newest runs by what their documents say, unless there seem to be too few."""
     ids: list[str] = []
     looked, left = 0, list(chosen)
@@ -174,7 +174,7 @@ def _by_looking(
 
 def _by_index(
     asked: _Asked, chosen: Sequence[ColumnElement[bool]], project: str | None
-) -> Sequence[RowMapping]:
+) -> Sequence[Row[Any]]:
     """Those that an index leads to, from the end where there are fewest."""
     by_few = [each for each in asked.parts if each.is_by_few]
     if (few := _enumerated(asked, _FEW, by_few)) is not None:
@@ -184,10 +184,10 @@ def _by_index(
     return _by_walking(asked, chosen, project)
 
 
-def _by_terms(asked: _Asked, limit: int) -> Sequence[RowMapping]:
+def _by_terms(asked: _Asked, limit: int) -> Sequence[Row[Any]]:
     """Those that have the terms, the newest of them first."""
     rows = max(2, _ROWS // min(len(each.terms) for each in asked.parts if each.terms is not None))
-    found: list[RowMapping] = []
+    found: list[Row[Any]] = []
     before = asked.before
     reach = _reach_of(asked, rows, before)
     for turn in count():
@@ -239,7 +239,7 @@ def _reach_of(asked: _Asked, rows: int, before: str | None) -> _Reach:
 
 def _by_walking(
     asked: _Asked, chosen: Sequence[ColumnElement[bool]], project: str | None
-) -> Sequence[RowMapping]:
+) -> Sequence[Row[Any]]:
     """Those that turn up where each run is looked at, if they are not few."""
     for most in _WALKS:
         lowest = lowest_of(asked.connection, chosen, most)
@@ -255,12 +255,12 @@ def _by_walking(
     if project is not None:
         return asked.walk()
     searched = asked.statement.where(*(each.sql for each in asked.parts))
-    return asked.connection.execute(searched).mappings().all()
+    return asked.connection.execute(searched).all()
 
 
-def _by_holders(asked: _Asked, holders: Select[tuple[str]]) -> Sequence[RowMapping]:
+def _by_holders(asked: _Asked, holders: Select[tuple[str]]) -> Sequence[Row[Any]]:
     """Those among runs that can be enumerated, the newest of them first."""
-    found: list[RowMapping] = []
+    found: list[Row[Any]] = []
     run_id = holders.subquery().c[0]
     newest = select(run_id).order_by(run_id.desc())
     before, most = asked.before, _MANY if asked.limit is None else asked.limit

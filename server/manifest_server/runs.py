@@ -59,7 +59,8 @@ from manifest_server.terms import Term, terms_of
 
 _HEX_DIGITS: Final = 32
 
-_SUMMARY = [runs.c[name] for name in RunSummary.model_fields]
+_LISTED = tuple(RunSummary.model_fields)
+_SUMMARY = [runs.c[name] for name in _LISTED]
 _VERDICT_COLUMNS = ("outcome", "verdict")
 
 
@@ -324,7 +325,8 @@ def _newest(
     **more: Any,
 ) -> list[RunSummary]:
     rows = newest_runs(connection, _SUMMARY, chosen, limit=limit, **more)
-    return [RunSummary.model_validate(row) for row in rows]
+    # As dictionaries: a mapping of another kind takes three times as long to validate.
+    return [RunSummary.model_validate(dict(zip(_LISTED, row, strict=True))) for row in rows]
 
 
 def _insert_or_replace(connection: Connection, rows: Sequence[dict[str, object]]) -> set[str]:

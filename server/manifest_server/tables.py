@@ -204,11 +204,12 @@ class Moment(TypeDecorator[str]):
         """Microseconds to ISO 8601, always with six digits, so that texts sort as moments do."""
         if value is None:
             return None
-        moment = _EPOCH + timedelta(microseconds=value)
-        return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        moment = _NAIVE_EPOCH + timedelta(microseconds=value)
+        return moment.isoformat(timespec="microseconds") + "Z"  # strftime takes thrice as long
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = _EPOCH.replace(tzinfo=None)
 
 metadata = MetaData(
     naming_convention={
