@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, desc, exists, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    and_,
+    desc,
+    exists,
+    func,
+    or_,
+    select,
+)
 
 from manifest.filtering import ATTRIBUTES, Field, Filter
 from manifest.models import FacetValue
@@ -99,24 +110,31 @@ def _of_terms(
     limit: int,
     project: str | None,
 ) -> list[FacetValue]:
-    columns = (terms.c.kind, terms.c.value, terms.c.number)
     is_shared = field.section in SHARED
     if is_shared or chosen:
         by_term = _shared(field, chosen) if is_shared else _own(connection, field, chosen, project)
         found = by_term.subquery()
         count: ColumnElement[Any] = func.sum(found.c.runs)
-        statement = select(*columns).join(found, found.c.term == terms.c.id)
+        kept, joined = _valued(terms), terms.join(found, found.c.term == terms.c.id)
     else:
         # With one look at each term: most may be of one run, and there may be thousands.
         count = counted(connection)
-        holding = run_terms.c.term == terms.c.id
-        statement = of_field(field, project).with_only_columns(*columns).join(run_terms, holding)
-    ranked = statement.add_columns(count.label("runs")).group_by(*columns)
-    rows = connection.execute(ranked.order_by(desc("runs"), terms.c.value).limit(limit))
+        of_key = of_field(field, project).add_columns(*_valued(terms))
+        if connection.dialect.name == "sqlite":
+            # In the order in which their runs lie, which takes it half the time.
+            of_key = of_key.order_by(terms.c.id)
+        each = of_key.cte("each").prefix_with("MATERIALIZED", dialect="sqlite")
+        kept, joined = _valued(each), each.join(run_terms, run_terms.c.term == each.c.id)
+    ranked = select(*kept, count.label("runs")).select_from(joined).group_by(*kept)
+    rows = connection.execute(ranked.order_by(desc("runs"), kept[1]).limit(limit))
     return [
         FacetValue(value=scalar(row.kind, row.value, row.number), runs=int(row.runs))
         for row in rows
     ]
+
+
+def _valued(source: FromClause) -> list[ColumnElement[Any]]:
+    return [source.c[name] for name in ("kind", "value", "number")]
 
 
 def _shared(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:

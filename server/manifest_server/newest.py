@@ -40,6 +40,8 @@ _LOOKS: Final = (60, 200, 400)
 """In how many more documents is looked for numbers of a range, before its terms are looked up."""
 _AT_ONCE: Final = 50
 """How many of these are fetched together."""
+_SOME: Final = 500
+"""How many terms of a range are looked up before that."""
 _MOST: Final = 1000
 """How many of these are looked up, rather than being too many."""
 _ROWS: Final = 16
@@ -144,7 +146,7 @@ def newest_runs(
     statement = select(*columns).order_by(runs.c.id.desc()).limit(limit).where(*chosen)
     if wanted is None:
         return connection.execute(statement).all()
-    parts = conditions(wanted, connection, project, most=0)
+    parts = conditions(wanted, connection, project, most=_SOME)
     asked = _Asked(connection, statement, parts, limit, before)
     if asked.numbers and not asked.is_never:
         if limit is not None and (found := _by_looking(asked, chosen, limit)) is not None:

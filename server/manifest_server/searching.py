@@ -181,6 +181,11 @@ def _between(
     field: Field, bounds: list[Comparison], connection: Connection, project: str | None
 ) -> Select[tuple[int]]:
     found = of_field(field, project)
+    # Numbers of a key are in order project by project.
+    if field.section in SHARED:
+        found = found.where(terms.c.project == "")
+    elif project is None:
+        found = found.where(terms.c.project.in_(select(projects.c.name)))
     for bound in bounds:
         found = found.where(_of_term(bound.operator, bound.value, connection.dialect.name))
     return found
@@ -313,7 +318,7 @@ def _of_term(operator: str, value: Scalar, dialect: str) -> ColumnElement[bool]:
     if isinstance(value, bool):
         stored = _ordered(terms.c.value, dialect)  # "false" comes before "true"
         return and_(terms.c.kind == "b", _compared(stored, operator, str(value).lower()))
-    return and_(terms.c.kind == "n", _compared(terms.c.number, operator, double(value)))
+    return _compared(terms.c.number, operator, double(value))  # which nothing else has
 
 
 def _of_column(wanted: Comparison | Among | Present, dialect: str) -> ColumnElement[bool]:

@@ -101,6 +101,29 @@ def test_runs_of_a_setup_are_counted_by_their_index_alone(crowded: Crowd) -> Non
         assert any("runs USING COVERING INDEX ix_runs_setup_key" in step for step in steps)
 
 
+def test_a_range_in_a_project_passes_over_no_other_numbers(crowded: Crowd) -> None:
+    steps = plans(crowded[0], ASKED["a wide range"])
+
+    (found,) = [step for step in steps if "ix_terms_section_key_project_number_id" in step]
+    if crowded[0].backend == "sqlite":
+        assert "COVERING INDEX" in found
+        assert "project=? AND number>? AND number<?" in found
+    else:
+        condition = json.loads(found)["Index Cond"]
+        assert all(part in condition for part in ("(project = ", "(number > ", "(number < "))
+
+
+def test_values_of_a_project_are_counted_without_a_look_at_terms(crowded: Crowd) -> None:
+    steps = plans(crowded[0], ASKED["facet of a project: config"])
+
+    # PostgreSQL looks at them until it has vacuumed them.
+    if crowded[0].backend == "sqlite":
+        (found,) = [step for step in steps if step.startswith("SEARCH terms")]
+        assert "COVERING INDEX" in found
+    else:
+        assert any('"Index Only Scan"' in step and '"terms"' in step for step in steps)
+
+
 def test_runs_of_all_setups_are_counted_once(crowded: Crowd) -> None:
     store, _ = crowded
     steps = plans(store, lambda store: store.count_values(parse_field("settings.threads")))

@@ -104,7 +104,7 @@ def test_runs_survive_a_schema_without_blobs_and_refer_to_them_again_after(
         assert store.blobs.lacking([file, weights]) == []
 
 
-@pytest.mark.parametrize("revision", ["0004", "0005", "0006", "0007", "0008", "0009"])
+@pytest.mark.parametrize("revision", ["0004", "0005", "0006", "0007", "0008", "0009", "0010"])
 def test_runs_are_found_as_before_after_a_schema_of_before(
     database_url: str, make_manifest: MakeManifest, revision: str
 ) -> None:
