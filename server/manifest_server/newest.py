@@ -7,7 +7,7 @@ takes one way for all, and is slow where it should have taken the other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import count, islice
+from itertools import chain, count
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
@@ -59,6 +59,15 @@ BELOW_ALL: Final = "0" * 32
 """An id that every run is beyond."""
 
 
+class _Looked(NamedTuple):
+    """What came of reading documents of runs, the newest first."""
+
+    ids: list[str]
+    """Of the runs that fit."""
+    last: str | None
+    """The last that was read of as many as were to be; None where there were fewer."""
+
+
 class _Asked(NamedTuple):
     """What is asked for: the newest runs of a statement, of which all parts of a filter hold."""
 
@@ -77,7 +86,7 @@ class _Asked(NamedTuple):
                 left = [run_id for run_id in left if run_id in found]
         asked = self._replace(parts=[each for each in self.parts if each.terms is None])
         if left and asked.numbers:
-            left = asked.look(is_one(self.connection, left), lowest=left[-1])
+            left = asked.look(is_one(self.connection, left), lowest=left[-1]).ids
             asked = asked._replace(parts=())
         return asked.walk(is_one(self.connection, left), lowest=left[-1]) if left else []
 
@@ -92,19 +101,38 @@ class _Asked(NamedTuple):
         return [each.numbers for each in self.parts if each.numbers is not None]
 
     def look(
-        self, *chosen: ColumnElement[bool], lowest: str, limit: int | None = None
-    ) -> list[str]:
-        """The ids of those of which this holds, newest first; documents say which have numbers."""
+        self,
+        *chosen: ColumnElement[bool],
+        lowest: str = BELOW_ALL,
+        most: int | None = None,
+        limit: int | None = None,
+    ) -> _Looked:
+        """Those of which this holds, as their documents say of numbers.
+
+        Args:
+            chosen: What they are chosen by.
+            lowest: None is below it.
+            most: How many documents are read.
+            limit: How many runs are looked for.
+        """
         others = [each.walked for each in self.parts if each.numbers is None]
         # What has not ended has no terms yet. As the driver gives them, as most are dropped.
-        columns: Select[Any] = self.statement.with_only_columns(*_AS_THEY_ARE).limit(None)
+        columns: Select[Any] = self.statement.with_only_columns(*_AS_THEY_ARE).limit(most)
         rows = columns.where(*chosen, *others, runs.c.digest.is_not(None))
         found = self.connection.execute(rows, {LOWEST: lowest})
-        read = (row for portion in found.partitions(_AT_ONCE) for row in portion)
-        fitting = (key for key, document in read if has_numbers(document, self.numbers))
-        keys = list(islice(fitting, limit))
+        keys, looked, key = [], 0, None
+        for key, document in chain.from_iterable(found.partitions(_AT_ONCE)):
+            looked += 1
+            if has_numbers(document, self.numbers):
+                keys.append(key)
+                if len(keys) == limit:
+                    break
         found.close()
-        return [str(_ID.process_result_value(key, self.connection.dialect)) for key in keys]
+        last = self._id(key) if looked == most else None
+        return _Looked([self._id(each) for each in keys], last)
+
+    def _id(self, key: object) -> str:
+        return str(_ID.process_result_value(key, self.connection.dialect))
 
     def walk(self, *chosen: ColumnElement[bool], lowest: str = BELOW_ALL) -> Sequence[Row[Any]]:
         """Those of which this holds, looked at one after the other; none is below the lowest."""
@@ -162,15 +190,21 @@ def _by_looking(
     ids: list[str] = []
     looked, left = 0, list(chosen)
     for most in _LOOKS:
-        lowest = lowest_of(asked.connection, left, most)
-        at_least = runs.c.id >= (lowest or BELOW_ALL)
-        ids += asked.look(*left, at_least, lowest=lowest or BELOW_ALL, limit=limit - len(ids))
+        wanted = limit - len(ids)
+        if len(asked.numbers) == len(asked.parts):
+            found = asked.look(*left, most=most, limit=wanted)
+        else:
+            last = lowest_of(asked.connection, left, most)
+            lowest = last or BELOW_ALL
+            found = asked.look(*left, runs.c.id >= lowest, lowest=lowest, limit=wanted)
+            found = found._replace(last=last)
+        ids += found.ids
         looked += most
-        if lowest is None or len(ids) == limit:
+        if found.last is None or len(ids) == limit:
             return asked._replace(parts=()).among(ids)
         if len(ids) * sum(_LOOKS) < limit * looked:
             return None
-        left = [*chosen, runs.c.id < lowest]
+        left = [*chosen, runs.c.id < found.last]
     return None
 
 

@@ -15,7 +15,7 @@ from manifest.canonical import Json
 from manifest.filtering import Comparison, Field, Scalar
 from manifest_server.holders import has_one, holders
 from manifest_server.tables import run_terms, runs
-from manifest_server.terms import double, searched_values
+from manifest_server.terms import double, searched_values, values_of
 
 OPERATORS: Final = {
     "=": operators.eq,
@@ -47,7 +47,10 @@ class Numbers(NamedTuple):
     def are_in(self, values: Mapping[str, Json]) -> bool:
         """Whether one of them is in the section, with all that the run has there."""
         section, key = self.field.section, self.field.key
-        return any(map(self._is_within, searched_values(section, values, key)))
+        # Most have none, and that is seen sooner than what there are terms of.
+        return any(map(self._is_within, values_of(values, key))) and any(
+            map(self._is_within, searched_values(section, values, key))
+        )
 
     def _is_within(self, value: Scalar) -> bool:
         if isinstance(value, (bool, str)):

@@ -104,17 +104,15 @@ _known_own_term = lru_cache(_REMEMBERED, typed=True)(_own_term)  # 1 is equal to
 
 def values_of(section: Mapping[str, Json], key: str) -> list[Scalar]:
     """What a section has under a key as filters name it: the reference for `terms_of`."""
-    return [value for name, value in _leaves(section) if name == key]
+    near = {name: section[name] for name in _leading(key) if name in section}
+    return [value for name, value in _leaves(near) if name == key]
 
 
 def searched_values(section: str, values: Mapping[str, Json], key: str) -> list[Scalar]:
     """What a section has under a key as far as there are terms of it."""
     if 2 * _most_leaves(values) <= _MOST_TERMS:
         left_out = _UNSEARCHED.get(section, ())
-        near = {
-            name: values[name] for name in _leading(key) if name in values and name not in left_out
-        }
-        return [value for name, value in _leaves(near) if name == key]
+        return values_of({n: each for n, each in values.items() if n not in left_out}, key)
     kept = (
         term for term in terms_of(section, values) if (term.section, term.key) == (section, key)
     )
