@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
+from itertools import zip_longest
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -95,7 +96,8 @@ def _chosen(packed: Sequence[PackedRun]) -> list[PackedRun]:
 
 def _put_parts(connection: Connection, added: Sequence[PackedRun]) -> None:
     """Insert what lies beside the rows of runs."""
-    known = _put_setups(connection, added)
+    found = {str(run.setup["key"]): run.setup for run in added if run.setup}
+    known = locked_keys(connection, setups.c.key, found)
     # What a known setup refers to is there, and stays while the setup is locked.
     shared = {
         key: section
@@ -103,7 +105,8 @@ def _put_parts(connection: Connection, added: Sequence[PackedRun]) -> None:
         if run.references or run.row["setup_key"] not in known
         for key, section in run.sections.items()
     }
-    _put_sections(connection, shared)
+    new = _put_sections(connection, shared)
+    _put_setups(connection, [found[key] for key in sorted(found.keys() - known)], shared, new)
     # A known setup came with its project.
     news = (run for run in added if run.row["setup_key"] not in known)
     named = sorted({str(run.row["project"]) for run in news})
@@ -112,14 +115,6 @@ def _put_parts(connection: Connection, added: Sequence[PackedRun]) -> None:
     insert_missing(connection, run_sections, [row for run in added for row in run.references])
     put_own_terms(connection, [(run.id, term) for run in added for term in run.terms])
     refer_from_runs(connection, ((run.id, digest) for run in added for digest in run.blobs))
-
-
-def _put_setups(connection: Connection, added: Sequence[PackedRun]) -> set[str]:
-    """Insert setups that are new; gives the keys of the others."""
-    found = {str(run.setup["key"]): run.setup for run in added if run.setup}
-    known = locked_keys(connection, setups.c.key, found)
-    insert_missing(connection, setups, [found[key] for key in sorted(found.keys() - known)])
-    return known
 
 
 def _put_names(connection: Connection, found: set[str]) -> None:
@@ -153,19 +148,51 @@ def check_run(connection: Connection, run_id: str) -> None:
         raise RunNotFound(run_id, location(connection.engine.url))
 
 
-def _put_sections(connection: Connection, shared: Mapping[str, SharedSection]) -> None:
+def _put_sections(connection: Connection, shared: Mapping[str, SharedSection]) -> list[str]:
+    """Insert sections that are new; gives their keys."""
     new = sorted(shared.keys() - locked_keys(connection, sections.c.key, shared))
     if not new:
-        return
+        return new
     rows = [{"key": key, "body": compressed(shared[key].body)} for key in new]
     insert_missing(connection, sections, rows)
-    values = {key: shared[key].values() for key in new}
-    terms_by_key = {key: list(terms_of(shared[key].name, values[key])) for key in new}
-    _put_terms(connection, {term.id: term for found in terms_by_key.values() for term in found})
-    pairs = sorted((term.id, key) for key, found in terms_by_key.items() for term in found)
-    insert_missing(connection, section_terms, [{"term": term, "key": key} for term, key in pairs])
-    blobs = ((key, digest) for key in new for digest in blobs_in(values[key]))
+    blobs = ((key, digest) for key in new for digest in blobs_in(shared[key].values()))
     refer_from_sections(connection, blobs)
+    return new
+
+
+def _put_setups(
+    connection: Connection,
+    added: Sequence[Mapping[str, object]],
+    shared: Mapping[str, SharedSection],
+    new: Collection[str],
+) -> None:
+    """Insert setups, and terms of their sections under each name that no setup has had for one."""
+    held = {(name, str(key)) for setup in added for name in SHARED if (key := setup[f"{name}_key"])}
+    known = _searched(connection, [(name, key) for name, key in sorted(held) if key not in new])
+    found: dict[str, list[Term]] = {}
+    for name, key in held - known:
+        found.setdefault(key, []).extend(terms_of(name, shared[key].values()))
+    _put_terms(connection, {term.id: term for each in found.values() for term in each})
+    pairs = sorted((term.id, key) for key, each in found.items() for term in each)
+    insert_missing(connection, section_terms, [{"term": term, "key": key} for term, key in pairs])
+    insert_missing(connection, setups, added)
+
+
+def _searched(connection: Connection, held: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those names and sections that some setup has, of which there are terms then."""
+    found: set[tuple[str, str]] = set()
+    by_name = [[key for name, key in held if name == each] for each in SHARED]
+    for keys in zip_longest(*by_name):  # most often once
+        asked = list(zip(SHARED, keys, strict=True))
+        has = connection.execute(_searching(), dict(asked)).one()
+        found.update(pair for pair, is_there in zip(asked, has, strict=True) if is_there)
+    return found
+
+
+@cache
+def _searching() -> Any:
+    columns = {name: setups.c[f"{name}_key"] for name in SHARED}
+    return select(*(exists().where(key == bindparam(name)) for name, key in columns.items()))
 
 
 def _put_terms(connection: Connection, found: Mapping[int, Term]) -> None:

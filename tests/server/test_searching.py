@@ -199,3 +199,21 @@ def test_what_is_searched_under_a_key_is_what_there_are_terms_of(count: int) -> 
             values_of(section, key) if key in kept else []
         )
     assert searched_values("seeds", {"draws": {"torch": 1}, "hash_seed": "7"}, "draws.torch") == []
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_sections_that_are_equal_are_found_under_each_name(
+    store: SqlStore, make_manifest: MakeManifest, together: bool
+) -> None:
+    equal = {"kind": "same"}
+    first = make_manifest(sections={"packages": equal, "hardware": equal})
+    second = make_manifest(sections={"inputs": equal})
+    if together:
+        store.put_runs([(first, None), (second, None)])
+    else:
+        store.put_run(first)
+        store.put_run(second)
+    for section, run in (("packages", first), ("hardware", first), ("inputs", second)):
+        assert found(store, parse_filter(f"{section}.kind = 'same'")) == {run.id}
+        (value,) = store.count_values(Field(section, "kind"), limit=9)
+        assert (value.value, value.runs) == ("same", 1)
