@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ _MOST_RENAMED = 50
 _LARGEST_RENAMED_BYTES = 500_000
 _LEAST_ALIKE = 0.5
 
+_SET_BY_PROGRAM = "env_now."
 _LONGEST_KEY = 200  # that is kept in memory; keys come from strangers
 
 
@@ -163,7 +163,8 @@ def written(value: Json) -> str | None:
 def catalogued(found: Found, _: Pair) -> Judgement | None:
     """What the catalogue says of the key alone."""
     # What a program set itself is known under the name that it inherited.
-    key = re.sub(r"^env_now\.", "env.", found.key)
+    is_set = found.key.startswith(_SET_BY_PROGRAM)
+    key = "env." + found.key[len(_SET_BY_PROGRAM) :] if is_set else found.key
     look_up = _looked_up if len(key) < _LONGEST_KEY else _looked_up.__wrapped__
     return look_up(found.section, key)
 
