@@ -123,13 +123,27 @@ def unpack_section(key: str, body: bytes) -> UnpackedSection:
     return UnpackedSection(_decoded(whole), digest, len(whole))
 
 
-def unpack_run(document: bytes, digest: str, sections: Iterable[KeptSection]) -> Manifest:
+def unpack_document(document: bytes) -> dict[str, Any]:
+    """What is kept of a run alone, for `unpack_run`.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    whole: dict[str, Any] = _decoded(expanded(document))
+    return whole
+
+
+def has_sections_of_processes(whole: Mapping[str, Any]) -> bool:
+    """Whether a process other than the first may refer to sections."""
+    return any("sections" in process for process in whole.get("processes", {}).values())
+
+
+def unpack_run(whole: dict[str, Any], digest: str, sections: Iterable[KeptSection]) -> Manifest:
     """Put a manifest together again, exactly as it was packed.
 
     Raises:
-        ValueError: The document is not one.
+        ValueError: It is none.
     """
-    whole = _decoded(expanded(document))
     whole["digest"] = digest
     known = _put_back(whole, sections)
     if whole.pop(_DIGESTS_LEFT_OUT, False):
@@ -142,7 +156,7 @@ def unpack_run(document: bytes, digest: str, sections: Iterable[KeptSection]) ->
 
 def unpack_sections(document: bytes, sections: Iterable[KeptSection]) -> dict[str, Section]:
     """The sections of a run that lie in its document, and those that are given."""
-    whole = _decoded(expanded(document))
+    whole = unpack_document(document)
     _put_back(whole, sections)
     found: dict[str, Section] = whole["sections"]
     return found

@@ -13,6 +13,8 @@ from manifest_server.database import location
 from manifest_server.packing import (
     KeptSection,
     UnpackedSection,
+    has_sections_of_processes,
+    unpack_document,
     unpack_run,
     unpack_section,
     unpack_sections,
@@ -74,10 +76,11 @@ def get_runs(
     found: dict[str, Manifest] = {}
     for rows in _rows(connection, run_ids, SHARED):
         kept = _own(connection, rows, SHARED, shared)
-        others = _of_processes(connection, [row.id for row in rows], shared)
+        documents = {row.id: unpack_document(row.document) for row in rows}
+        others = _of_processes(connection, documents, shared)
         for row in rows:
             parts = [*kept[row.id], *others.get(row.id, ())]
-            found[row.id] = unpack_run(row.document, row.digest, parts)
+            found[row.id] = unpack_run(documents[row.id], row.digest, parts)
     if lacking := [run_id for run_id in run_ids if run_id not in found]:
         raise RunNotFound(lacking[0], location(connection.engine.url))
     return [found[run_id] for run_id in run_ids]
@@ -143,9 +146,12 @@ def _own(
 
 
 def _of_processes(
-    connection: Connection, run_ids: Sequence[str], shared: SharedSections
+    connection: Connection, documents: Mapping[str, Mapping[str, Any]], shared: SharedSections
 ) -> Mapping[str, Sequence[KeptSection]]:
     """What the other processes recorded, by run."""
+    run_ids = [key for key, whole in documents.items() if has_sections_of_processes(whole)]
+    if not run_ids:
+        return {}
     statement = select(run_sections).where(run_sections.c.run_id.in_(run_ids))
     rows = connection.execute(statement).all()
     contents = shared.read(connection, (row.key for row in rows))

@@ -24,6 +24,7 @@ from manifest_server.packing import (
     compressed,
     expanded,
     pack_run,
+    unpack_document,
     unpack_run,
     unpack_section,
 )
@@ -74,7 +75,7 @@ def unpacked(packed: PackedRun, digest: str) -> Manifest:
         for process, name, key in (*columns, *references)
         if key is not None
     ]
-    return unpack_run(document, digest, kept)
+    return unpack_run(unpack_document(document), digest, kept)
 
 
 @given(

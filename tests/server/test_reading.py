@@ -10,6 +10,7 @@ from sqlalchemy import event, update
 from manifest.errors import DigestMismatch, RunNotFound
 from manifest.identity import new_run_id
 from manifest.models import Annotations, Manifest
+from manifest.sealing import seal_document
 from manifest_server.packing import compressed
 from manifest_server.reading import SharedSections, get_runs, get_values
 from manifest_server.sqlstore import SqlStore
@@ -44,6 +45,21 @@ def test_runs_come_whole_and_in_the_order_in_which_they_are_asked_for(
 ) -> None:
     asked = [alike[2], alike[0], alike[1], alike[0]]
     assert store.get_runs([manifest.id for manifest in asked]) == asked
+
+
+def test_runs_with_and_without_processes_come_whole_together(
+    store: SqlStore, make_manifest: MakeManifest
+) -> None:
+    without = make_manifest().model_dump(
+        mode="json", by_alias=True, exclude_unset=True, exclude={"processes", "digest", "digests"}
+    )
+    seal_document(without)
+    ranks = {"main": {}, "main.x1": {"sections": {"settings": SETTINGS, "config": {"rank": 1}}}}
+    runs = [Manifest.model_validate(without), make_manifest(processes=ranks), make_manifest()]
+    store.put_runs([(manifest, None) for manifest in runs])
+
+    assert "processes" not in runs[0].model_fields_set
+    assert store.get_runs([manifest.id for manifest in runs]) == runs
 
 
 def test_one_that_is_missing_is_named(store: SqlStore, alike: list[Manifest]) -> None:
