@@ -29,7 +29,7 @@ from sqlalchemy.types import TypeEngine
 
 from manifest.summaries import LABEL_LENGTHS, label
 
-REVISION: Final = "0011"
+REVISION: Final = "0012"
 """The schema these tables are; the newest migration brings a database to it."""
 
 VERSION_TABLE: Final = "manifest_revision"
@@ -445,7 +445,7 @@ segments = Table(
     metadata,
     Column("key", SectionKey, primary_key=True),
     Column("node", LargeBinary, nullable=False),  # of `manifest.segments`
-    # Kept without compression by PostgreSQL, too: revision 0010 says so.
+    # See `columns`. Kept without compression by PostgreSQL, too: revision 0010 says so.
     Column("body", LargeBinary, nullable=False),
 )
 """Rows of trails in pieces of equal length, each kept once."""

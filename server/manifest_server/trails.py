@@ -14,6 +14,7 @@ from manifest.errors import SegmentsLacking, TrailDiffers, TrailGap, TrailInvali
 from manifest.models import KeptTrail
 from manifest.segments import SEGMENT_STEPS, segment_digests
 from manifest.streams import ROW_SIZE
+from manifest_server.columns import HEAD_SIZE, packed, size_of, unpacked
 from manifest_server.rows import (
     copy_missing,
     execute_many,
@@ -92,7 +93,9 @@ def put_segments(
     """
     by_key = {segment.key: segment for segment in found}
     while new := sorted(by_key.keys() - locked_keys(connection, segments.c.key, by_key)):
-        rows = [{"key": key, "node": by_key[key].node, "body": by_key[key].body} for key in new]
+        rows = [
+            {"key": key, "node": by_key[key].node, "body": packed(by_key[key].body)} for key in new
+        ]
         if copy_missing(connection, segments, rows):
             break
     sizes = {key: len(segment.body) for key, segment in by_key.items()}
@@ -130,9 +133,10 @@ def put_known_segments(
         raise SegmentsLacking(lacking)
     sizes: dict[str, int] = {}
     for portion in portions(sorted(set(keys))):
-        size = select(segments.c.key, func.length(segments.c.body))
+        start_of = func.substr(segments.c.body, 1, HEAD_SIZE)
+        size = select(segments.c.key, func.length(segments.c.body), start_of)
         found = connection.execute(size.where(segments.c.key.in_(portion)))
-        sizes.update((key, length) for key, length in found)
+        sizes.update((key, size_of(length, bytes(beginning))) for key, length, beginning in found)
     return _place(connection, run_id, process, keys, sizes, start=start)
 
 
@@ -200,7 +204,7 @@ def get_segments(
         _is_segment_of(run_id, process), trail_segments.c.ordinal.in_(ordinals)
     )
     for ordinal, body in connection.execute(statement.order_by(trail_segments.c.ordinal)):
-        yield ordinal, bytes(body)
+        yield ordinal, unpacked(bytes(body))
 
 
 def _place(
@@ -260,7 +264,7 @@ def _is_longer(
 ) -> bool:
     keys = [kept_key, new_key]
     statement = select(segments.c.key, segments.c.body).where(segments.c.key.in_(keys))
-    bodies = {key: bytes(body) for key, body in connection.execute(statement)}
+    bodies = {key: unpacked(bytes(body)) for key, body in connection.execute(statement)}
     kept, new = bodies[kept_key], bodies[new_key]
     if not (new.startswith(kept) or kept.startswith(new)):
         raise TrailDiffers(process, ordinal * SEGMENT_STEPS)

@@ -204,10 +204,16 @@ def test_what_lies_beside_the_rows_is_replaced_and_the_old_collected(
     assert store.blobs.lacking([old, new]) == [old]
 
 
+@pytest.mark.parametrize("unobserved", [[], ["loss", "grad"]])
 def test_an_identical_run_sends_no_rows(
-    store: SqlStore, run_id: str, make_manifest: MakeManifest, tmp_path: Path
+    store: SqlStore,
+    run_id: str,
+    make_manifest: MakeManifest,
+    tmp_path: Path,
+    unobserved: list[str],
 ) -> None:
-    path = write(tmp_path / "main.bin", 2500, changes={})
+    changes = dict.fromkeys(range(2500), dict.fromkeys(unobserved, UNOBSERVED))
+    path = write(tmp_path / "main.bin", 2500, changes=changes)
     content = path.read_bytes()
     header = content.index(b"\n") + 1
     put(store, run_id, path)

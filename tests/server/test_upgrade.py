@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Engine, Table, inspect, select, text
+from sqlalchemy import Column, Engine, Table, func, inspect, select, text
 
 from manifest.canonical import digest_bytes
 from manifest.errors import StoreUnusable
@@ -22,10 +22,11 @@ from manifest.models import Annotations, Manifest
 from manifest.segments import SEGMENT_STEPS
 from manifest.streams import ROW_SIZE, STREAMS
 from manifest_migrations.upgrade import downgrade, migration_config, open_store, upgrade
+from manifest_server.columns import HEAD_SIZE
 from manifest_server.database import open_engine, sqlite_url, transaction
 from manifest_server.holders import pairs
 from manifest_server.sqlstore import SqlStore
-from manifest_server.tables import REVISION, metadata, names, run_terms
+from manifest_server.tables import REVISION, metadata, names, run_terms, segments
 
 MakeManifest = Callable[..., Manifest]
 
@@ -104,7 +105,9 @@ def test_runs_survive_a_schema_without_blobs_and_refer_to_them_again_after(
         assert store.blobs.lacking([file, weights]) == []
 
 
-@pytest.mark.parametrize("revision", ["0004", "0005", "0006", "0007", "0008", "0009", "0010"])
+@pytest.mark.parametrize(
+    "revision", ["0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011"]
+)
 def test_runs_are_found_as_before_after_a_schema_of_before(
     database_url: str, make_manifest: MakeManifest, revision: str
 ) -> None:
@@ -153,26 +156,49 @@ def test_runs_are_found_as_before_after_a_schema_of_before(
 def test_rows_of_trails_are_kept_as_they_are_and_those_of_a_schema_of_before_stay(
     database_url: str, make_manifest: MakeManifest
 ) -> None:
-    def add(store: SqlStore, row: bytes) -> None:
-        header = {"schema": 1, "algorithm": "a", "streams": STREAMS, "row": ROW_SIZE}
-        body = json.dumps(header).encode() + b"\n" + row * SEGMENT_STEPS
-        run = make_manifest()
-        store.put_run(run)
-        store.trails.put_rows(run.id, "main", body, start=0)
-        sent.append((run.id, row * SEGMENT_STEPS))
-
-    sent: list[tuple[str, bytes]] = []
     with open_store(database_url) as store:
-        add(store, b"new." * (ROW_SIZE // 4))
+        new = add_rows(store, make_manifest(), b"new." * (ROW_SIZE // 4))
         assert compressed(store) == []
     downgrade(database_url, "0009")
     with SqlStore(open_engine(database_url)) as store:
-        add(store, b"old." * (ROW_SIZE // 4))
+        old = add_rows(store, make_manifest(), b"old." * (ROW_SIZE // 4))
     with open_store(database_url) as store:
         assert compressed(store) == ([] if database_url.startswith("sqlite") else ["pglz"])
-        for run_id, rows_sent in sent:
-            trail = store.trails.find(run_id, "main")
-            assert b"".join(store.trails.rows(run_id, trail)) == rows_sent
+        for run_id, rows_sent in (new, old):
+            assert rows_of(store, run_id) == rows_sent
+
+
+def test_rows_of_trails_are_whole_again_in_a_schema_of_before(
+    database_url: str, make_manifest: MakeManifest
+) -> None:
+    row = b"held" * (ROW_SIZE // 8) + bytes(ROW_SIZE // 2)
+    with open_store(database_url) as store:
+        run_id, rows_sent = add_rows(store, make_manifest(), row)
+        assert lengths(store) == [len(rows_sent) // 2 + HEAD_SIZE]
+    downgrade(database_url, "0011")
+    with SqlStore(open_engine(database_url)) as store:
+        assert lengths(store) == [len(rows_sent)]
+    with open_store(database_url) as store:
+        assert rows_of(store, run_id) == rows_sent
+
+
+def add_rows(store: SqlStore, run: Manifest, row: bytes) -> tuple[str, bytes]:
+    """Put a run with a trail of the same row again and again; gives its id and its rows."""
+    header = {"schema": 1, "algorithm": "a", "streams": STREAMS, "row": ROW_SIZE}
+    found = row * SEGMENT_STEPS
+    store.put_run(run)
+    store.trails.put_rows(run.id, "main", json.dumps(header).encode() + b"\n" + found, start=0)
+    return run.id, found
+
+
+def rows_of(store: SqlStore, run_id: str) -> bytes:
+    return b"".join(store.trails.rows(run_id, store.trails.find(run_id, "main")))
+
+
+def lengths(store: SqlStore) -> list[int]:
+    """How many bytes are kept of each segment."""
+    with transaction(store._engine) as connection:
+        return list(connection.scalars(select(func.length(segments.c.body))))
 
 
 def compressed(store: SqlStore) -> list[str]:
