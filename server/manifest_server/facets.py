@@ -10,6 +10,7 @@ from sqlalchemy import (
     FromClause,
     Select,
     and_,
+    case,
     desc,
     exists,
     func,
@@ -88,9 +89,7 @@ def count_values(
     if not field.section:
         return _of_column(connection, field.key, chosen, limit)
     if project is not None and len(chosen) == 1:
-        # By an index alone, without a look at the runs.
-        of_project = select(setups.c.key).where(setups.c.project == project)
-        chosen = [runs.c.setup_key.in_(of_project)] if field.section in SHARED else []
+        chosen = []  # by an index alone, without a look at the runs
     return _of_terms(connection, field, chosen, limit, project)
 
 
@@ -112,7 +111,12 @@ def _of_terms(
 ) -> list[FacetValue]:
     is_shared = field.section in SHARED
     if is_shared or chosen:
-        by_term = _shared(field, chosen) if is_shared else _own(connection, field, chosen, project)
+        if not chosen:
+            by_term = _shared(field, project)
+        elif is_shared:
+            by_term = _shared_by(field, chosen)
+        else:
+            by_term = _own(connection, field, chosen, project)
         found = by_term.subquery()
         count: ColumnElement[Any] = func.sum(found.c.runs)
         kept, joined = _valued(terms), terms.join(found, found.c.term == terms.c.id)
@@ -137,9 +141,32 @@ def _valued(source: FromClause) -> list[ColumnElement[Any]]:
     return [source.c[name] for name in ("kind", "value", "number")]
 
 
-def _shared(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
-    # Runs are counted by setup first, and once: there are thousands of runs to a setup. PostgreSQL
-    # takes a setting for rarer than it is, and would count them all for each setup that has it.
+def _shared(field: Field, project: str | None) -> Select[Any]:
+    # Runs are counted by setup, as there are thousands to one, of those setups that have a value;
+    # for each only once, however many values it has. Joined to what it holds, counts would be made
+    # again for each pair, or compared with all, by a database that expects few.
+    placed = (
+        select(
+            section_terms.c.term,
+            setups.c.key,
+            func.row_number().over(partition_by=setups.c.key).label("place"),
+        )
+        .join(setups, setups.c[f"{field.section}_key"] == section_terms.c.key)
+        .where(section_terms.c.term.in_(of_field(field)))
+    )
+    if project is not None:
+        placed = placed.where(setups.c.project == project)
+    each = placed.subquery()
+    count = select(func.count()).where(runs.c.setup_key == each.c.key).scalar_subquery()
+    once = func.max(case((each.c.place == 1, count))).over(partition_by=each.c.key)
+    spread = select(each.c.term, once.label("runs")).subquery()
+    sum_of = func.sum(spread.c.runs)
+    by_term = select(spread.c.term, sum_of.label("runs")).group_by(spread.c.term)
+    return by_term.having(sum_of > 0)
+
+
+def _shared_by(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
+    # Of the runs that are chosen, too, those of a setup are counted once.
     key = runs.c.setup_key
     by_setup = (
         select(key.label("key"), func.count().label("runs"))

@@ -22,7 +22,11 @@ def filled(store: SqlStore, make_manifest: MakeManifest) -> SqlStore:
                 project="cats" if index < 2 else "dogs",
                 sections={
                     "config": {"lr": [0.1, 0.2][index % 2], "tags": ["a", "b"][: index % 3]},
-                    "settings": {"torch.version": f"2.{index // 3}", "flag": index % 2 == 0},
+                    "settings": {
+                        "torch.version": f"2.{index // 3}",
+                        "flag": index % 2 == 0,
+                        "paths": ["a", "b"][: index % 3],
+                    },
                     "packages": {"torch": "2.13.0"},
                 },
             )
@@ -35,6 +39,7 @@ def filled(store: SqlStore, make_manifest: MakeManifest) -> SqlStore:
     [
         (Field("settings", "torch.version"), [("2.0", 3), ("2.1", 3)]),
         (Field("settings", "flag"), [(False, 3), (True, 3)]),
+        (Field("settings", "paths"), [("a", 4), ("b", 2)]),
         (Field("packages", "torch"), [("2.13.0", 6)]),
         (Field("config", "lr"), [(0.1, 3), (0.2, 3)]),
         (Field("config", "tags"), [("a", 4), ("b", 2)]),
@@ -47,6 +52,15 @@ def test_counts_the_runs_of_each_value(
     filled: SqlStore, field: Field, counts: list[tuple[object, int]]
 ) -> None:
     assert [(each.value, each.runs) for each in filled.count_values(field)] == counts
+
+
+def test_counts_no_value_that_only_deleted_runs_have(filled: SqlStore) -> None:
+    for run in filled.list_runs(wanted=parse_filter('settings.torch.version = "2.0"')):
+        filled.delete_run(run.id)
+
+    for project in (None, "dogs"):
+        found = filled.count_values(Field("settings", "torch.version"), project=project)
+        assert [(each.value, each.runs) for each in found] == [("2.1", 3)]
 
 
 def test_counts_only_what_is_meant(filled: SqlStore) -> None:
