@@ -57,6 +57,16 @@ def undisturbed() -> Iterator[None]:
         lock.release()
 
 
+def in_background(work: Callable[[], None]) -> Work:
+    """Do something short that the program need not wait for."""
+
+    def undisturbed_work() -> None:
+        with undisturbed():
+            work()
+
+    return Work(undisturbed_work)
+
+
 def _before_fork() -> None:
     global _is_forking, _has_given_up
     if not _has_given_up:

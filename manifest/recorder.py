@@ -16,14 +16,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from manifest.background import Work, undisturbed
+from manifest.background import Work, in_background
 from manifest.canonical import Json
 from manifest.determinism.telling import operations_told
 from manifest.environment import launcher
 from manifest.filefacts import FileFacts
 from manifest.hooks import Hooks
 from manifest.importing import when_imported
-from manifest.inheriting import as_user_made_it
 from manifest.journal import Journal
 from manifest.links import Links
 from manifest.liveness import identify_process
@@ -34,6 +33,7 @@ from manifest.rundir import RunDirectory
 from manifest.seeding import RecordedSeed
 from manifest.snapshotdocs import find_snapshot
 from manifest.snapshots import Snapshots, resume
+from manifest.surroundings import Surroundings
 from manifest.tracking import Tracking
 from manifest.training import Training
 
@@ -84,7 +84,8 @@ class Recorder:
         self._continuing: Continuing | None = None
         self.background: list[Work] = []
         self._from_start = True
-        self._has_surroundings = self._has_what_takes_long = self._has_start_settings = False
+        self._has_start_settings = False
+        self.surroundings = Surroundings(self, run.salt)
         self._file_facts = FileFacts(run, self.root)
         self._package_facts = PackageFacts(self.root, self.section)
 
@@ -216,17 +217,9 @@ class Recorder:
             return {}
         return self.original.generators
 
-    def capture_surroundings(self) -> None:
-        """Record what surrounds the program: interpreter, variables, packages, hardware."""
-        if self._has_surroundings:
-            return
-        self._has_surroundings = True
-        with self.guarded("surroundings"):
-            from manifest.environment import hardware, interpreter, packages, variables  # noqa: F401
+    def soon(self, where: str, work: Callable[[], None]) -> None:
+        """Do something, and let the program go on where that takes long."""
 
-            self._soon("surroundings", self._capture_surroundings)
-
-    def _soon(self, where: str, work: Callable[[], None]) -> None:
         # Files lie on disks of all kinds, and one that does not answer must not hold the program.
         def guarded_work() -> None:
             with self.guarded(where):
@@ -235,47 +228,6 @@ class Recorder:
         if not Work(guarded_work).join(_FOREGROUND_TIMEOUT_SECONDS):
             late = f"not done within {_FOREGROUND_TIMEOUT_SECONDS} seconds; the program went on"
             self.note(where, late)
-
-    def _capture_surroundings(self) -> None:
-        from manifest.environment import hardware, interpreter, packages
-
-        for name, capture in (
-            ("environment", interpreter.capture_interpreter),
-            ("environment", self._capture_variables),
-            ("environment", lambda: launcher.capture_launcher(os.environ)),
-            ("packages", lambda: packages.capture_packages(sys.path)),
-            ("hardware", hardware.capture_hardware),
-        ):
-            with self.guarded(name):
-                self.section(name, capture())
-
-    def _capture_variables(self) -> dict[str, Json]:
-        from manifest.environment import variables
-
-        return variables.capture_variables(
-            as_user_made_it(os.environ),
-            exec_environ=as_user_made_it(variables.read_exec_environ(os.environ)),
-            salt=self.run.salt(),
-        )
-
-    def capture_what_takes_long(self) -> None:
-        """Record settings that are slow to read, and the libraries that compute."""
-        self._has_what_takes_long = True
-        with self.guarded("settings"):
-            from manifest.settings import capture_slow_settings
-
-            self.section("settings", capture_slow_settings())
-        with self.guarded("environment"):
-            from manifest.environment.mapped import capture_mapped
-
-            self.section("environment", capture_mapped())
-
-    def capture_settings(self) -> None:
-        """Record the settings that the loaded libraries have now."""
-        with self.guarded("settings"):
-            from manifest.settings import capture_settings
-
-            self.section("settings", capture_settings())
 
     def finish(self, error: str | None = None) -> None:
         """Record the end of the program; what comes later is not recorded."""
@@ -306,11 +258,11 @@ class Recorder:
         # After Ctrl-C nothing is imported any more: dataclasses are made by `exec` of a text, and
         # any such `exec` makes CPython forget that it has to end by the signal.
         if self._is_program and not hooks.was_interrupted:
-            self.capture_surroundings()
-            self.capture_settings()
-            if not self._has_what_takes_long:
-                self.capture_what_takes_long()
-            self._soon("packages", lambda: self._finish_packages(hooks))
+            self.surroundings.capture()
+            self.surroundings.capture_settings()
+            if not self.surroundings.has_what_takes_long:
+                self.surroundings.capture_what_takes_long()
+            self.soon("packages", lambda: self._finish_packages(hooks))
         draws = hooks.entropy.counts()
         within = os.path.join(self.root, "")
         uses = {place.removeprefix(within): n for place, n in hooks.uses.places.items()}
@@ -318,28 +270,28 @@ class Recorder:
         self.section("seeds", {"draws": draws, "os_entropy_uses": uses, "calls": calls})
         if self._is_program and (operations := operations_told()):
             self.section("training", {"nondeterministic": operations})
-        self._soon("files", lambda: self._record_files(hooks))
+        self.soon("files", lambda: self._record_files(hooks))
 
     def _torch_imported(self, torch: ModuleType) -> None:
         if not self._has_start_settings:
             self.begin_with_settings("torch")
         if self._from_start and self._is_program:
-            self.capture_surroundings()
+            self.surroundings.capture()
         self.training.begin()
 
     def first_step(self) -> None:
         """Record what is settled once training has begun."""
         with self.guarded("rank"):
             self._record_rank()
-        self.capture_surroundings()
-        self.capture_settings()
-        self.background.append(in_background(self.capture_what_takes_long))
+        self.surroundings.capture()
+        self.surroundings.capture_settings()
+        self.background.append(in_background(self.surroundings.capture_what_takes_long))
         self.background.append(Work(self._learn_packages))
         if _hooks is not None:
             hooks = _hooks
             # What the program began from, a checkpoint perhaps, it may write over before long.
             first = list(hooks.files.inputs)[:_MOST_INPUTS_AT_ONCE]
-            self._soon("inputs", lambda: self._record_inputs(first))
+            self.soon("inputs", lambda: self._record_inputs(first))
             self.background.append(in_background(lambda: self._record_files(hooks)))
             with self.guarded("seeds"):
                 self._record_seeds(_hooks)
@@ -498,7 +450,7 @@ class Recorder:
             self.original = self.original.of_fork(process)
         self.background = []
         self._package_facts = PackageFacts(self.root, self.section)
-        self._has_surroundings = self._has_what_takes_long = False
+        self.surroundings = Surroundings(self, self.run.salt)
 
     def _journal_of_this_process(self) -> Journal | None:
         if self.is_over:
@@ -517,16 +469,6 @@ class Recorder:
         # A loader forks workers at every epoch: thousands of little journals help nobody.
         ordinal = self.process.rpartition(".f")[2].partition(".")[0]
         return not ordinal.isdigit() or int(ordinal) < _MOST_JOURNALS_OF_FORKS
-
-
-def in_background(work: Callable[[], None]) -> Work:
-    """Do something short that the program need not wait for."""
-
-    def undisturbed_work() -> None:
-        with undisturbed():
-            work()
-
-    return Work(undisturbed_work)
 
 
 def complain(what: str) -> None:

@@ -396,7 +396,7 @@ def _work_in_background(watching: Recorder, journal: Journal | None) -> None:
                 shipping.start_shipper(watching.run.path.parent.parent, os.environ)
         with undisturbed():
             watching.take_in_loaded_source()
-            watching.capture_surroundings()
+            watching.surroundings.capture()
             from manifest.surveying import survey
         if journal is not None:
             survey(journal, watching.run, watching.root)
