@@ -193,13 +193,13 @@ def _by_looking(
     ids: list[str] = []
     looked, left = 0, list(chosen)
     for most in _LOOKS:
-        wanted = limit - len(ids)
+        lacking = limit - len(ids)
         if len(asked.numbers) == len(asked.parts):
-            found = asked.look(*left, most=most, limit=wanted)
+            found = asked.look(*left, most=most, limit=lacking)
         else:
             last = lowest_of(asked.connection, left, most)
             lowest = last or BELOW_ALL
-            found = asked.look(*left, runs.c.id >= lowest, lowest=lowest, limit=wanted)
+            found = asked.look(*left, runs.c.id >= lowest, lowest=lowest, limit=lacking)
             found = found._replace(last=last)
         ids += found.ids
         looked += most
