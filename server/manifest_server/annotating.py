@@ -16,7 +16,7 @@ from manifest.filtering import TAGS
 from manifest.models import Annotations
 from manifest_server.auditing import Change, put_changes
 from manifest_server.database import location
-from manifest_server.holders import drop_run_terms
+from manifest_server.gathering import drop_run_terms
 from manifest_server.rows import execute_many, insert_many, portions
 from manifest_server.runs import put_own_terms
 from manifest_server.tables import run_annotations, runs
@@ -159,11 +159,11 @@ def _put_tags(
 ) -> None:
     """Have runs found by their tags, and no more by those that they had."""
     gone: list[tuple[str, int]] = []
-    new: list[tuple[str, Term]] = []
+    new: dict[str, list[Term]] = {}
     for run_id, (project, before, after) in changed.items():
         old = {term.id for term in own_terms(project, TAGS, before.tags)}
         now = {term.id: term for term in own_terms(project, TAGS, after.tags)}
         gone += ((run_id, number) for number in old - now.keys())
-        new += ((run_id, now[number]) for number in now.keys() - old)
+        new[run_id] = [now[number] for number in now.keys() - old]
     drop_run_terms(connection, gone)
     put_own_terms(connection, new)

@@ -21,13 +21,12 @@ from sqlalchemy import (
 from manifest.filtering import ATTRIBUTES, Field, Filter
 from manifest.models import FacetValue
 from manifest.summaries import label
-from manifest_server.holders import counted, pairs
+from manifest_server.holders import counted, is_held, pairs
 from manifest_server.newest import lowest_of
 from manifest_server.searching import condition, of_field
 from manifest_server.tables import (
     SHARED,
     projects,
-    run_terms,
     runs,
     section_terms,
     setups,
@@ -55,7 +54,7 @@ def list_fields(
     else:
         statement = statement.where(_begins(terms.c.section, section))
     if project is not None:
-        statement = statement.where(_is_in(project))
+        statement = statement.where(_is_in(connection, project))
     rows = connection.execute(statement.order_by(terms.c.section, terms.c.key).limit(limit))
     return [*attributes, *(f"{row.section}.{row.key}" for row in rows)][:limit]
 
@@ -109,28 +108,39 @@ def _of_terms(
     limit: int,
     project: str | None,
 ) -> list[FacetValue]:
-    if field.section in SHARED:
-        ranked = _joined(_shared_of(field, chosen) if chosen else _shared(field, project))
-    elif chosen:
-        ranked = _joined(_own_of(connection, field, chosen, project))
+    is_shared = field.section in SHARED
+    if is_shared or chosen:
+        if not chosen:
+            by_term = _shared(field, project)
+        elif is_shared:
+            by_term = _shared_by(field, chosen)
+        else:
+            by_term = _own(connection, field, chosen, project)
+        found = by_term.subquery()
+        count: ColumnElement[Any] = func.sum(found.c.runs)
+        kept = _valued(terms)
+        statement = select(*kept).join(found, found.c.term == terms.c.id)
     else:
-        ranked = _own(connection, field, project)
-    by_count = ranked.order_by(desc("runs"), ranked.selected_columns.value).limit(limit)
+        # With one look at each term: most may be of one run, and there may be thousands.
+        of_key = of_field(field, project).add_columns(*_valued(terms))
+        if connection.dialect.name == "sqlite":
+            # In the order in which their runs lie, which takes it half the time.
+            of_key = of_key.order_by(terms.c.id)
+        each = of_key.cte("each").prefix_with("MATERIALIZED", dialect="sqlite")
+        held = counted(connection, each).subquery()
+        count = func.sum(held.c.runs)
+        kept = _valued(held)
+        statement = select(*kept)
+    ranked = statement.add_columns(count.label("runs")).group_by(*kept)
+    rows = connection.execute(ranked.order_by(desc("runs"), kept[1]).limit(limit))
     return [
         FacetValue(value=scalar(row.kind, row.value, row.number), runs=int(row.runs))
-        for row in connection.execute(by_count)
+        for row in rows
     ]
 
 
-def _joined(by_term: Select[Any]) -> Select[Any]:
-    """Values with the runs of their terms."""
-    found = by_term.subquery()
-    return _counted(terms, func.sum(found.c.runs)).join(found, found.c.term == terms.c.id)
-
-
-def _counted(source: FromClause, count: ColumnElement[Any]) -> Select[Any]:
-    kept = [source.c[name] for name in ("kind", "value", "number")]
-    return select(*kept, count.label("runs")).select_from(source).group_by(*kept)
+def _valued(source: FromClause) -> list[ColumnElement[Any]]:
+    return [source.c[name] for name in ("kind", "value", "number")]
 
 
 def _shared(field: Field, project: str | None) -> Select[Any]:
@@ -157,7 +167,7 @@ def _shared(field: Field, project: str | None) -> Select[Any]:
     return by_term.having(sum_of > 0)
 
 
-def _shared_of(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
+def _shared_by(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
     # Of the runs that are chosen, too, those of a setup are counted once.
     key = runs.c.setup_key
     by_setup = (
@@ -175,23 +185,13 @@ def _shared_of(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
     )
 
 
-def _own(connection: Connection, field: Field, project: str | None) -> Select[Any]:
-    # With one look at each term: most may be of one run, and there may be thousands.
-    statement = of_field(field, project).add_columns(terms.c.kind, terms.c.value, terms.c.number)
-    if connection.dialect.name == "sqlite":
-        # In the order in which their runs lie, which takes it half the time.
-        statement = statement.order_by(terms.c.id)
-    each = statement.cte("each").prefix_with("MATERIALIZED", dialect="sqlite")
-    return _counted(each, counted(connection)).join(run_terms, run_terms.c.term == each.c.id)
-
-
-def _own_of(
+def _own(
     connection: Connection,
     field: Field,
     chosen: list[ColumnElement[bool]],
     project: str | None,
 ) -> Select[Any]:
-    held = pairs(connection, run_terms.c.term.in_(of_field(field, project))).subquery()
+    held = pairs(connection, of_field(field, project)).subquery()
     return (
         select(held.c.term, func.count().label("runs"))
         .join_from(held, runs, runs.c.id == held.c.run_id)
@@ -200,9 +200,9 @@ def _own_of(
     )
 
 
-def _is_in(project: str) -> ColumnElement[bool]:
+def _is_in(connection: Connection, project: str) -> ColumnElement[bool]:
     """Whether any run of a project has a term, its own or of a section that runs share."""
-    own = and_(terms.c.project == project, exists().where(run_terms.c.term == terms.c.id))
+    own = and_(terms.c.project == project, is_held(connection, terms.c.id))
     shared = [
         exists().where(
             terms.c.section == name,

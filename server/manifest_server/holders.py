@@ -1,128 +1,67 @@
-"""Which runs have a term: gathered, as a row for each would be most of a database.
-
-Runs that come together add a row for each of their terms and touch no other, so writers never wait
-for each other. Now and then a writer puts the rows of a term together, some sixty runs to a row.
-"""
+"""Which runs have a term: among the rows that were put together, and in those of the last runs."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
     ColumnElement,
+    CompoundSelect,
     Connection,
+    FromClause,
     Integer,
     LargeBinary,
     Select,
+    Subquery,
     any_,
     bindparam,
     case,
-    delete,
+    column,
     desc,
+    exists,
     func,
-    insert,
     intersect,
     literal,
-    not_,
+    null,
     or_,
     select,
     true,
     type_coerce,
+    union_all,
 )
-from sqlalchemy.sql.dml import ReturningDelete
 
-from manifest_server.rows import as_given, given_numbers, insert_missing, is_given
-from manifest_server.tables import RunKey, run_terms, terms
-from manifest_server.terms import Term
+from manifest_server.rows import as_given, given_numbers
+from manifest_server.tables import RunKey, fresh_terms, run_terms, terms
 
 MOST_TOGETHER: Final = 61
 """Runs of a row: what SQLite keeps on one page, four rows to each."""
 
-_TURN: Final = 64
-_LOOKED_AT: Final = 2 * MOST_TOGETHER
-_WORTH_IT: Final = 8
-_AT_ONCE: Final = 20
 _KEY_BYTES: Final = 16
 _PLACES: Final = str(list(range(MOST_TOGETHER)))
 _LOWEST: Final = "0" * 32
 _HIGHEST: Final = "f" * 32
 _older = run_terms.c.older
 
-
-def put_run_terms(connection: Connection, pairs: Sequence[tuple[str, Term]]) -> None:
-    """Say that runs have terms, which they had not before."""
-    run_ids: dict[int, list[str]] = {}
-    for run_id, term in pairs:
-        run_ids.setdefault(term.id, []).append(run_id)
-    rows = [row for number in sorted(run_ids) for row in _rows(number, run_ids[number])]
-    insert_missing(connection, run_terms, rows)
-    gather(connection, {row["term"] for row in rows if _is_turn(row["term"], row["run_id"])})
+Wanted: TypeAlias = Sequence[int] | Select[Any]
+"""The numbers of some terms, or a statement that finds them."""
 
 
-def drop_run_terms(connection: Connection, pairs: Iterable[tuple[str, int]]) -> None:
-    """Say that runs have terms no more, by their numbers."""
-    for number, run_id in sorted((number, run_id) for run_id, number in pairs):
-        # Nobody else puts rows of this term together until the transaction ends.
-        connection.execute(select(terms.c.id).where(terms.c.id == number).with_for_update())
-        is_of_term = run_terms.c.term == number
-        found = _pairs(connection, is_of_term, run_terms.c.run_id >= run_id).subquery()
-        statement = select(found.c.row).where(found.c.run_id == run_id).order_by(found.c.row)
-        key = connection.scalar(statement.limit(1))
-        if key is None:
-            continue
-        row = is_of_term & (run_terms.c.run_id == key)
-        others = [*(connection.scalar(select(_older).where(row)) or ()), key]
-        connection.execute(delete(run_terms).where(row))
-        others.remove(run_id)
-        if others:
-            connection.execute(insert(run_terms), [*_rows(number, others)])
+def pairs(connection: Connection, wanted: Wanted | None = None) -> Select[tuple[int, str]]:
+    """Terms and the runs that have them; of those that are wanted, or of all."""
+    found = _held(connection.dialect.name, wanted)
+    return select(found.c.term, found.c.run_id)
 
 
-def gather(connection: Connection, numbers: Iterable[int], *, most_rows: int = _LOOKED_AT) -> int:
-    """Put rows of terms together; gives how many there are less.
-
-    Args:
-        connection: In a transaction that writes.
-        numbers: Of the terms.
-        most_rows: How many of each are looked at, the newest first.
-    """
-    chosen = sorted(numbers)
-    if not chosen:
-        return 0
-    locked = connection.scalars(_locking(connection.dialect.name), {"numbers": chosen}).all()
-    gathered: list[dict[str, object]] = []
-    count = sum(_take(connection, number, most_rows, gathered) for number in locked)
-    if gathered:
-        connection.execute(insert(run_terms), gathered)
-    return count - len(gathered)
-
-
-def scattered(connection: Connection, *, after: int | None) -> Sequence[int]:
-    """Some terms that have many rows of a single run each, from beyond a number on."""
-    count = func.count()
-    statement = select(run_terms.c.term).where(_older.is_(None)).group_by(run_terms.c.term)
-    if after is not None:
-        statement = statement.where(run_terms.c.term > after)
-    statement = statement.having(count >= _TURN).order_by(run_terms.c.term).limit(_AT_ONCE)
-    return connection.scalars(statement).all()
-
-
-def pairs(connection: Connection, *chosen: ColumnElement[bool]) -> Select[tuple[int, str]]:
-    """Terms and the runs that have them, from the rows of `run_terms` of which this holds."""
-    found = _pairs(connection, *chosen)
-    term, run_id, _ = found.selected_columns
-    return found.with_only_columns(term, run_id)
-
-
-def holders(connection: Connection, *chosen: ColumnElement[bool]) -> Select[tuple[str]]:
-    """The ids of the runs alone; of rows with an id below that of a run, none is the run's."""
-    found = _pairs(connection, *chosen)
-    return found.with_only_columns(found.selected_columns.run_id)
+def holders(
+    connection: Connection, wanted: Wanted, *, lowest: ColumnElement[str] | None = None
+) -> Select[tuple[str]]:
+    """The ids of the runs alone; where a lowest is given, some that are below may be left out."""
+    return select(_held(connection.dialect.name, wanted, lowest=lowest).c.run_id)
 
 
 def lowest_row(
@@ -181,70 +120,30 @@ def having(connection: Connection, numbers: Sequence[int], run_ids: Sequence[str
     return {run_id for run_id, key in zip(ordered, keys, strict=True) if key in found}
 
 
-def has_one(connection: Connection, numbers: Sequence[int]) -> ColumnElement[bool]:
-    """Whether a row of `run_terms` is of one of these terms."""
-    term = run_terms.c.term
-    if connection.dialect.name == "postgresql" and len(numbers) > 1:
-        # One parameter, as hundreds take longer to send than to look for.
-        return term == any_(literal(numbers, ARRAY(term.type)))
-    return term.in_(numbers)
-
-
-def counted(connection: Connection) -> ColumnElement[int]:
-    """How many runs the rows of a term are about, together."""
-    return func.sum(_count(_older, connection.dialect.name))
-
-
-def _is_turn(number: int, run_id: str) -> bool:
-    """Whether a row is the one in so many at which those of its term are gathered."""
-    return (number ^ int(run_id[-4:], 16)) % _TURN == 0
-
-
-@cache
-def _locking(dialect: str) -> Select[int]:
-    wanted = select(terms.c.id).where(is_given(dialect, terms.c.id, "numbers"))
-    # A term that somebody else gathers, or drops runs of, has its turn another time.
-    return wanted.order_by(terms.c.id).with_for_update(skip_locked=True)
-
-
-@cache
-def _taking(dialect: str) -> ReturningDelete[str, list[str] | None]:
-    """Delete what is not full of the newest rows of a term, where that is worth it."""
-    is_of_term = run_terms.c.term == bindparam("term")
-    rows = select(run_terms.c.run_id, _older).where(is_of_term).order_by(run_terms.c.run_id.desc())
-    newest = rows.limit(bindparam("most_rows")).subquery()
-    is_full = _count(newest.c.older, dialect) >= MOST_TOGETHER
-    found = select(newest.c.run_id).where(not_(is_full)).cte()
-    is_worth_it = select(func.count()).select_from(found).scalar_subquery() >= _WORTH_IT
-    taken = delete(run_terms).where(
-        is_of_term, is_worth_it, run_terms.c.run_id.in_(select(found.c.run_id))
+def counted(connection: Connection, each: FromClause) -> CompoundSelect[Any]:
+    """How many runs have each term of a table, in one row or several, beside all its columns."""
+    dialect = connection.dialect.name
+    value = _values(dialect)
+    rows = select(*each.c, count_of(_older, dialect).label("runs"))
+    fresh = select(*each.c, literal(1)).join_from(fresh_terms, value, true())
+    return union_all(
+        rows.join_from(each, run_terms, run_terms.c.term == each.c.id),
+        fresh.join(each, each.c.id == value.c.value),
     )
-    return taken.returning(run_terms.c.run_id, _older)
 
 
-def _count(older: ColumnElement[Any], dialect: str) -> ColumnElement[int]:
+def is_held(connection: Connection, term: ColumnElement[int]) -> ColumnElement[bool]:
+    """Whether a run has a term."""
+    value = _values(connection.dialect.name)
+    fresh = select(value.c.value).select_from(fresh_terms).join(value, true())
+    return or_(exists().where(run_terms.c.term == term), term.in_(fresh))
+
+
+def count_of(older: ColumnElement[Any], dialect: str) -> ColumnElement[int]:
     """Of how many runs a row is."""
     if dialect == "postgresql":
         return 1 + func.coalesce(func.cardinality(older), 0)
     return 1 + func.coalesce(func.length(older, type_=Integer), 0) // _KEY_BYTES
-
-
-def _take(
-    connection: Connection, number: int, most_rows: int, gathered: list[dict[str, object]]
-) -> int:
-    """Delete the rows of a term that are not full, and add what is to be in their place."""
-    given = {"term": number, "most_rows": most_rows}
-    rows = connection.execute(_taking(connection.dialect.name), given).all()
-    gathered += _rows(number, (id_ for row in rows for id_ in (row.run_id, *(row.older or ()))))
-    return len(rows)
-
-
-def _rows(number: int, run_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Rows of a term that these runs have, from the oldest runs on."""
-    found = sorted(run_ids)
-    for start in range(0, len(found), MOST_TOGETHER):
-        *older, newest = found[start : start + MOST_TOGETHER]
-        yield {"term": number, "run_id": newest, "older": older or None}
 
 
 @cache
@@ -265,13 +164,12 @@ def _newest_holders(dialect: str, count: int) -> Select[tuple[str]]:
     lowest, before = (bindparam(name, type_=id_type) for name in ("lowest", "before"))
     each = []
     for place in range(count):
-        has_one = run_terms.c.term.in_(select(given_numbers(dialect, f"numbers_{place}").c.value))
-        rows = has_one, run_terms.c.run_id >= lowest, _oldest(dialect) < before
-        found = _expanded(dialect, *rows).subquery()
+        wanted = select(given_numbers(dialect, f"numbers_{place}").c.value)
+        found = _held(dialect, wanted, _oldest(dialect) < before, lowest=lowest)
         between = found.c.run_id >= lowest, found.c.run_id < before
         each.append(select(found.c.run_id).where(*between))
-    found = (each[0] if count == 1 else intersect(*each)).subquery()
-    newest_first = select(found.c.run_id).order_by(found.c.run_id.desc())
+    found_in_all = (each[0] if count == 1 else intersect(*each)).subquery()
+    newest_first = select(found_in_all.c.run_id).order_by(found_in_all.c.run_id.desc())
     return newest_first.limit(bindparam("limit"))
 
 
@@ -283,21 +181,25 @@ def _having() -> Select[tuple[str]]:
     oldest = _oldest("postgresql")
     count_to = partial(func.width_bucket, type_=BigInteger)  # of the runs, which are in order
     may_have = or_(count_to(newest, run_ids) > count_to(oldest, run_ids), oldest == any_(run_ids))
-    rows = _expanded("postgresql", *_from_lowest("postgresql"), may_have).subquery()
+    wanted, lowest = _given("postgresql")
+    rows = _held("postgresql", wanted, may_have, lowest=lowest)
     return select(rows.c.run_id).where(rows.c.run_id == any_(run_ids))
 
 
 @cache
-def _bare_rows() -> Select[bytes, bytes]:
+def _bare_rows() -> CompoundSelect[Any]:
     """For SQLite, where a row comes to Python as the bytes that it is."""
     newest, older = (type_coerce(each, LargeBinary) for each in (run_terms.c.run_id, _older))
-    return select(newest, older).where(*_from_lowest("sqlite"))
+    wanted, lowest = _given("sqlite")
+    is_wanted = _is_wanted("sqlite", run_terms.c.term, wanted)
+    rows = select(newest, older).where(is_wanted, run_terms.c.run_id >= lowest)
+    fresh = _fresh("sqlite", wanted, lowest=lowest).subquery()
+    return union_all(rows, select(type_coerce(fresh.c.run_id, LargeBinary), null()))
 
 
-def _from_lowest(dialect: str) -> tuple[ColumnElement[bool], ...]:
-    newest = run_terms.c.run_id
-    has_one = run_terms.c.term.in_(select(given_numbers(dialect, "numbers_0").c.value))
-    return has_one, newest >= bindparam("lowest", type_=newest.type)
+def _given(dialect: str) -> tuple[Wanted, ColumnElement[str]]:
+    lowest = bindparam("lowest", type_=run_terms.c.run_id.type)
+    return select(given_numbers(dialect, "numbers_0").c.value), lowest
 
 
 def _found(keys: Sequence[bytes], rows: Iterable[Any]) -> set[bytes]:
@@ -323,11 +225,58 @@ def _oldest(dialect: str) -> ColumnElement[str]:
     return type_coerce(func.coalesce(first, newest), newest.type)
 
 
-def _pairs(connection: Connection, *chosen: ColumnElement[bool]) -> Select[Any]:
-    return _expanded(connection.dialect.name, *chosen)
+def _held(
+    dialect: str,
+    wanted: Wanted | None,
+    *of_rows: ColumnElement[bool],
+    lowest: ColumnElement[str] | None = None,
+) -> Subquery:
+    """Terms with the runs that have them, from all rows or from those of which something holds."""
+    chosen = list(of_rows)
+    if wanted is not None:
+        chosen.append(_is_wanted(dialect, run_terms.c.term, wanted))
+    if lowest is not None:
+        chosen.append(run_terms.c.run_id >= lowest)
+    term, run_id, _ = (rows := gathered(dialect, *chosen)).selected_columns
+    together = rows.with_only_columns(term, run_id)
+    return union_all(together, _fresh(dialect, wanted, lowest=lowest)).subquery()
 
 
-def _expanded(dialect: str, *chosen: ColumnElement[bool]) -> Select[Any]:
+def _fresh(
+    dialect: str, wanted: Wanted | None, *, lowest: ColumnElement[str] | None = None
+) -> Select[Any]:
+    """The same of runs that came lately: few, so that all their terms are looked at."""
+    term = (value := _values(dialect)).c.value
+    run_id = fresh_terms.c.run_id
+    found = select(term.label("term"), run_id).join_from(fresh_terms, value, true())
+    if isinstance(wanted, Select) and terms in wanted.get_final_froms():
+        found = found.where(exists(wanted.where(terms.c.id == term)))  # of which there are many
+    elif wanted is not None:
+        found = found.where(_is_wanted(dialect, term, wanted))
+    return found if lowest is None else found.where(run_id >= lowest)
+
+
+def _values(dialect: str) -> FromClause:
+    """The terms of a row of `fresh_terms`, as a table."""
+    value = column("value", BigInteger)
+    if dialect == "postgresql":
+        listed = func.unnest(fresh_terms.c.terms, type_=BigInteger)
+        return listed.table_valued(value).render_derived().lateral()
+    return func.json_each(fresh_terms.c.terms).table_valued(value)
+
+
+def _is_wanted(dialect: str, term: ColumnElement[int], wanted: Wanted) -> ColumnElement[bool]:
+    if isinstance(wanted, Sequence) and dialect == "postgresql" and len(wanted) > 1:
+        # One parameter, as hundreds take longer to send than to look for.
+        return term == any_(literal(wanted, ARRAY(BigInteger)))
+    return term.in_(wanted)
+
+
+def gathered(dialect: str, *chosen: ColumnElement[bool]) -> Select[Any]:
+    """Terms, runs and the rows of `run_terms` that say so, as far as something holds of the row.
+
+    None of a row with an id below that of a run is the run's.
+    """
     term, newest = run_terms.c.term, run_terms.c.run_id
     if dialect == "postgresql":
         each = func.unnest(func.array_append(_older, newest), type_=newest.type)

@@ -13,8 +13,8 @@ from sqlalchemy.sql.elements import False_
 
 from manifest.canonical import Json
 from manifest.filtering import Comparison, Field, Scalar
-from manifest_server.holders import has_one, holders
-from manifest_server.tables import run_terms, runs
+from manifest_server.holders import holders
+from manifest_server.tables import runs
 from manifest_server.terms import double, searched_values, values_of
 
 OPERATORS: Final = {
@@ -153,18 +153,10 @@ class OfTerms(Part):
     @cached_property
     def walked(self) -> ColumnElement[bool]:
         """For runs looked at one after the other, none below the bound parameter `LOWEST`."""
-        lowest = bindparam(LOWEST, type_=run_terms.c.run_id.type)
-        return runs.c.id.in_(
-            holders(self._connection, self._has_term, run_terms.c.run_id >= lowest)
-        )
+        lowest = bindparam(LOWEST, type_=runs.c.id.type)
+        return runs.c.id.in_(holders(self._connection, self._found, lowest=lowest))
 
     @cached_property
     def holders(self) -> Select[tuple[str]]:
         """The ids of these runs."""
-        return holders(self._connection, self._has_term)
-
-    @cached_property
-    def _has_term(self) -> ColumnElement[bool]:
-        if isinstance(self._found, list):
-            return has_one(self._connection, self._found)
-        return run_terms.c.term.in_(self._found)
+        return holders(self._connection, self._found)

@@ -12,7 +12,8 @@ from manifest.blobs import blobs_in, blobs_of
 from manifest.filtering import TAGS
 from manifest_server.annotating import get_annotations
 from manifest_server.blobs import delete_blobs, lock_unused
-from manifest_server.holders import drop_run_terms
+from manifest_server.gathering import drop_run_terms
+from manifest_server.holders import is_held
 from manifest_server.objects import Objects
 from manifest_server.packing import expanded
 from manifest_server.reading import get_run
@@ -22,7 +23,6 @@ from manifest_server.tables import (
     names,
     run_blobs,
     run_sections,
-    run_terms,
     runs,
     section_blobs,
     section_terms,
@@ -127,6 +127,6 @@ def collect_terms(connection: Connection, *, limit: int = _MANY) -> int:
     """Delete some terms that neither a section nor a run has; gives how many."""
     is_unused = and_(
         not_(exists().where(section_terms.c.term == terms.c.id)),
-        not_(exists().where(run_terms.c.term == terms.c.id)),
+        not_(is_held(connection, terms.c.id)),
     )
     return _collect(connection, terms.c.id, is_unused, limit)

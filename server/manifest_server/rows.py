@@ -31,7 +31,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.types import TypeEngine
 
-from manifest_server.tables import RunKeys
+from manifest_server.tables import Numbers, RunKeys
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -167,7 +167,7 @@ def insert_many(
 
 
 def _is_array(table: Table, name: str) -> bool:
-    return isinstance(table.c[name].type, RunKeys)
+    return isinstance(table.c[name].type, (RunKeys, Numbers))
 
 
 def _element(table: Table, name: str) -> TypeEngine[Any]:
@@ -184,7 +184,7 @@ def execute_many(
         return connection.execute(statement, rows)
     arrays = {
         name: [
-            f"{{{','.join(value)}}}" if isinstance(value, list) else value
+            f"{{{','.join(map(str, value))}}}" if isinstance(value, list) else value
             for value in (row[name] for row in rows)
         ]
         for name in rows[0]

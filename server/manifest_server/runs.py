@@ -24,7 +24,7 @@ from manifest.filtering import Filter
 from manifest.models import RunSummary, Verdict
 from manifest_server.blobs import refer_from_runs, refer_from_sections
 from manifest_server.database import location
-from manifest_server.holders import put_run_terms
+from manifest_server.gathering import put_run_terms
 from manifest_server.newest import newest_runs
 from manifest_server.packing import (
     PackedRun,
@@ -113,7 +113,7 @@ def _put_parts(connection: Connection, added: Sequence[PackedRun]) -> None:
     insert_missing(connection, projects, [{"name": name} for name in named])
     _put_names(connection, {str(run.row["name"]) for run in added if run.row["name"] is not None})
     insert_missing(connection, run_sections, [row for run in added for row in run.references])
-    put_own_terms(connection, [(run.id, term) for run in added for term in run.terms])
+    put_own_terms(connection, {run.id: run.terms for run in added})
     refer_from_runs(connection, ((run.id, digest) for run in added for digest in run.blobs))
 
 
@@ -132,10 +132,10 @@ def _refused(connection: Connection, run: PackedRun, kept: Mapping[str, str]) ->
     return DigestMismatch(kept[run.id], run.digest, where)
 
 
-def put_own_terms(connection: Connection, pairs: Sequence[tuple[str, Term]]) -> None:
-    """Say that runs have terms of their own, which they had not before."""
-    _put_terms(connection, {term.id: term for _, term in pairs})
-    put_run_terms(connection, pairs)
+def put_own_terms(connection: Connection, held: Mapping[str, Sequence[Term]]) -> None:
+    """Say which terms of their own runs have that they had not before."""
+    _put_terms(connection, {term.id: term for some in held.values() for term in some})
+    put_run_terms(connection, held)
 
 
 def check_run(connection: Connection, run_id: str) -> None:

@@ -29,7 +29,7 @@ from manifest.models import (
     Token,
     Verdict,
 )
-from manifest_server import annotating, auditing, facets, holders, retention, tallies, tokens
+from manifest_server import annotating, auditing, facets, gathering, retention, tallies, tokens
 from manifest_server import reading as reading_runs
 from manifest_server import runs as queries
 from manifest_server.annotating import Remark
@@ -484,6 +484,8 @@ class SqlStore:
         )
 
     def _gather(self) -> None:
+        with transaction(self._engine, is_writing=True) as connection:
+            gathering.put_away(connection)
         last: int | None = None
         while numbers := self._scattered(last):
             while self._gathered(numbers):
@@ -492,11 +494,11 @@ class SqlStore:
 
     def _scattered(self, last: int | None) -> Sequence[int]:
         with self._reading() as connection:
-            return holders.scattered(connection, after=last)
+            return gathering.scattered(connection, after=last)
 
     def _gathered(self, numbers: Iterable[int]) -> int:
         with transaction(self._engine, is_writing=True) as connection:
-            return holders.gather(connection, numbers, most_rows=_MOST_ROWS)
+            return gathering.gather(connection, numbers, most_rows=_MOST_ROWS)
 
     def _collect(self, some: Callable[[Connection], int]) -> int:
         collected = 0

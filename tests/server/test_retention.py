@@ -39,6 +39,7 @@ def test_a_deleted_run_is_gone_with_all_that_was_its_own(
         ),
     )
     store.put_run(kept)
+    store.collect()
     before = rows(store)
     store.put_run(gone)
     store.put_annotations(gone.id, Annotations(tags={"team": "nlp"}))

@@ -26,7 +26,14 @@ from manifest_server.columns import HEAD_SIZE
 from manifest_server.database import open_engine, sqlite_url, transaction
 from manifest_server.holders import pairs
 from manifest_server.sqlstore import SqlStore
-from manifest_server.tables import REVISION, metadata, names, run_terms, segments
+from manifest_server.tables import (
+    REVISION,
+    fresh_terms,
+    metadata,
+    names,
+    run_terms,
+    segments,
+)
 
 MakeManifest = Callable[..., Manifest]
 
@@ -282,7 +289,10 @@ def rows(store: SqlStore) -> dict[str, list[str]]:
             for name, table in metadata.tables.items()
         }
         # How many runs are in a row depends on who came together.
-        return found | {run_terms.name: sorted(map(str, connection.execute(pairs(connection))))}
+        held = sorted(map(str, connection.execute(pairs(connection))))
+        return {name: some for name, some in found.items() if name != fresh_terms.name} | {
+            run_terms.name: held
+        }
 
 
 def _readable(table: Table) -> list[Column[object]]:
