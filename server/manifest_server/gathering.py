@@ -12,7 +12,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, bindparam, delete, func, insert, not_, select, update
+from sqlalchemy import (
+    Connection,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    not_,
+    select,
+    update,
+)
 from sqlalchemy.sql.dml import ReturningDelete
 
 from manifest_server.holders import MOST_TOGETHER, count_of, gathered
@@ -136,7 +147,9 @@ def _taking_fresh() -> ReturningDelete[str, list[int]]:
 
 @cache
 def _locking(dialect: str) -> Select[int]:
-    wanted = select(terms.c.id).where(is_given(dialect, terms.c.id, "numbers"))
+    row = select(literal(1)).where(run_terms.c.term == terms.c.id)
+    has_some = row.offset(_WORTH_IT - 1).limit(1).scalar_subquery().is_not(None)
+    wanted = select(terms.c.id).where(is_given(dialect, terms.c.id, "numbers"), has_some)
     # A term that somebody else gathers, or drops runs of, has its turn another time.
     return wanted.order_by(terms.c.id).with_for_update(skip_locked=True)
 
