@@ -365,6 +365,7 @@ def questions(store: SqlStore) -> list[Question]:  # noqa: C901 - one line for e
         Question("the same in a project", 10, lambda k: listed(two(k), project=project(k))),
         Question("a wide range of config.lr", 10, lambda k: listed(between(k, 10))),
         Question("a narrow range", 10, lambda k: listed(between(k, 1.01))),
+        Question("a range that few fit", 10, lambda k: listed(between(k, 1.2))),
         Question("a range in a project", 10, lambda k: listed(between(k, 3), project=project(k))),
         Question("config.batch_size > 100", 10, lambda _: listed("config.batch_size > 100")),
         Question("config.seed", 10, lambda k: listed(seed(k))),

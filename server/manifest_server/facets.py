@@ -108,39 +108,28 @@ def _of_terms(
     limit: int,
     project: str | None,
 ) -> list[FacetValue]:
-    is_shared = field.section in SHARED
-    if is_shared or chosen:
-        if not chosen:
-            by_term = _shared(field, project)
-        elif is_shared:
-            by_term = _shared_by(field, chosen)
-        else:
-            by_term = _own(connection, field, chosen, project)
-        found = by_term.subquery()
-        count: ColumnElement[Any] = func.sum(found.c.runs)
-        kept = _valued(terms)
-        statement = select(*kept).join(found, found.c.term == terms.c.id)
+    if field.section in SHARED:
+        ranked = _joined(_shared_of(field, chosen) if chosen else _shared(field, project))
+    elif chosen:
+        ranked = _joined(_own_of(connection, field, chosen, project))
     else:
-        # With one look at each term: most may be of one run, and there may be thousands.
-        of_key = of_field(field, project).add_columns(*_valued(terms))
-        if connection.dialect.name == "sqlite":
-            # In the order in which their runs lie, which takes it half the time.
-            of_key = of_key.order_by(terms.c.id)
-        each = of_key.cte("each").prefix_with("MATERIALIZED", dialect="sqlite")
-        held = counted(connection, each).subquery()
-        count = func.sum(held.c.runs)
-        kept = _valued(held)
-        statement = select(*kept)
-    ranked = statement.add_columns(count.label("runs")).group_by(*kept)
-    rows = connection.execute(ranked.order_by(desc("runs"), kept[1]).limit(limit))
+        ranked = _own(connection, field, project)
+    by_count = ranked.order_by(desc("runs"), ranked.selected_columns.value).limit(limit)
     return [
         FacetValue(value=scalar(row.kind, row.value, row.number), runs=int(row.runs))
-        for row in rows
+        for row in connection.execute(by_count)
     ]
 
 
-def _valued(source: FromClause) -> list[ColumnElement[Any]]:
-    return [source.c[name] for name in ("kind", "value", "number")]
+def _joined(by_term: Select[Any]) -> Select[Any]:
+    """Values with the runs of their terms."""
+    found = by_term.subquery()
+    return _ranked(terms, found.c.runs).join(found, found.c.term == terms.c.id)
+
+
+def _ranked(source: FromClause, count: ColumnElement[Any]) -> Select[Any]:
+    kept = [source.c[name] for name in ("kind", "value", "number")]
+    return select(*kept, func.sum(count).label("runs")).select_from(source).group_by(*kept)
 
 
 def _shared(field: Field, project: str | None) -> Select[Any]:
@@ -167,7 +156,7 @@ def _shared(field: Field, project: str | None) -> Select[Any]:
     return by_term.having(sum_of > 0)
 
 
-def _shared_by(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
+def _shared_of(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
     # Of the runs that are chosen, too, those of a setup are counted once.
     key = runs.c.setup_key
     by_setup = (
@@ -185,7 +174,18 @@ def _shared_by(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
     )
 
 
-def _own(
+def _own(connection: Connection, field: Field, project: str | None) -> Select[Any]:
+    # With one look at each term: most may be of one run, and there may be thousands.
+    statement = of_field(field, project).add_columns(terms.c.kind, terms.c.value, terms.c.number)
+    if connection.dialect.name == "sqlite":
+        # In the order in which their runs lie, which takes it half the time.
+        statement = statement.order_by(terms.c.id)
+    each = statement.cte("each").prefix_with("MATERIALIZED", dialect="sqlite")
+    held = counted(connection, each).subquery()
+    return _ranked(held, held.c.runs)
+
+
+def _own_of(
     connection: Connection,
     field: Field,
     chosen: list[ColumnElement[bool]],

@@ -44,6 +44,8 @@ _SOME: Final = 500
 """How many terms of a range are looked up before that."""
 _MOST: Final = 1000
 """How many of these are looked up, rather than being too many."""
+_MOST_ALONE: Final = 4000
+"""The same where nothing else is asked for."""
 _ROWS: Final = 16
 """How many rows of terms are looked at first."""
 _FASTER: Final = 8
@@ -179,7 +181,8 @@ def newest_runs(
     if asked.numbers and not asked.is_never:
         if limit is not None and (found := _by_looking(asked, chosen, limit)) is not None:
             return found
-        asked = asked._replace(parts=conditions(wanted, connection, project, most=_MOST))
+        most = _MOST_ALONE if len(parts) == 1 else _MOST
+        asked = asked._replace(parts=conditions(wanted, connection, project, most=most))
     return [] if asked.is_never else _by_index(asked, chosen, project)
 
 
