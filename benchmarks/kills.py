@@ -3,7 +3,8 @@
 Programs record themselves, a shipper delivers, a service keeps. One of them after the other is
 ended by SIGKILL, wherever it happens to be; the service begins again, with what it had committed.
 All the time, and at the end after `manifest sync`, must hold: what was acknowledged is there, with
-every byte; no run is there twice; and no file of a run was deleted or changed.
+every byte, found and counted once by its values; no run is there twice; and no file of a run was
+deleted or changed.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Final
 from urllib.request import urlopen
 
 from manifest.delivered import is_delivered
+from manifest.filtering import parse_filter
 from manifest.rundir import RunDirectory, run_directories
 from manifest.streams import ROW_SIZE
 from manifest_client.connection import API, Client
@@ -51,10 +53,13 @@ for step in range(4000):
 trail.close(Ending(rng={"main": "ab"}))
 """
 SERVE: Final = """
+from manifest_server import gathering
+gathering._FRESH = 500  # so that terms are put away every few runs
 from manifest_server.serve import serve
 from manifest_server.settings import load_settings
 serve(load_settings(), lambda address: None)
 """
+_MOST: Final = 100_000
 VICTIMS: Final = {"program": 4, "shipper": 4, "service": 2}
 
 
@@ -165,6 +170,7 @@ class Campaign:
         kept = HttpStore(self.client).digests(run.id for run in done)
         for run in done:
             assert kept.get(run.id) == run.document()["digest"], f"{run.id} is lost"
+        self._check_found(done)
         self.checks += len(done)
 
     def wait_for_a_delivery(self) -> None:
@@ -193,7 +199,25 @@ class Campaign:
         assert sorted(run.id for run in listed) == sorted(run.id for run in runs)
         for run in runs:
             self._check_whole(run)
+        self._check_found(runs)
         return len(runs)
+
+    def _check_found(self, runs: Sequence[RunDirectory]) -> None:
+        """Each is found by what it has, and counted, once."""
+        configs = {run.id: run.document()["sections"].get("config", {}) for run in runs}
+        expected = {run_id for run_id, config in configs.items() if "lr" in config}
+        found, counted, found_then = self._found(), self._counted(), self._found()
+        assert len(found) == len(set(found)), "a run is found twice"
+        assert expected <= set(found), f"{sorted(expected - set(found))} are not found"
+        assert len(found) <= counted <= len(found_then), f"{len(found)} found, {counted} counted"
+
+    def _found(self) -> list[str]:
+        wanted = parse_filter("config.lr = 0.1")
+        return [run.id for run in HttpStore(self.client).list_runs(wanted=wanted, limit=_MOST)]
+
+    def _counted(self) -> int:
+        (facet,) = self.client.json("GET", f"{API}/facets", params={"field": "config.lr"})
+        return sum(value["runs"] for value in facet["values"])
 
     def _check_whole(self, run: RunDirectory) -> None:
         manifest = HttpStore(self.client).get_run(run.id)
