@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Insert, Row, select
+from sqlalchemy import Connection, Insert, Row, Select, select
 
 from manifest.errors import AnnotationsChanged, ManifestError, RunNotFound
 from manifest.filtering import TAGS
@@ -17,7 +17,7 @@ from manifest.models import Annotations
 from manifest_server.auditing import Change, put_changes
 from manifest_server.database import location
 from manifest_server.gathering import drop_run_terms
-from manifest_server.rows import execute_many, insert_many, portions
+from manifest_server.rows import execute_many, insert_many, is_given, portions
 from manifest_server.runs import put_own_terms
 from manifest_server.tables import run_annotations, runs
 from manifest_server.terms import Term, own_terms
@@ -52,12 +52,18 @@ def get_annotations(connection: Connection, run_id: str) -> Annotations:
 
 def get_tags(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
     """The tags of runs, of those that have any."""
-    columns = (run_annotations.c.run_id, run_annotations.c.tags)
+    statement = _tagging(connection.dialect.name)
     return {
         row.run_id: json.loads(row.tags)
         for portion in portions(run_ids)
-        for row in connection.execute(select(*columns).where(run_annotations.c.run_id.in_(portion)))
+        for row in connection.execute(statement, {"ids": portion})
     }
+
+
+@cache
+def _tagging(dialect: str) -> Select[str, str]:
+    statement = select(run_annotations.c.run_id, run_annotations.c.tags)
+    return statement.where(is_given(dialect, run_annotations.c.run_id, "ids"))
 
 
 def put_remarks(
@@ -104,13 +110,19 @@ def _answer(
 
 def _known(connection: Connection, run_ids: Sequence[str]) -> dict[str, tuple[str, Annotations]]:
     """The project of each run that there is, and what was said of it."""
+    statement = _knowing(connection.dialect.name)
+    return {
+        row.id: (row.project, NOTHING_SAID if row.version is None else _read(row))
+        for portion in portions(run_ids)
+        for row in connection.execute(statement, {"ids": portion})
+    }
+
+
+@cache
+def _knowing(dialect: str) -> Select[Any]:
     columns = (runs.c.id, runs.c.project, *run_annotations.c)
     statement = select(*columns).outerjoin_from(runs, run_annotations)
-    found = {}
-    for portion in portions(run_ids):
-        for row in connection.execute(statement.where(runs.c.id.in_(portion))):
-            found[row.id] = (row.project, NOTHING_SAID if row.version is None else _read(row))
-    return found
+    return statement.where(is_given(dialect, runs.c.id, "ids"))
 
 
 def _read(row: Row[Any]) -> Annotations:

@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import Any, Final
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     Select,
@@ -224,8 +225,8 @@ def known_sections(
         project: Only what a run of this project refers to.
     """
     keys = {name: section_key_of(wanted[name]) for name in SHARED if name in wanted}
-    statement = select(sections.c.key).where(sections.c.key.in_(set(keys.values())))
-    found = set(connection.scalars(statement))
+    given = {"keys": [*set(keys.values())]}
+    found = set(connection.scalars(_having_key(connection.dialect.name, sections.c.key), given))
     return {
         name
         for name, key in keys.items()
@@ -243,14 +244,19 @@ def get_sections(
     """
     known = known_sections(connection, wanted, project=project)
     keys = {name: section_key_of(wanted[name]) for name in known}
-    statement = select(sections.c.key, sections.c.body)
-    rows = connection.execute(statement.where(sections.c.key.in_(set(keys.values()))))
+    statement = _having_key(connection.dialect.name, sections.c.key, sections.c.body)
+    rows = connection.execute(statement, {"keys": [*set(keys.values())]})
     bodies = {key: expanded(body) for key, body in rows}
     found = {name: bodies[key] for name, key in keys.items()}
     for name, body in found.items():
         if (digest := digest_bytes(body)) != wanted[name]:
             raise DigestMismatch(wanted[name], digest, "a section in the store")
     return found
+
+
+@cache
+def _having_key(dialect: str, *columns: Column[Any]) -> Select[Any]:
+    return select(*columns).where(is_given(dialect, sections.c.key, "keys"))
 
 
 def project_of(connection: Connection, run_id: str) -> str:
