@@ -45,6 +45,7 @@ from manifest.filtering import (
 )
 from manifest.summaries import LABEL_LENGTHS, label
 from manifest_server.parts import OPERATORS, Condition, Numbers, OfTerms, Part
+from manifest_server.rows import found_numbers
 from manifest_server.tables import (
     NAME_TRIGRAMS,
     SHARED,
@@ -300,7 +301,7 @@ def of_field(field: Field, project: str | None = None) -> Select[tuple[int]]:
 
 
 def _known_if_few(found: Select[tuple[int]], connection: Connection, most: int = _MOST) -> _Terms:
-    some: list[int] = list(connection.scalars(found.limit(most + 1))) if most else []
+    some = found_numbers(connection, found.limit(most + 1)) if most else []
     return some if most and len(some) <= most else found
 
 
