@@ -129,7 +129,8 @@ def _joined(by_term: Select[Any]) -> Select[Any]:
 
 def _ranked(source: FromClause, count: ColumnElement[Any]) -> Select[Any]:
     kept = [source.c[name] for name in ("kind", "value", "number")]
-    return select(*kept, func.sum(count).label("runs")).select_from(source).group_by(*kept)
+    found = select(*kept, func.sum(count).label("runs")).select_from(source).group_by(*kept)
+    return found.having(func.sum(count) > 0)
 
 
 def _shared(field: Field, project: str | None) -> Select[Any]:
@@ -151,9 +152,7 @@ def _shared(field: Field, project: str | None) -> Select[Any]:
     count = select(func.count()).where(runs.c.setup_key == each.c.key).scalar_subquery()
     once = func.max(case((each.c.place == 1, count))).over(partition_by=each.c.key)
     spread = select(each.c.term, once.label("runs")).subquery()
-    sum_of = func.sum(spread.c.runs)
-    by_term = select(spread.c.term, sum_of.label("runs")).group_by(spread.c.term)
-    return by_term.having(sum_of > 0)
+    return select(spread.c.term, func.sum(spread.c.runs).label("runs")).group_by(spread.c.term)
 
 
 def _shared_of(field: Field, chosen: list[ColumnElement[bool]]) -> Select[Any]:
@@ -178,8 +177,9 @@ def _own(connection: Connection, field: Field, project: str | None) -> Select[An
     # With one look at each term: most may be of one run, and there may be thousands.
     statement = of_field(field, project).add_columns(terms.c.kind, terms.c.value, terms.c.number)
     if connection.dialect.name == "sqlite":
-        # In the order in which their runs lie, which takes it half the time.
-        statement = statement.order_by(terms.c.id)
+        # In the order in which their runs lie, which takes it half the time; without a limit it
+        # takes the order for needless.
+        statement = statement.order_by(terms.c.id).limit(-1)
     each = statement.cte("each").prefix_with("MATERIALIZED", dialect="sqlite")
     held = counted(connection, each).subquery()
     return _ranked(held, held.c.runs)

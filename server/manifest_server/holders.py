@@ -121,13 +121,17 @@ def having(connection: Connection, numbers: Sequence[int], run_ids: Sequence[str
 
 
 def counted(connection: Connection, each: FromClause) -> CompoundSelect[Any]:
-    """How many runs have each term of a table, in one row or several, beside all its columns."""
+    """How many runs have each term of a table, in several rows, beside all its columns.
+
+    NULL in one of them where none has it.
+    """
     dialect = connection.dialect.name
     value = _values(dialect)
-    rows = select(*each.c, count_of(_older, dialect).label("runs"))
+    # Not by a join: for many terms PostgreSQL would rather read all of `run_terms`.
+    of_term = select(func.sum(count_of(_older, dialect))).where(run_terms.c.term == each.c.id)
     fresh = select(*each.c, literal(1)).join_from(fresh_terms, value, true())
     return union_all(
-        rows.join_from(each, run_terms, run_terms.c.term == each.c.id),
+        select(*each.c, of_term.scalar_subquery().label("runs")),
         fresh.join(each, each.c.id == value.c.value),
     )
 
