@@ -7,9 +7,8 @@ from typing import Final
 
 from manifest.streams import ROW_SIZE, WORD_SIZE
 
-_COLUMNS: Final = (
-    ROW_SIZE // WORD_SIZE
-)  # of halves of digests: most programs leave out one of `rng`
+# Of halves of digests; most programs leave out one of `rng`.
+_COLUMNS: Final = ROW_SIZE // WORD_SIZE
 # Which columns are there, and of how many rows. Plain rows are as long as some words, these never.
 _HEAD: Final = struct.Struct("<HH")
 
