@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningDelete
 
 from manifest_server.holders import MOST_TOGETHER, count_of, gathered
-from manifest_server.rows import insert_missing, is_given
+from manifest_server.rows import insert_missing, is_given, portions
 from manifest_server.tables import fresh_terms, run_terms, terms
 from manifest_server.terms import Term
 
@@ -62,24 +62,31 @@ def put_away(connection: Connection) -> None:
 
 def drop_run_terms(connection: Connection, pairs: Iterable[tuple[str, int]]) -> None:
     """Say that runs have terms no more, by their numbers."""
-    for number, run_id in sorted((number, run_id) for run_id, number in pairs):
+    gone: dict[str, set[int]] = {}
+    for run_id, number in pairs:
+        gone.setdefault(run_id, set()).add(number)
+    for portion in portions(sorted(gone)):
+        _drop_fresh(connection, portion, gone)
+    for number, run_id in sorted((number, each) for each, some in gone.items() for number in some):
         # Nobody else puts rows of this term together until the transaction ends.
         connection.execute(select(terms.c.id).where(terms.c.id == number).with_for_update())
-        if not _drop_fresh(connection, run_id, number):
-            _drop_gathered(connection, run_id, number)
+        _drop_gathered(connection, run_id, number)
 
 
-def _drop_fresh(connection: Connection, run_id: str, number: int) -> bool:
+def _drop_fresh(
+    connection: Connection, run_ids: Sequence[str], gone: Mapping[str, set[int]]
+) -> None:
+    """Take terms from the rows of runs that came lately, and from what is still to be dropped."""
     # Whoever is putting these away is waited for.
-    of_run = select(fresh_terms).where(fresh_terms.c.run_id == run_id).with_for_update()
-    for row in connection.execute(of_run).all():
-        if number in row.terms:
-            others = [each for each in row.terms if each != number]
-            is_row = fresh_terms.c.number == row.number
-            change = update(fresh_terms).values(terms=others) if others else delete(fresh_terms)
-            connection.execute(change.where(is_row))
-            return True
-    return False
+    given = {"run_ids": run_ids}
+    for row in connection.execute(_locking_fresh(connection.dialect.name), given).all():
+        left = [number for number in row.terms if number not in gone[row.run_id]]
+        gone[row.run_id].difference_update(row.terms)
+        if len(left) == len(row.terms):
+            continue
+        is_row = fresh_terms.c.number == row.number
+        change = update(fresh_terms).values(terms=left) if left else delete(fresh_terms)
+        connection.execute(change.where(is_row))
 
 
 def _drop_gathered(connection: Connection, run_id: str, number: int) -> None:
@@ -135,6 +142,12 @@ def _is_time(run_id: str, count: int) -> bool:
 def _is_turn(number: int, run_id: str) -> bool:
     """Whether a row is the one in so many at which those of its term are gathered."""
     return (number ^ int(run_id[-4:], 16)) % _TURN == 0
+
+
+@cache
+def _locking_fresh(dialect: str) -> Select[Any]:
+    of_runs = select(fresh_terms).where(is_given(dialect, fresh_terms.c.run_id, "run_ids"))
+    return of_runs.order_by(fresh_terms.c.number).with_for_update()
 
 
 @cache
