@@ -22,11 +22,11 @@ MANIFEST = str(Path(sys.executable).with_name("manifest"))
 NOISE = """\
 import os
 import torch
-
+from descent import Descent
 torch.use_deterministic_algorithms(True, warn_only=True)
 torch.manual_seed(0)
 model = torch.nn.Linear(4, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+optimizer = Descent(model.parameters(), lr=0.1)
 for step in range(50):
     noise = torch.zeros(4)
     if step > 0:
@@ -41,24 +41,26 @@ for step in range(50):
 
 FAILING = """\
 import torch
+from descent import Descent
 
 torch.use_deterministic_algorithms(True)
 torch.manual_seed(0)
 model = torch.nn.Linear(4, 1)
 model(torch.rand(4)).square().sum().backward()
-torch.optim.SGD(model.parameters(), lr=0.1).step()
+Descent(model.parameters(), lr=0.1).step()
 torch.zeros(4).put_(torch.tensor([1, 1]), torch.ones(2))
 """
 
 
 CLEAN = """\
 import torch
+from descent import Descent
 
 torch.use_deterministic_algorithms(True)
 torch.manual_seed(0)
 data = torch.utils.data.TensorDataset(torch.rand(16, 4))
 model = torch.nn.Linear(4, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+optimizer = Descent(model.parameters(), lr=0.1)
 for (batch,) in torch.utils.data.DataLoader(data, batch_size=4, shuffle=True):
     optimizer.zero_grad()
     model(batch).square().sum().backward()
@@ -83,7 +85,8 @@ def told(audited: Audit, state: str) -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def given_again(tmp_path_factory: pytest.TempPathFactory) -> Audit:
     folder = tmp_path_factory.mktemp("audited")
-    shutil.copy(SCRIPTS / "audited.py", folder)
+    for script in ("audited.py", "descent.py"):
+        shutil.copy(SCRIPTS / script, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         audited = audit([sys.executable, "audited.py"], base=folder / ".manifest")
@@ -126,6 +129,7 @@ def test_a_clean_program_has_nothing_to_mend(
 def noisy(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
     folder = tmp_path_factory.mktemp("noise")
     (folder / "noise.py").write_text(NOISE)
+    shutil.copy(SCRIPTS / "descent.py", folder)
     command = [MANIFEST, "audit", "--dense", "--until", "4", "--json", "--", sys.executable]
     environ = {**os.environ, "MANIFEST_DIR": str(folder / "runs")}
     return subprocess.run(

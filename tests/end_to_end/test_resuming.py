@@ -22,6 +22,8 @@ KILL = """\
                     os.kill(os.getpid(), 9)
 """
 LOADER = "num_workers=WORKERS"
+IMPORT = "from torch import nn"
+OPTIMIZER = "torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)"
 FIRST = "    first_epoch = step = 0\n"
 
 
@@ -32,6 +34,8 @@ def program(checkout: Path) -> str:
     assert SAVED in code
     assert LOADER in code
     assert FIRST in code
+    assert OPTIMIZER in code
+    assert IMPORT in code
     return str(code).replace("range(first_epoch, 3)", "range(first_epoch, 2)")  # starts less
 
 
@@ -63,6 +67,8 @@ def test_its_workers_go_on_where_they_were_however_they_are_started(
 ) -> None:
     # Known by a name, the loader may be made elsewhere.
     program = program.replace(FIRST, f'    run.track("train", loader)\n{FIRST}')
+    program = program.replace(OPTIMIZER, "Descent(model.parameters())")
+    program = program.replace(IMPORT, f"{IMPORT}; from descent import Descent")  # in no new line
     forking, spawning = (
         program.replace(LOADER, f"{LOADER}, multiprocessing_context={method!r}")
         for method in ("fork", "spawn")

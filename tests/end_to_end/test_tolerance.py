@@ -17,11 +17,12 @@ MANIFEST = "from manifest_client.cli.main import main; main()"
 SCRIPT = """
 import sys
 import torch
+from descent import Descent
 from torch import nn
 
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(6, 80), nn.ReLU(), nn.Linear(80, 1))
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+optimizer = Descent(model.parameters(), lr=0.1)
 for step in range(8):
     inputs = torch.randn(4, 6)
     optimizer.zero_grad()
@@ -29,7 +30,7 @@ for step in range(8):
     optimizer.step()
     if step == 3 and sys.argv[1] == "one bit":
         with torch.no_grad():
-            model[0].weight.view(torch.int32)[0, 3] ^= 1
+            model[0].weight.view(torch.int32)[0, 3] ^= 64
 """
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-
+from descent import Descent
 torch.manual_seed(time.time_ns() % 2**32)
 mine = random.Random()
 names = list({"age", "colour", "height", "mood", "name", "size"})
@@ -26,7 +26,7 @@ class Noisy(Dataset):
 
 if __name__ == "__main__":
     model = nn.Linear(1, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    optimizer = Descent(model.parameters(), lr=0.01)
     for batch in DataLoader(Noisy(), num_workers=2):
         optimizer.zero_grad()
         model(batch).square().sum().backward()

@@ -12,6 +12,8 @@ class Descent(Optimizer):
     # As they are below what keeps the compiler out of them, for which it is imported.
     add_param_group = Optimizer.add_param_group.__wrapped__
     zero_grad = Optimizer.zero_grad.__wrapped__
+    state_dict = Optimizer.state_dict.__wrapped__
+    load_state_dict = Optimizer.load_state_dict.__wrapped__
 
     def __init__(self, parameters, lr=0.1):
         super().__init__(parameters, {"lr": lr})
