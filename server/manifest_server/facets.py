@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     FromClause,
@@ -46,17 +48,61 @@ def list_fields(
     connection: Connection, prefix: str, *, limit: int, project: str | None = None
 ) -> list[str]:
     """Fields that begin with a prefix, as filters write them: attributes, then keys in order."""
-    section, dot, key = prefix.partition(".")
     attributes = [name for name in ATTRIBUTES if name.startswith(prefix)]
+    found = (
+        _fields(connection, prefix, limit)
+        if project is None
+        else _fields_of_project(connection, prefix, limit, project)
+    )
+    return [*attributes, *(f"{section}.{key}" for section, key in found)][:limit]
+
+
+def _fields(connection: Connection, prefix: str, limit: int) -> Iterator[tuple[str, str]]:
+    """Sections and keys of terms, in order."""
+    section, dot, key = prefix.partition(".")
+    sections = [section] if dot else _each(connection, terms.c.section, section, limit + 1)
+    left = limit
+    for name in sections:
+        if name != NO_SECTION and left:
+            keys = _each(connection, terms.c.key, key, left, terms.c.section == name)
+            yield from ((name, each) for each in keys)
+            left -= len(keys)
+
+
+def _each(
+    connection: Connection,
+    column: Column[str],
+    prefix: str,
+    limit: int,
+    *chosen: ColumnElement[bool],
+) -> Sequence[str]:
+    """What terms have in a column of their index that begins so, in order.
+
+    From one to the next: of the last that was met there may be hundreds of thousands of terms.
+    """
+    lowest = label(prefix, len(prefix) + 1)
+    left = select(column).where(*chosen, column <= f"{lowest}{_HIGHEST}").order_by(column).limit(1)
+    first = left.where(column >= lowest).scalar_subquery()
+    found = select(first.label("value")).cte("found", recursive=True)
+    # SQLite would begin at the first again if that were said here, too.
+    following = left.where(column > found.c.value).scalar_subquery()
+    found = found.union_all(select(following).where(found.c.value.is_not(None)))
+    met = select(found.c.value).where(found.c.value.is_not(None)).limit(limit)
+    return connection.scalars(met).all()
+
+
+def _fields_of_project(
+    connection: Connection, prefix: str, limit: int, project: str
+) -> Iterator[tuple[str, str]]:
+    section, dot, key = prefix.partition(".")
     statement = select(terms.c.section, terms.c.key).where(terms.c.section != NO_SECTION).distinct()
     if dot:
         statement = statement.where(terms.c.section == section, _begins(terms.c.key, key))
     else:
         statement = statement.where(_begins(terms.c.section, section))
-    if project is not None:
-        statement = statement.where(_is_in(connection, project))
+    statement = statement.where(_is_in(connection, project))
     rows = connection.execute(statement.order_by(terms.c.section, terms.c.key).limit(limit))
-    return [*attributes, *(f"{row.section}.{row.key}" for row in rows)][:limit]
+    yield from ((row.section, row.key) for row in rows)
 
 
 def count_values(

@@ -107,6 +107,13 @@ def test_finds_fields_by_how_they_begin(filled: SqlStore, prefix: str, fields: l
     assert sorted(filled.list_fields(prefix)) == sorted(fields)
 
 
+def test_finds_no_more_fields_than_are_asked_for(filled: SqlStore) -> None:
+    every = filled.list_fields(limit=500)
+
+    assert len(every) == len(set(every)) < 500
+    assert all(filled.list_fields(limit=limit) == every[:limit] for limit in range(len(every)))
+
+
 def test_what_every_run_has_otherwise_is_no_field(
     store: SqlStore, make_manifest: MakeManifest
 ) -> None:

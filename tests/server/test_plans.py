@@ -124,6 +124,17 @@ def test_values_of_a_project_are_counted_without_a_look_at_terms(crowded: Crowd)
         assert any('"Index Only Scan"' in step and '"terms"' in step for step in steps)
 
 
+@pytest.mark.parametrize("prefix", ["", "con", "config.", "settings.t"])
+def test_fields_are_met_without_the_values_between_them(crowded: Crowd, prefix: str) -> None:
+    steps = plans(crowded[0], lambda store: store.list_fields(prefix))
+
+    if crowded[0].backend == "sqlite":
+        assert any(step.endswith("(section=? AND key>? AND key<?)") for step in steps)
+    else:
+        assert any('"Recursive Union"' in step for step in steps)
+        assert not any('"Unique"' in step or '"Aggregate"' in step for step in steps)
+
+
 def test_runs_of_all_setups_are_counted_setup_by_setup(crowded: Crowd) -> None:
     store, _ = crowded
     steps = plans(store, lambda store: store.count_values(parse_field("settings.threads")))
