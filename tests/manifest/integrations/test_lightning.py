@@ -110,6 +110,12 @@ if __name__ == "__main__":
 """
 
 
+AGAIN = """\
+    fit("saved/step=3.ckpt")
+    print("manifest" in torch.load("saved/step=3.ckpt"), sorted(sys.modules))
+"""
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -117,29 +123,30 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def alone(*arguments: str) -> list[str]:
-    """Fit without Manifest; the last two lines that it prints."""
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()[-2:]
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What a fit prints without Manifest, and then one from its checkpoint, and what is loaded."""
+    folder = tmp_path_factory.mktemp("plain")
+    (folder / "fit.py").write_text(FIT + AGAIN)
+    command = [sys.executable, "fit.py", "-1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    assert not (folder / ".manifest").exists()
+    return [line for line in done.stdout.splitlines() if line.startswith(("[", "False", "True"))]
+
+
+def test_a_fit_that_is_not_recorded_is_left_as_it_is(plain: list[str]) -> None:
+    assert plain[2].startswith("False "), "its checkpoint carries nothing"
+    assert "'manifest.integrations.automatic'" in plain[2]
+    assert "'manifest.integrations.lightning'" not in plain[2]
 
 
 def test_a_recorded_fit_is_continued_without_a_line(
-    folder: Path, capfd: pytest.CaptureFixture[str]
+    folder: Path, plain: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     import torch
 
     def recorded(*arguments: str) -> Launched:
         return launch([sys.executable, "fit.py", *arguments], base=folder / ".manifest")
-
-    (folder / "fit.py").write_text(f"{FIT}    print(sorted(sys.modules))\n")
-    whole, modules = alone("fit.py", "-1")
-    assert "manifest" not in torch.load(folder / "saved/step=3.ckpt"), "it is not recorded"
-    assert "'manifest.integrations.automatic'" in modules
-    assert "'manifest.integrations.lightning'" not in modules
-    assert not (folder / ".manifest").exists()
-    (folder / "saved/step=3.ckpt").unlink()
-    (folder / "fit.py").write_text(FIT)
 
     stopped = recorded("5")
     assert stopped.exit_code == 3
@@ -148,14 +155,17 @@ def test_a_recorded_fit_is_continued_without_a_line(
     capfd.readouterr()
 
     resumed = recorded("-1", "saved/step=3.ckpt")
-    assert capfd.readouterr().out.splitlines()[-1] == whole
+    assert capfd.readouterr().out.splitlines()[-1] == plain[0] != plain[1]
     restored = [each for each in resumed.run.journals()["main"] if each["kind"] == "restore"]
     assert restored[-1]["what"] == "lightning.train.0"
     assert restored[-1]["reason"] == "continues after 3 batches"
 
 
 def test_a_fit_is_left_as_it_is_where_the_user_wants_no_callbacks(
-    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    plain: list[str],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import torch
 
@@ -165,12 +175,11 @@ def test_a_fit_is_left_as_it_is_where_the_user_wants_no_callbacks(
     monkeypatch.setenv("MANIFEST_CALLBACKS", "off")
     assert recorded("5").exit_code == 3
     assert "manifest" not in torch.load(folder / "saved/step=3.ckpt")
-    *_, without = alone("fit.py", "-1", "saved/step=3.ckpt")
     capfd.readouterr()
 
     resumed = recorded("-1", "saved/step=3.ckpt")
 
-    assert capfd.readouterr().out.splitlines()[-1] == without
+    assert capfd.readouterr().out.splitlines()[-1] == plain[1]
     # What repeats it is given the same, whatever is set there.
     variables = resumed.run.document()["sections"]["environment"]
     for there in ({}, {"MANIFEST_CALLBACKS": "on"}):
@@ -184,7 +193,7 @@ def test_the_lines_of_the_guide_continue_a_fit(
     given = "model, loader = Regression(), DataLoader(TensorDataset(torch.ones(8, 4)), 2)\n"
     program = FIT[: FIT.index("def fit")] + given + lines + lines.replace("=3", "=4")
     (folder / "fit.py").write_text(program)
-    alone("fit.py", "-1")
+    subprocess.run([sys.executable, "fit.py", "-1"], capture_output=True, check=True)
     (run,) = run_directories(folder / ".manifest")
     restored = [each for each in run.journals()["main"] if each["kind"] == "restore"]
     assert restored[0]["reason"].startswith(f"{run.id}:")
