@@ -155,7 +155,10 @@ def _of_terms(
     project: str | None,
 ) -> list[FacetValue]:
     if field.section in SHARED:
-        ranked = _joined(_shared_of(field, chosen) if chosen else _shared(field, project))
+        # All runs PostgreSQL counts by several processes, which it does not for each setup.
+        is_shared_out = project is None and connection.dialect.name == "postgresql"
+        is_by_runs = bool(chosen) or is_shared_out
+        ranked = _joined(_shared_of(field, chosen) if is_by_runs else _shared(field, project))
     elif chosen:
         ranked = _joined(_own_of(connection, field, chosen, project))
     else:
