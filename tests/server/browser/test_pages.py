@@ -78,7 +78,7 @@ def test_a_page_is_sound_at_every_width_and_in_both_themes(
     assert page.locator("h1").count() == 1
     assert page.evaluate(SHIFTED) < UNSEEN, "something moved while the page loaded"
     # Which database it is changes no markup.
-    for width, theme in WINDOWS if service.database == "sqlite" else WINDOWS[1:2]:
+    for width, theme in WINDOWS if service.database == "sqlite" else ():
         page.set_viewport_size({"width": width, "height": 800})
         page.emulate_media(color_scheme=theme)
         wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
