@@ -1,6 +1,6 @@
 """How runs are put to their terms: as they come, and later together with others.
 
-A run that comes adds a single row with all its terms, whatever others have. When there are some
+A run that comes adds a single row with all of its terms that others have. When there are some
 thousands of terms in such rows, a writer puts them to the runs that had them before, a row for some
 sixty runs of a term. A row for each term and run would be most of a database, and to write it at
 once would be most of the work: each lies in another place.
@@ -9,6 +9,7 @@ once would be most of the work: each lies in another place.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cache
 from typing import Any, Final
 
@@ -40,24 +41,45 @@ _AT_ONCE: Final = 20
 _older = run_terms.c.older
 
 
-def put_run_terms(connection: Connection, held: Mapping[str, Sequence[Term]]) -> None:
-    """Say which terms runs have that they had not before."""
-    numbers = {run_id: [term.id for term in some] for run_id, some in held.items() if some}
-    rows = [{"run_id": run_id, "terms": some} for run_id, some in numbers.items()]
+def put_run_terms(
+    connection: Connection, held: Mapping[str, Sequence[Term]], new: AbstractSet[int]
+) -> None:
+    """Say which terms runs have that they had not before.
+
+    Args:
+        connection: In a transaction that writes.
+        held: The terms, by run.
+        new: The numbers of those that no run had. Most of them no other run will have either, so
+            that nothing is won by waiting for more.
+    """
+    numbers = {run_id: {term.id for term in some} for run_id, some in held.items()}
+    _put(connection, ((run_id, some & new) for run_id, some in numbers.items()))
+    left = {run_id: [*known] for run_id, some in numbers.items() if (known := some - new)}
+    rows = [{"run_id": run_id, "terms": some} for run_id, some in left.items()]
     insert_missing(connection, fresh_terms, rows)
-    if any(_is_time(run_id, len(some)) for run_id, some in numbers.items()):
+    if any(_is_time(run_id, len(some)) for run_id, some in left.items()):
         put_away(connection)
 
 
 def put_away(connection: Connection) -> None:
     """Put the terms of runs that came lately to those of all others."""
+    rows = _put(
+        connection, ((row.run_id, row.terms) for row in connection.execute(_taking_fresh()))
+    )
+    gather(connection, {row["term"] for row in rows if _is_turn(row["term"], row["run_id"])})
+
+
+def _put(
+    connection: Connection, held: Iterable[tuple[str, Iterable[int]]]
+) -> Sequence[dict[str, Any]]:
+    """Put runs to their terms; gives the rows."""
     run_ids: dict[int, list[str]] = {}
-    for run_id, numbers in connection.execute(_taking_fresh()):
+    for run_id, numbers in held:
         for number in numbers:
             run_ids.setdefault(number, []).append(run_id)
     rows = [row for number in sorted(run_ids) for row in _rows(number, run_ids[number])]
     insert_missing(connection, run_terms, rows)
-    gather(connection, {row["term"] for row in rows if _is_turn(row["term"], row["run_id"])})
+    return rows
 
 
 def drop_run_terms(connection: Connection, pairs: Iterable[tuple[str, int]]) -> None:

@@ -135,8 +135,8 @@ def _refused(connection: Connection, run: PackedRun, kept: Mapping[str, str]) ->
 
 def put_own_terms(connection: Connection, held: Mapping[str, Sequence[Term]]) -> None:
     """Say which terms of their own runs have that they had not before."""
-    _put_terms(connection, {term.id: term for some in held.values() for term in some})
-    put_run_terms(connection, held)
+    new = _put_terms(connection, {term.id: term for some in held.values() for term in some})
+    put_run_terms(connection, held, new)
 
 
 def check_run(connection: Connection, run_id: str) -> None:
@@ -196,10 +196,12 @@ def _searching() -> Any:
     return select(*(exists().where(key == bindparam(name)) for name, key in columns.items()))
 
 
-def _put_terms(connection: Connection, found: Mapping[int, Term]) -> None:
+def _put_terms(connection: Connection, found: Mapping[int, Term]) -> set[int]:
+    """Insert terms that are new; gives their numbers."""
     # Those that are there stay while they are locked; see `retention`.
-    new = sorted(found.keys() - locked_numbers(connection, terms.c.id, found))
-    insert_missing(connection, terms, [found[number]._asdict() for number in new])
+    new = found.keys() - locked_numbers(connection, terms.c.id, found)
+    insert_missing(connection, terms, [found[number]._asdict() for number in sorted(new)])
+    return new
 
 
 def put_verdicts(connection: Connection, verdicts: Iterable[tuple[str, Verdict]]) -> None:
