@@ -53,8 +53,11 @@ SHIFTED: Final = """new Promise((resolve) => {
 })"""
 """How far things have moved since the page began to load."""
 
-UNSEEN: Final = 1e-4
-"""Of the window: where the browser paints in parts, letters come some moments after their line."""
+UNSEEN: Final = 1e-3
+"""Of the window: where the browser paints in parts, letters come some moments after their line.
+
+On a busy machine 0.0002 was seen; a line that moves a table down by itself is many times this.
+"""
 
 
 def violations(page: Page) -> list[str]:
