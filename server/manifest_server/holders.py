@@ -35,7 +35,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from manifest_server.rows import as_given, given_numbers
+from manifest_server.rows import as_given, given_numbers, is_one_of
 from manifest_server.tables import RunKey, fresh_terms, run_terms, terms
 
 MOST_TOGETHER: Final = 61
@@ -270,10 +270,9 @@ def _values(dialect: str) -> FromClause:
 
 
 def _is_wanted(dialect: str, term: ColumnElement[int], wanted: Wanted) -> ColumnElement[bool]:
-    if isinstance(wanted, Sequence) and dialect == "postgresql" and len(wanted) > 1:
-        # One parameter, as hundreds take longer to send than to look for.
-        return term == any_(literal(wanted, ARRAY(BigInteger)))
-    return term.in_(wanted)
+    if isinstance(wanted, Select) or len(wanted) == 1:
+        return term.in_(wanted)
+    return is_one_of(dialect, term, wanted)
 
 
 def gathered(dialect: str, *chosen: ColumnElement[bool]) -> Select[Any]:

@@ -11,12 +11,10 @@ from itertools import chain, count
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
-    ARRAY,
     ColumnElement,
     Connection,
     Row,
     Select,
-    any_,
     literal,
     select,
     type_coerce,
@@ -27,6 +25,7 @@ from manifest.filtering import Filter
 from manifest_server.holders import having, lowest_row, newest_holders
 from manifest_server.packing import unpack_sections
 from manifest_server.parts import LOWEST, Numbers, Part
+from manifest_server.rows import is_one_of
 from manifest_server.searching import conditions, only_project
 from manifest_server.tables import RunKey, runs
 
@@ -327,11 +326,7 @@ def _enumerated(asked: _Asked, most: int, parts: Sequence[Part]) -> Select[tuple
 
 def is_one(connection: Connection, ids: Sequence[str]) -> ColumnElement[bool]:
     """Whether a run is one of these."""
-    column: ColumnElement[str] = runs.c.id
-    if connection.dialect.name == "postgresql":
-        # One parameter, as hundreds take longer to send than to look for.
-        return column == any_(literal(ids, ARRAY(column.type)))
-    return column.in_(ids)
+    return is_one_of(connection.dialect.name, runs.c.id, ids)
 
 
 def lowest_of(

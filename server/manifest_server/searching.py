@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard
 
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     ColumnElement,
     Connection,
     Double,
     Select,
     and_,
-    any_,
     cast,
     collate,
     column,
@@ -45,7 +43,7 @@ from manifest.filtering import (
 )
 from manifest.summaries import LABEL_LENGTHS, label
 from manifest_server.parts import OPERATORS, Condition, Numbers, OfTerms, Part
-from manifest_server.rows import found_numbers
+from manifest_server.rows import found_numbers, is_one_of
 from manifest_server.tables import (
     NAME_TRIGRAMS,
     SHARED,
@@ -242,12 +240,10 @@ def _of_shared(
         # Of so many setups most are of no run that is looked at.
         walked: ColumnElement[bool] = exists().where(setups.c.key == key, *has_terms)
         return Condition(sql, walked, select(runs.c.id).where(sql))
+    sql = and_(key.is_not(None), is_one_of(connection.dialect.name, key, keys))
     if connection.dialect.name == "postgresql":
-        # One parameter, as hundreds take longer to send than to look for.
-        sql = and_(key.is_not(None), key == any_(literal(keys, ARRAY(key.type))))
         is_by_few = len(keys) <= _FEW_SETUPS
         return Condition(sql, None, select(runs.c.id).where(sql), is_by_few=is_by_few)
-    sql = and_(key.is_not(None), key.in_(keys))
     # A sign before it keeps SQLite from the index, which is not in the order of the walk.
     signed = UnaryExpression(key, operator=custom_op("+"), type_=key.type)
     walked = and_(key.is_not(None), signed.in_(keys))

@@ -392,7 +392,7 @@ fresh_terms = Table(
     Column("run_id", RunKey, nullable=False),
     Column("terms", Numbers, nullable=False),
 )
-"""The same of runs that came lately, as they came; see `gathering`."""
+"""The same of runs that came lately, as they came, of pairs that others have; see `gathering`."""
 
 run_annotations = Table(
     "run_annotations",

@@ -1,4 +1,4 @@
-"""A run that comes adds one row with all its terms.
+"""A run that comes adds one row with all of its terms that others have.
 
 Revision 0013. They are put to those of other runs later, many at once.
 """
