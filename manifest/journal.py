@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from manifest.appending import AppendedFile
 from manifest.canonical import Json, plain
 
 Entry = dict[str, Any]
@@ -45,9 +46,7 @@ class Journal:
         self._size_bytes = 0
         self._waiting: deque[Entry] = deque()
         self._lock = threading.Lock()
-        self._file = os.open(
-            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644
-        )
+        self._file = AppendedFile(path, mode=0o644)
 
     def append(self, kind: str, **fields: Json) -> None:
         """Write one entry; the first failure is kept in `failure` and silences the rest.
@@ -77,8 +76,10 @@ class Journal:
             return
         try:
             self._write_waiting()
-            os.close(self._file)
+            self._file.close()
             self.failure = self.failure or OSError("the journal is closed")
+        except OSError as error:
+            self.failure = self.failure or error
         finally:
             self._lock.release()
 
@@ -96,7 +97,7 @@ class Journal:
             return
         except BaseException:
             # A signal handler raised, before or after the system wrote: the file knows.
-            if os.fstat(self._file).st_size > self._size_bytes:
+            if self._file.status().st_size > self._size_bytes:
                 self._wrote(line)
             raise
         self._wrote(line)
@@ -162,8 +163,8 @@ def _is_whole(entry: Entry) -> bool:
     return isinstance(entry.get("kind"), str) and type(moment) is int and 0 <= moment < _END_OF_TIME
 
 
-def _write_all(file: int, data: bytes) -> None:
+def _write_all(file: AppendedFile, data: bytes) -> None:
     # A short write leaves a torn line, which readers stop at: it must be the last one.
-    written = os.write(file, data)
+    written = file.write(data)
     if written != len(data):
         raise OSError(28, "no space left for the whole entry")

@@ -8,9 +8,10 @@ a line with its number alone follows.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from typing import Final
+
+from manifest.appending import AppendedFile
 
 COMPILED: Final = "compiled"
 """A line by itself: some code was compiled, and what it computes was not observed."""
@@ -35,7 +36,7 @@ class OperationWriter:
         self.failure: object = None
         self._lines: list[str] = []
         self._count = 0
-        self._fd = -1
+        self._file: AppendedFile | None = None
 
     def add(self, step: int, operation: Operation) -> None:
         """Take note of an operation."""
@@ -61,16 +62,18 @@ class OperationWriter:
     def forget(self) -> None:
         """Let go of the file without writing."""
         self._lines.clear()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        file, self._file = self._file, None
+        try:
+            if file is not None:
+                file.close()
+        except OSError as error:
+            self.failure = self.failure or error
 
     def _write(self, path: str, lines: list[str]) -> None:
         try:
-            if self._fd < 0:
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-                self._fd = os.open(path, flags, 0o666)
-            os.write(self._fd, "".join(f"{line}\n" for line in lines).encode())
+            if self._file is None:
+                self._file = AppendedFile(path, is_new=False)
+            self._file.write("".join(f"{line}\n" for line in lines).encode())
         except OSError as error:
             self.failure = self.failure or error
 

@@ -44,12 +44,15 @@ class SegmentWriter:
         self._rows.clear()
         return header + self._tree.add(node)
 
-    def end(self, rows_fd: int) -> bytes:
-        """What ends the file, once all rows are written; nothing if there is no segment."""
+    def end(self, rows: os.stat_result) -> bytes:
+        """What ends the file, once all rows are written; nothing if there is no segment.
+
+        Args:
+            rows: Of the file of rows, as it is now.
+        """
         if not self._tree.count:
             return b""
-        status = os.fstat(rows_fd)
-        return _SEAL.pack(status.st_size, status.st_mtime_ns)
+        return _SEAL.pack(rows.st_size, rows.st_mtime_ns)
 
 
 class Segments:

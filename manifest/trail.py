@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
 from manifest import numbers
+from manifest.appending import AppendedFile
 from manifest.errors import DamagedRun, NewerSchema
 from manifest.leaves import LeafWriter, Leaves
 from manifest.numbers import LossWriter, Sample
@@ -83,8 +84,8 @@ class TrailWriter:
         self._losses = LossWriter()
         self._rows: list[bytes] = []
         self._numbers: list[float | None] = []
-        self._beside: dict[str, int] = {}
-        self._fd = self._open(self.path)
+        self._beside: dict[str, AppendedFile | None] = {}
+        self._file = self._open(self.path)
         header = {
             "schema": SCHEMA,
             "algorithm": ALGORITHM,
@@ -92,7 +93,7 @@ class TrailWriter:
             "row": ROW_SIZE,
             "rng": _HALVES,
         }
-        self._write(self._fd, json.dumps(header).encode() + b"\n")
+        self._write(self._file, json.dumps(header).encode() + b"\n")
 
     def append(
         self,
@@ -115,7 +116,7 @@ class TrailWriter:
             number: The loss itself.
         """
         row = b"".join((rng, batch, loss, grad, param))
-        self._write(self._fd, row)
+        self._write(self._file, row)
         self._rows.append(row)
         self._numbers.append(number)
         self.steps += 1
@@ -157,49 +158,58 @@ class TrailWriter:
         if samples:
             self._write_beside(".samples", numbers.encoded(samples))
         self._write_gathered()
-        if self._fd >= 0 and (seal := self._segments.end(self._fd)):
-            self._write_beside(".segments", seal)
+        self._seal()
         self.forget()
 
     def forget(self) -> None:
         """Let go of the files without writing, in a forked child to which they do not belong."""
-        for fd in (self._fd, *self._beside.values()):
-            self._close(fd)
-        self._fd, self._beside = -1, {}
+        for file in (self._file, *self._beside.values()):
+            self._close(file)
+        self._file, self._beside = None, {}
+
+    def _seal(self) -> None:
+        if self._file is None or self.failure is not None:
+            return
+        try:
+            seal = self._segments.end(self._file.status())
+        except OSError as error:
+            self.failure = error
+            return
+        if seal:
+            self._write_beside(".segments", seal)
 
     def _write_beside(self, suffix: str, data: bytes) -> None:
         if suffix not in self._beside:
-            if self._fd < 0:
+            if self._file is None:
                 return
             self._beside[suffix] = self._open(beside(self.path, suffix))
         self._write(self._beside[suffix], data)
 
-    def _open(self, path: str) -> int:
+    def _open(self, path: str) -> AppendedFile | None:
         if self.failure is not None:
-            return -1
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            return None
         try:
-            return os.open(path, flags, 0o666)
+            return AppendedFile(path)
         except OSError as error:
             self.failure = error
-            return -1
+            return None
 
-    def _write(self, fd: int, data: bytes) -> None:
+    def _write(self, file: AppendedFile | None, data: bytes) -> None:
         # After a failure nothing more is written: a row after a torn row could not be found.
-        if self.failure is not None or fd < 0:
+        if self.failure is not None or file is None:
             return
         try:
-            written = os.write(fd, data)
+            written = file.write(data)
             if written != len(data):
                 self.failure = OSError(f"{written} of {len(data)} bytes could be written")
         except OSError as error:
             self.failure = error
 
-    def _close(self, fd: int) -> None:
-        if fd < 0:
+    def _close(self, file: AppendedFile | None) -> None:
+        if file is None:
             return
         try:
-            os.close(fd)
+            file.close()
         except OSError as error:
             self.failure = self.failure or error
 

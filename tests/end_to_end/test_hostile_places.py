@@ -132,6 +132,23 @@ def test_files_run_out(check: Check) -> None:
         assert any("OSError" in note["what"] for note in document["notes"])
 
 
+def test_files_are_closed_that_the_program_did_not_open(check: Check) -> None:
+    # As daemons do; what the program opens then has the numbers that the recording had.
+    runs = check(
+        "import os\n"
+        "os.closerange(3, 256)\n"
+        "opened = [open(str(number), 'w+') for number in range(40)]\n"
+        "os.environ.get('ASKED_FOR'); import fractions\n"
+        "for file in opened: file.write('own'); file.flush()\n"
+        "print([os.path.getsize(file.name) for file in opened])\n"
+    )
+    for run in runs:
+        document = run.document()
+        assert "asked.ASKED_FOR" in document["sections"]["environment"]
+        assert document["status"] == "finished"
+        assert document["notes"] == []
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_the_folder_is_gone(when: str, check: Check, script: Script) -> None:
     gone = "import os, shutil\nos.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\n"
