@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from manifest.blobs import blobs_of
 from manifest.canonical import canonical_bytes
 from manifest.delivered import acknowledge, contents, is_delivered
-from manifest.errors import DamagedRun, SectionsLacking, SegmentsLacking
+from manifest.errors import SectionsLacking, SegmentsLacking
 from manifest.models import KeptTrail, Manifest, Verdict
 from manifest.rundir import RunDirectory
 from manifest.segments import SEGMENT_STEPS
@@ -25,7 +25,7 @@ from manifest_client.connection import API, Client, pieces
 from manifest_client.contents import beside
 from manifest_client.httpstore import manifest_bytes
 from manifest_client.problems import AnswerUnusable
-from manifest_client.reading import read_run
+from manifest_client.reading import read
 
 """Rows are named, shared and sent by so many."""
 _BYTES: Final = {"Content-Type": "application/octet-stream"}
@@ -53,18 +53,22 @@ def deliver(run: RunDirectory, client: Client) -> bool:
     """
     if is_delivered(run, client.url):
         return True
-    faults: list[str] = []
-    read = read_run(run, faults.append)
-    if read is None:
-        raise DamagedRun(str(run.path), "; ".join(faults))
-    manifest, verdict = read
-    # Before anything is sent: what is written meanwhile is not acknowledged with it.
-    what = contents(run) if manifest.digest else None
+    # Before it is read: what is written meanwhile is sent at most, but not acknowledged.
+    what = contents(run)
+    manifest, verdict = read(run)
     _Delivery(run, client, manifest).send(verdict)
-    if what is None:
+    if not manifest.digest:
         return False
-    acknowledge(run, client.url, what)
+    acknowledge(run, client.url, what or {"manifest": manifest.digest, "verdict": ""})
     return True
+
+
+def is_there(run: RunDirectory) -> bool:
+    """Whether there is a run to send; of one that cannot be read, who sends it says why."""
+    try:
+        return run.has_begun()
+    except OSError:
+        return True
 
 
 class _Delivery:

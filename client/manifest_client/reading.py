@@ -33,19 +33,31 @@ def read_run(run: RunDirectory, on_warning: Warn) -> ReadRun | None:
     A directory that cannot be read is named in a warning and left as it is.
     """
     try:
-        document = run.document() if _is_unfinished(run) else run.seal()
-        verdict = run.verdict()
+        return read(run)
+    except (DamagedRun, NewerSchema) as error:
+        on_warning(f"skipped a run: {error}")
+    except OSError as error:
+        on_warning(f"skipped a run: {run.path}: {error.strerror or error}")
+    return None
+
+
+def read(run: RunDirectory) -> ReadRun:
+    """The same, for who does not go on without it.
+
+    Raises:
+        DamagedRun: It is not a run, or was changed since it was sealed.
+        NewerSchema: A newer Manifest recorded it.
+        OSError: The run directory cannot be read, or a dead run not be sealed.
+    """
+    document = run.document() if _is_unfinished(run) else run.seal()
+    verdict = run.verdict()
+    try:
         return (
             Manifest.model_validate(document),
             None if verdict is None else Verdict.model_validate(verdict),
         )
-    except (DamagedRun, NewerSchema) as error:
-        on_warning(f"skipped a run: {error}")
     except ValidationError as error:
-        on_warning(f"skipped a run: {DamagedRun(str(run.path), first_fault(error))}")
-    except OSError as error:
-        on_warning(f"skipped a run: {run.path}: {error.strerror or error}")
-    return None
+        raise DamagedRun(str(run.path), first_fault(error)) from None
 
 
 def first_fault(error: ValidationError) -> str:

@@ -23,7 +23,7 @@ from manifest.delivered import is_delivered
 from manifest.errors import ManifestError
 from manifest.rundir import RunDirectory, run_directories
 from manifest_client.connection import Client
-from manifest_client.delivery import deliver
+from manifest_client.delivery import deliver, is_there
 from manifest_client.problems import ServiceRefused, ServiceUnreachable
 from manifest_client.settings import load_settings
 
@@ -95,7 +95,7 @@ class Shipper:
     def has_work(self) -> bool:
         """Whether there is a run that was not looked at yet."""
         seen = self._done | self._refused
-        return any(run.id not in seen and run.has_begun() for run in run_directories(self.base))
+        return any(run.id not in seen and is_there(run) for run in run_directories(self.base))
 
     def _longest_idle_seconds(self) -> float:
         patience = self._patience
@@ -105,11 +105,11 @@ class Shipper:
         was_useful = False
         live: list[RunDirectory] = []
         for run in run_directories(self.base):
-            if run.id in self._refused or (run.id in self._done and not self._has_news(run)):
-                continue
-            if not run.has_begun():
+            if run.id in self._refused:
                 continue
             try:
+                if not is_there(run) or (run.id in self._done and not self._has_news(run)):
+                    continue
                 if self._deliver(run):
                     was_useful = True
                 if run.id not in self._done:
@@ -120,8 +120,11 @@ class Shipper:
             except (ManifestError, OSError) as error:
                 if isinstance(error, ServiceRefused) and error.is_about_the_token:
                     raise
-                self._refused.add(run.id)
                 log.error("run %s is not delivered: %s", run.id, error)  # noqa: TRY400
+                if isinstance(error, OSError) and _goes_on(run):
+                    live.append(run)  # what its disk refuses now it may give when there is more
+                else:
+                    self._refused.add(run.id)
         self._live = live
         return was_useful
 
@@ -211,7 +214,10 @@ def _log_into(path: Path) -> None:
 
 
 def _goes_on(run: RunDirectory) -> bool:
-    return not run.is_sealed() and run.is_alive()
+    try:
+        return not run.is_sealed() and run.is_alive()
+    except OSError:
+        return False
 
 
 def _size_bytes(run: RunDirectory) -> int:

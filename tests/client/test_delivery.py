@@ -214,6 +214,27 @@ def test_a_verdict_that_comes_later_goes_along(client: Client, record: Record) -
     assert found.sentence == "All steps are equal."
 
 
+def test_a_verdict_that_comes_while_a_run_is_read_goes_along_the_next_time(
+    client: Client, record: Record
+) -> None:
+    original = record()
+    replay = record(replay_of=original.id)
+
+    class Late(RunDirectory):
+        def verdict(self) -> dict[str, Any] | None:
+            found = super().verdict()
+            ended = {"outcome": "identical", "original": original.id, "sentence": "Equal."}
+            self.put_verdict({**ended, "replay": replay.id})
+            return found
+
+    deliver(Late(replay.path), client)
+    if is_delivered(replay, URL):
+        assert HttpStore(client).get_verdict(replay.id) is not None
+    assert deliver(replay, client)
+    assert is_delivered(replay, URL)
+    assert HttpStore(client).get_verdict(replay.id) is not None
+
+
 def test_each_service_acknowledges_for_itself(client: Client, record: Record) -> None:
     run = record()
     deliver(run, client)

@@ -109,10 +109,14 @@ def test_a_run_that_cannot_be_read_does_not_keep_the_others(
 ) -> None:
     bad, good = record(), record(name="good")
     (bad.path / "manifest.json").write_text("{}")
-    answer = call("sync")
-    assert answer.code == 2
-    assert bad.id in answer.err
-    assert is_delivered(good, url)
+    worse = bad.path.with_name("0199c3f2-ffff-7000-8000-000000000000")
+    worse.symlink_to(worse)  # which gives an error of the system, also to root
+    for options in ([], ["--all"]):
+        answer = call("sync", *options)
+        assert answer.code == 2
+        assert f"run {bad.id} is not sent" in answer.err
+        assert f"run {worse.name} is not sent" in answer.err
+        assert is_delivered(good, url)
 
 
 def test_runs_are_sent_side_by_side(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,63 @@ def test_one_run_that_is_refused_does_not_keep_the_others(
     Shipper(base, client, QUICK).work()
     assert is_delivered(good, service.url)
     assert not acknowledged(bad)
+
+
+def unreadable(base: Path) -> RunDirectory:
+    """A run directory that gives an error of the system, also to root."""
+    run = RunDirectory(base / "runs" / "0199c3f2-ffff-7000-8000-000000000000")
+    run.path.symlink_to(run.path)
+    return run
+
+
+def test_one_run_that_cannot_be_read_does_not_keep_the_others(
+    service: Service,
+    client: Client,
+    record: Record,
+    base: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    good, bad = record(), unreadable(base)
+    at_work = Shipper(base, client, QUICK)
+    assert at_work.work()
+    assert not at_work.has_work()
+    assert is_delivered(good, service.url)
+    (said,) = [each.message for each in caplog.records if bad.id in each.message]
+    assert "is not delivered" in said
+
+
+def test_it_waits_for_a_service_beside_a_run_that_cannot_be_read(
+    record: Record, base: Path
+) -> None:
+    record()
+    unreadable(base)
+
+    def refused(_: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ConnectError("refused")
+
+    http = httpx2.Client(transport=httpx2.MockTransport(refused))
+    assert not Shipper(base, Client("http://service", http=http, attempts=1), QUICK).work()
+
+
+def test_a_run_that_goes_on_is_sent_once_its_disk_is_well_again(
+    service: Service,
+    client: Client,
+    record: Record,
+    base: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = record(is_over=False)
+    sick = run.path / "trail" / "main.bin"
+    sick.symlink_to(sick)
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(Shipper(base, client, QUICK).work)
+        try:
+            wait_until(lambda: sum("is not delivered" in each for each in caplog.messages) > 1)
+        finally:
+            sick.unlink()
+            run.write_manifest()
+        assert working.result(60)
+    assert is_delivered(run, service.url)
 
 
 def test_a_second_one_leaves_at_once(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeGuard
 
@@ -43,18 +44,18 @@ def sync(
     """Send every run that the service has not acknowledged."""
     from manifest.delivered import FILE, is_delivered
     from manifest.rundir import find_base, run_directories
+    from manifest_client.delivery import is_there
 
     base = find_base() if folder is None else _base_of(folder)
     with connected() as client:
         runs = run_directories(base)[::-1]  # the oldest first: a replay comes after its original
         waiting = [
-            run
-            for run in runs
-            if run.has_begun() and (is_whole or not is_delivered(run, client.url))
+            run for run in runs if is_there(run) and (is_whole or not is_delivered(run, client.url))
         ]
         if is_whole:
             for run in waiting:
-                (run.path / FILE).unlink(missing_ok=True)
+                with suppress(OSError):  # then sending it will fail, too, and say why
+                    (run.path / FILE).unlink(missing_ok=True)
         failed = _send_all(waiting, client)
     if failed:
         raise typer.Exit(2)
