@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 
+from manifest.describing import shown
 from manifest.environment.machine import identify_machine
 from manifest.errors import DamagedRun, NotAgreed
 from manifest.needs import program
@@ -36,19 +37,20 @@ def stranger(run: RunDirectory) -> str | None:
 
 
 def question(run: RunDirectory, recorded: Recorded, wish: Wish) -> str | None:
-    """What to ask before this run is replayed; None where nobody need be asked."""
+    """What to ask before this run is replayed, in lines; None where nobody need be asked."""
     who = stranger(run)
     if who is None:
         return None
     executable = program.executable(recorded, wish) or "a program that is not here"
     words = [word if isinstance(word, str) else "<not stored>" for word in recorded.command.argv]
     place = recorded.home if wish.in_place else "a copy of " + str(recorded.home)
-    return (
-        f"{who} recorded this run; replaying it executes their code, with your rights:\n"
-        f"  {shlex.join(words)}\n"
-        f"  program  {executable}\n"
-        f"  folder   {place}"
+    lines = (
+        f"{who} recorded this run; replaying it executes their code, with your rights:",
+        f"  {shlex.join(words)}",
+        f"  program  {executable}",
+        f"  folder   {place}",
     )
+    return "\n".join(map(shown, lines))  # else what they wrote could pass for a line of ours
 
 
 def check(run: RunDirectory, recorded: Recorded, wish: Wish, *, is_agreed: bool) -> None:

@@ -199,6 +199,16 @@ def test_what_another_user_recorded_is_not_run_unasked(
     assert "--yes" in answer.err
 
 
+@pytest.mark.parametrize(
+    ("name", "fault"), [("none.tar", "No such file or directory"), ("", "Is a directory")]
+)
+def test_an_error_of_the_system_names_the_file_and_no_number(
+    name: str, fault: str, call: Call, tmp_path: Path
+) -> None:
+    answer = call("import", str(tmp_path / name))
+    assert (answer.code, answer.err) == (2, f"manifest: {tmp_path / name}: {fault}\n")
+
+
 def test_hostile_text_in_a_run_is_shown_harmlessly(call: Call, record: Record) -> None:
     nested = {HOSTILE: {HOSTILE: HOSTILE}, "plain": HOSTILE}
     for value in (nested, {HOSTILE: [HOSTILE, 1]}):

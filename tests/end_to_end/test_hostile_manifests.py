@@ -484,8 +484,28 @@ def test_what_a_stranger_recorded_is_run_only_after_consent(
     assert f"{program} --evil" in " ".join(said.split())
     assert "--yes" in said
     assert "a copy of" in said
+    assert f"  program  {program}" in said.splitlines()
     with pytest.raises(NotAgreed):
         replay(kit.run, base=kit.run.path.parent.parent, best_effort=True)
+
+
+def test_what_a_stranger_wrote_cannot_pass_for_a_line_of_the_question(
+    kit: Kit, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = kit.run.path / "journal" / "run.jsonl"
+    found = list(entries(path))
+    found[0]["uid"] = 12345
+    path.write_bytes(b"".join(map(encode_entry, found)))
+    program, lie = script_of(kit), "x\n  program  /usr/bin/true"
+
+    def change(document: dict[str, Any], kit: Kit) -> None:
+        section("command", argv=[program, lie], executable=program)(document, kit)
+
+    write(kit, change)
+    said = call(capfd, monkeypatch, "replay", "--best-effort", kit.run.id)[1]
+    told = [line for line in said.splitlines() if line.startswith("  program")]
+    assert told == [f"  program  {program}"]
+    assert "\\n  program  /usr/bin/true" in said
 
 
 def test_a_run_of_ones_own_asks_nobody(

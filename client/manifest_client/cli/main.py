@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from manifest.errors import FilterInvalid, ManifestError, NotReplayable
+from manifest.errors import FilterInvalid, ManifestError, NotAgreed, NotReplayable
 from manifest_client.cli import (
     account,
     auditing,
@@ -80,22 +80,29 @@ def _exit_code() -> int:
         app(prog_name="manifest")
     except SystemExit as ending:
         return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
-    except NotReplayable as error:
-        return _complain(error, 3)
-    except FilterInvalid as error:
-        return _complain(error, 2, *_pointed_at(error))
-    except ServiceUnreachable as error:
-        return _complain(error, 4)
     except ManifestError as error:
-        return _complain(error, 2)
+        return _complain(*_lines(error), code=_code(error))
     except BrokenPipeError:
         raise
     except OSError as error:
-        return _complain(error, 2)
+        return _complain(_said_by_system(error), code=2)
     except Exception:  # noqa: BLE001, for else it ends with 1, which means "diverged"
         traceback.print_exc()
-        return _complain("this is a fault of Manifest itself; please report the lines above", 70)
+        fault = "this is a fault of Manifest itself; please report the lines above"
+        return _complain(fault, code=70)
     return 0
+
+
+def _code(error: ManifestError) -> int:
+    if isinstance(error, NotReplayable):
+        return 3
+    return 4 if isinstance(error, ServiceUnreachable) else 2
+
+
+def _lines(error: ManifestError) -> list[str]:
+    if isinstance(error, NotAgreed):
+        return str(error).splitlines()
+    return [str(error), *(_pointed_at(error) if isinstance(error, FilterInvalid) else ())]
 
 
 def _pointed_at(error: FilterInvalid) -> list[str]:
@@ -105,7 +112,14 @@ def _pointed_at(error: FilterInvalid) -> list[str]:
     return [f"  {error.text}", f"  {' ' * error.position}^"]
 
 
-def _complain(what: object, code: int, *lines: str) -> int:
+def _said_by_system(error: OSError) -> str:
+    # As other commands say it: which file, and what is wrong with it, without a number.
+    if error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+
+
+def _complain(what: object, *lines: str, code: int) -> int:
     from manifest_client.rendering.terminal import err, styled
 
     console = err()
