@@ -136,13 +136,18 @@ def read_regular(path: Path) -> bytes:
     Raises:
         OSError: It is a pipe or a device, which may never end, or far too large.
     """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with open(path, "rb", opener=without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         if status.st_size > _MOST_BYTES:
             raise OSError(errno.EFBIG, "far too large", str(path))
         return file.read()
+
+
+def without_waiting(path: str, flags: int) -> int:
+    """Open what may be a pipe, as an `opener`: it would hold its reader for ever."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _decode(line: bytes) -> Entry | None:

@@ -26,6 +26,7 @@ from manifest.blobs import blobs_of
 from manifest.canonical import Digest, canonical_bytes, checked_digest
 from manifest.errors import DamagedRun, DigestMismatch, ManifestError, NewerSchema
 from manifest.identity import is_run_id
+from manifest.journal import without_waiting
 from manifest.models import Manifest, Verdict
 from manifest.rundir import RunDirectory
 from manifest.sealing import read_sealed
@@ -213,8 +214,7 @@ def _padding(size: int) -> bytes:
 
 @contextmanager
 def _opened(archive: Path) -> Iterator[BinaryIO]:
-    # A pipe would hold the reader for ever.
-    with open(os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with open(archive, "rb", opener=without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ArchiveInvalid(archive.name, "it is no regular file")
         yield file

@@ -398,15 +398,18 @@ def _read_file(path: bytes, name: bytes) -> UntrackedFile | None:
     try:
         if stat.S_ISLNK(os.lstat(path).st_mode):
             return UntrackedFile(name, LINK, os.readlink(path))
-        # Never waits for the other end of a pipe.
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(handle, "rb") as file:
-            mode = os.fstat(handle).st_mode
+        with open(path, "rb", opener=_opened) as file:
+            mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 return None
             return UntrackedFile(name, "100755" if mode & 0o100 else "100644", file.read())
     except OSError:
         return None
+
+
+def _opened(path: str, flags: int) -> int:
+    # Never waits for the other end of a pipe.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _shown(path: bytes) -> str:

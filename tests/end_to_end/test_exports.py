@@ -81,6 +81,22 @@ def test_a_file_that_is_there_is_written_over_only_on_request(
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.parametrize(
+    ("place", "said"), [("", "is a folder"), ("none/out.json", "there is no folder")]
+)
+def test_a_place_that_takes_no_file_is_named_as_it_was_typed(
+    place: str,
+    said: str,
+    run: RunDirectory,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ("export", run.id, "-f", "intoto", "-o", str(tmp_path / place), "--force")
+    assert call(monkeypatch, *command) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_what_cannot_be_written_leaves_no_file(
     run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 from pathlib import Path
@@ -86,3 +87,10 @@ def test_a_full_disk_silences_a_journal_and_keeps_what_was_written(tmp_path: Pat
     found = list(entries(tmp_path / "main.jsonl"))
     assert 5 < len(found) < 12
     assert [entry["n"] for entry in found] == list(range(len(found)))
+
+
+def test_a_folder_in_place_of_a_journal_is_named_and_not_held_open(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(IsADirectoryError, match=re.escape(str(tmp_path))):
+        list(entries(tmp_path))
+    assert os.listdir("/proc/self/fd") == before

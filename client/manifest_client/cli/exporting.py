@@ -69,10 +69,8 @@ def export(
 
     if output is None and form in _OF_BYTES and sys.stdout.isatty():
         raise typer.BadParameter(f"{form} is not text: add -o FILE", param_hint="--format")
-    if output is not None and not is_forced and os.path.lexists(output):
-        raise typer.BadParameter(
-            f"{output} is there already: name another file, or add --force", param_hint="-o"
-        )
+    if output is not None and (fault := _fault(output, is_forced=is_forced)):
+        raise typer.BadParameter(fault, param_hint="-o")
     with local_runs(run) as local:
         _write(_pieces(form, local.directory(run)), output)
 
@@ -93,6 +91,16 @@ def take_in(
     if not imported.is_new:
         warn(f"run {imported.run.id} is here already, and is the same")
     out().print(styled(str(imported.run.path)), soft_wrap=True)
+
+
+def _fault(output: Path, *, is_forced: bool) -> str | None:
+    if output.is_dir():
+        return f"{output} is a folder: name a file in it"
+    if not output.parent.is_dir():
+        return f"there is no folder {output.parent}"
+    if not is_forced and os.path.lexists(output):
+        return f"{output} is there already: name another file, or add --force"
+    return None
 
 
 def _pieces(form: Format, run: RunDirectory) -> Iterable[bytes]:
