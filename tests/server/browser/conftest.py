@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, sync_playwright
 
 from manifest_server.database import sqlite_url
 
@@ -137,22 +137,13 @@ def open_page(browser: Browser) -> Iterator[Open]:
     visits: list[tuple[BrowserContext, list[str]]] = []
 
     def opened(url: str, *, width: int = 1280, theme: Theme = "light", **options: Any) -> Page:
-        origin = "/".join(url.split("/", 3)[:3])
         context = browser.new_context(
             viewport={"width": width, "height": 800}, color_scheme=theme, **options
         )
         wrong: list[str] = []
         visits.append((context, wrong))
         page = context.new_page()
-        page.on("console", lambda message: _note(wrong, message.type, message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
-        page.on(
-            "request",
-            lambda request: (
-                wrong.append(f"asked {request.url}") if not request.url.startswith(origin) else None
-            ),
-        )
+        _note_what_goes_wrong(page, "/".join(url.split("/", 3)[:3]), wrong)
         page.goto(url)
         return page
 
@@ -160,6 +151,49 @@ def open_page(browser: Browser) -> Iterator[Open]:
     for context, wrong in visits:
         context.close()
         assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def window(service: Service, browser: Browser) -> Iterator[tuple[Page, CDPSession, list[str]]]:
+    """A window that is there for all tests, and a list of what goes wrong in it."""
+    context = browser.new_context()
+    page, wrong = context.new_page(), list[str]()
+    _note_what_goes_wrong(page, service.url, wrong)
+    yield page, context.new_cdp_session(page), wrong
+    context.close()
+
+
+@pytest.fixture
+def look_at(service: Service, window: tuple[Page, CDPSession, list[str]]) -> Iterator[Open]:
+    """Open a page as `open_page` does, in a window that is there: to make one costs more."""
+    page, session, wrong = window
+
+    def opened(url: str) -> Page:
+        # Of pages before it keeps nothing.
+        everything = {"origin": service.url, "storageTypes": "all"}
+        session.send("Storage.clearDataForOrigin", everything)
+        session.send("Network.setCacheDisabled", {"cacheDisabled": True})
+        page.set_viewport_size({"width": 1280, "height": 800})
+        page.emulate_media(color_scheme="light")
+        page.goto(url)
+        return page
+
+    yield opened
+    said = wrong.copy()
+    wrong.clear()
+    assert said == []
+
+
+def _note_what_goes_wrong(page: Page, origin: str, wrong: list[str]) -> None:
+    page.on("console", lambda message: _note(wrong, message.type, message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
+    page.on(
+        "request",
+        lambda request: (
+            wrong.append(f"asked {request.url}") if not request.url.startswith(origin) else None
+        ),
+    )
 
 
 def _note(wrong: list[str], kind: str, text: str) -> None:

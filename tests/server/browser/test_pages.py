@@ -74,10 +74,9 @@ def violations(page: Page) -> list[str]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_sound_at_every_width_and_in_both_themes(
-    service: Service, open_page: Open, name: str
+    service: Service, look_at: Open, name: str
 ) -> None:
-    address = service.url + PAGES[name](service)
-    page = open_page(address)
+    page = look_at(service.url + PAGES[name](service))
     assert page.locator("h1").count() == 1
     assert page.evaluate(SHIFTED) < UNSEEN, "something moved while the page loaded"
     # Which database it is changes no markup.
@@ -250,11 +249,14 @@ def test_a_run_that_goes_on_is_shown_as_it_goes(
     going |= {"id": new_run_id(), "name": "going", "status": "running", "ended_at": None}
     put(service, going)
     page = open_page(service.url + '/?filter=name+=+"going"')
+    page.clock.install()  # for the page as it is loaded again
+    page.reload()
     row = page.locator("[data-row]")
     expect(row).to_contain_text("running")
 
     put(service, {**going, "status": "failed", "ended_at": document["ended_at"]})
-    expect(row).to_contain_text("failed", timeout=20_000)
+    page.clock.run_for(5_000)
+    expect(row).to_contain_text("failed")
 
 
 def recorded(project: Path, run_id: str) -> dict[str, Any]:
