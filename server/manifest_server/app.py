@@ -68,10 +68,12 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.state.metrics = metrics
     app.state.rates = Rates(settings.requests_per_second)
     add_problems(app)
-    api = APIRouter(prefix="/api/v1")
+    api = APIRouter()
     for module in (runs, trails, blobs, comparisons, catalog, tokens):
         api.include_router(module.router)
-    app.include_router(api)  # first, as programs ask more often, and routes are tried one by one
+    # First, as programs ask more often, and routes are tried one by one. With the prefix here, no
+    # route is made only to see whether its path is empty.
+    app.include_router(api, prefix="/api/v1")
     app.include_router(health.router)
     app.include_router(docs.router)
     app.include_router(pages.router)
