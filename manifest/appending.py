@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 from typing import Final
 
-_LOWEST_AGAIN: Final = 64  # the numbers below may be those that the program expects to get next
+_LOWEST_AFTERWARDS: Final = 64  # those below may be what the program expects to get next
+_HIGHEST_STANDARD: Final = 2
 
 
 class AppendedFile:
@@ -79,15 +80,11 @@ class AppendedFile:
         self._end = os.lseek(self._file, 0, os.SEEK_END)
 
     def _opened_again(self) -> int:
-        from fcntl import F_DUPFD_CLOEXEC, fcntl  # hardly any program comes here
-
-        file = _opened(self._path)
-        try:
-            if not self._is_held_by(file):
-                raise OSError(f"another file is there in its place: {self._path}")
-            return fcntl(file, F_DUPFD_CLOEXEC, _LOWEST_AGAIN)
-        finally:
-            os.close(file)
+        file = _apart(_opened(self._path))
+        if self._is_held_by(file):
+            return file
+        os.close(file)
+        raise OSError(f"another file is there in its place: {self._path}")
 
     def _is_held_by(self, file: int) -> bool:
         try:
@@ -97,7 +94,18 @@ class AppendedFile:
 
 
 def _opened(path: str, flags: int = 0, mode: int = 0) -> int:
-    return os.open(path, flags | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, mode)
+    file = os.open(path, flags | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, mode)
+    # A program that is started without standard streams must not find one in this.
+    return file if file > _HIGHEST_STANDARD else _apart(file)
+
+
+def _apart(file: int) -> int:
+    from fcntl import F_DUPFD_CLOEXEC, fcntl  # hardly any program comes here
+
+    try:
+        return fcntl(file, F_DUPFD_CLOEXEC, _LOWEST_AFTERWARDS)
+    finally:
+        os.close(file)
 
 
 def _identity(file: int) -> tuple[int, int]:

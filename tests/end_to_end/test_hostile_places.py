@@ -132,6 +132,21 @@ def test_files_run_out(check: Check) -> None:
         assert any("OSError" in note["what"] for note in document["notes"])
 
 
+@pytest.mark.parametrize("stream", [0, 1, 2])
+def test_a_standard_stream_is_closed_from_the_start(stream: int, check: Check) -> None:
+    runs = check(
+        "import os\n"
+        f"try: os.fstat({stream})\n"
+        "except OSError as error: found = str(error)\n"
+        f"os.environ.get('ASKED_FOR'); os.write({2 if stream == 1 else 1}, found.encode())\n",
+        around=["sh", "-c", f'exec "$@" {stream}>&-', "sh"],
+    )
+    for run in runs:
+        document = run.document()
+        assert "asked.ASKED_FOR" in document["sections"]["environment"]
+        assert document["status"] == "finished"
+
+
 def test_files_are_closed_that_the_program_did_not_open(check: Check) -> None:
     # As daemons do; what the program opens then has the numbers that the recording had.
     runs = check(
