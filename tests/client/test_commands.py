@@ -360,3 +360,71 @@ def test_a_shell_completes_ids_and_names(base: Path, record: Record) -> None:
         "@l": ["@latest"],
         "ff": [],
     }
+
+
+PROGRAM = [sys.executable, "-c", "import sys; print('done'); sys.exit(7)"]
+
+
+def test_a_full_disk_under_standard_error_changes_nothing_of_a_recorded_program(
+    base: Path,
+) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [MANIFEST, "run", "--", *PROGRAM],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            cwd=base.parent,
+            check=False,
+        )
+    assert (done.stdout, done.returncode) == (b"done\n", 7)
+
+
+def test_a_reader_that_has_left_changes_nothing_of_a_recorded_program(base: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [MANIFEST, "run", "--", *PROGRAM],
+            stdout=subprocess.PIPE,
+            stderr=writer,
+            cwd=base.parent,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (done.stdout, done.returncode) == (b"done\n", 7)
+
+
+def test_a_list_without_a_reader_does_not_say_that_runs_differ(record: Record, base: Path) -> None:
+    record()
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [MANIFEST, "ls"], stdout=writer, stderr=subprocess.PIPE, cwd=base.parent, check=False
+        )
+    finally:
+        os.close(writer)
+    assert (done.stderr, done.returncode) == (b"", 141)
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2])
+def test_a_command_goes_on_where_a_standard_stream_is_closed(
+    stream: int, record: Record, base: Path
+) -> None:
+    record()
+    for command, code in (
+        (["ls"], 0),
+        (["ls", "--json"], 0),
+        (["replay", "@latest", "--json"], 3),
+        (["run", "--", *PROGRAM], 7),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {stream}>&-', "sh", MANIFEST, *command],
+            capture_output=True,
+            text=True,
+            cwd=base.parent,
+            check=False,
+        )
+        assert done.returncode == code, (command, done.stderr)
+        assert "Traceback" not in done.stderr

@@ -110,7 +110,7 @@ def _summarize(launched: Launched) -> None:
 
     try:
         _print_summary(launched)
-    except ManifestError as error:
+    except (ManifestError, OSError) as error:
         warn(f"the program ended, but its record cannot be read: {error}")
 
 

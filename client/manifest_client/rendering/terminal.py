@@ -8,7 +8,8 @@ or that changes the order in which a line is read.
 from __future__ import annotations
 
 import sys
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final
 
 from rich.console import Console
 from rich.style import Style
@@ -42,12 +43,14 @@ ELLIPSIS: Final = "…"
 
 def out() -> Console:
     """The console for answers: standard output."""
-    return _console(is_stderr=False)
+    return _Console(theme=_THEME, highlight=False, markup=False, emoji=False, style=Style())
 
 
 def err() -> Console:
     """The console for everything said beside the answer: standard error."""
-    return _console(is_stderr=True)
+    return _Beside(
+        stderr=True, theme=_THEME, highlight=False, markup=False, emoji=False, style=Style()
+    )
 
 
 def folded(text: str, width: int) -> str:
@@ -84,7 +87,15 @@ def print_json(value: Json) -> None:
     sys.stdout.write(canonical_bytes(value).decode() + "\n")
 
 
-def _console(*, is_stderr: bool) -> Console:
-    return Console(
-        stderr=is_stderr, theme=_THEME, highlight=False, markup=False, emoji=False, style=Style()
-    )
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # Rich would end the command with 1, which means that two runs differ.
+        raise BrokenPipeError
+
+
+class _Beside(_Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        # A log on a full disk, or a reader that has left, keeps no command from what it does, and
+        # changes nothing of how it ends: a program is recorded behind this.
+        with suppress(OSError):
+            super().print(*objects, **options)
