@@ -13,10 +13,11 @@ from typing import Any
 
 from manifest.canonical import SCHEMA
 from manifest.journal import Entry
-from manifest.trail import summarize
+from manifest.trail import is_torn, summarize
 
 Document = dict[str, Any]
 
+_TORN = "it ends amid a step, and why could not be written either, as on a full disk"
 _MOST_SNAPSHOTS = 64  # by name; the journal names all
 
 
@@ -64,11 +65,20 @@ def fold(
         "notes": _notes(journals),
         **_ending(own, _mains(journals, processes, primary), is_over=is_over),
     }
+    if _is_silently_torn(document, trails):
+        document["notes"].append({"where": "trail", "what": _TORN})
     if restores := _restores(journals):
         document["restores"] = restores
     if document["status"] != "running":
         document["ended_at"] = _moment(max(entry["at"] for entry in everything))
     return document
+
+
+def _is_silently_torn(document: Document, trails: Mapping[str, Path]) -> bool:
+    # Where a program was killed, its trail is torn by that.
+    has_ended = document["status"] in ("finished", "failed")
+    is_said = any(note["where"] == "trail" for note in document["notes"])
+    return has_ended and not is_said and any(map(is_torn, trails.values()))
 
 
 def _process(entries: list[Entry], trail: Path | None) -> Document:

@@ -93,7 +93,9 @@ class TrailWriter:
             "row": ROW_SIZE,
             "rng": _HALVES,
         }
-        self._write(self._file, json.dumps(header).encode() + b"\n")
+        line = json.dumps(header).encode() + b"\n"
+        self._header_bytes = len(line)
+        self._write(self._file, line)
 
     def append(
         self,
@@ -200,10 +202,23 @@ class TrailWriter:
             return
         try:
             written = file.write(data)
-            if written != len(data):
-                self.failure = OSError(f"{written} of {len(data)} bytes could be written")
         except OSError as error:
-            self.failure = error
+            self._fail(error)
+        else:
+            if written != len(data):
+                self._fail(OSError(f"{written} of {len(data)} bytes could be written"))
+
+    def _fail(self, error: OSError) -> None:
+        self.failure = error
+        if self._file is None:
+            return
+        # The disk that refuses this may refuse a note in the journal, too. The torn beginning of a
+        # row tells it as well, and has room: the header has no length with which rows fill blocks.
+        try:
+            if not (self._file.status().st_size - self._header_bytes) % ROW_SIZE:
+                self._file.write(b"\0")
+        except OSError:
+            pass
 
     def _close(self, file: AppendedFile | None) -> None:
         if file is None:
@@ -368,6 +383,16 @@ def summarize(path: Path | str) -> dict[str, Any] | None:
         return None
     streams = list(trail.streams())
     return {"steps": trail.steps, "streams": streams, "algorithm": trail.algorithm}
+
+
+def is_torn(path: Path | str) -> bool:
+    """Whether a trail ends amid a row: it was cut, or could not be written to its end."""
+    try:
+        with open(path, "rb") as file:
+            header = file.readline()
+            return (os.fstat(file.fileno()).st_size - len(header)) % ROW_SIZE != 0
+    except OSError:
+        return False
 
 
 def _header(line: bytes, where: str) -> dict[str, Any]:

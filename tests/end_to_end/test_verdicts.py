@@ -82,6 +82,23 @@ def test_a_disk_that_filled_up_is_told_of_a_program_that_ends_without_a_word(
     assert verdict.outcome == "not replayable", verdict.sentence
 
 
+def test_two_trainings_whose_disks_had_no_room_for_a_note_are_not_identical(
+    project: Path, checkout: Path
+) -> None:
+    # The journal has met the limit before the trail does, and can say nothing of that.
+    limited = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))"
+    )
+    shutil.copy(SCRIPTS / "descent.py", project)
+    source = TRAINING.format(limited).replace("range(4)", "range(200)")
+    (project / "train.py").write_text(source)
+    base = project / ".manifest"
+    verdict = replay(launch([sys.executable, "train.py"], base=base).run, base=base)
+    assert verdict.outcome == "not replayable", verdict.sentence
+    assert "the recorded run was not watched to its end" in verdict.sentence
+
+
 def test_a_replay_up_to_the_last_step_does_not_ask_how_it_ended(
     replayed: Callable[..., Verdict],
 ) -> None:

@@ -18,7 +18,7 @@ from manifest.journal import Journal
 from manifest.models import Manifest
 from manifest.origin import RUN, Origin, write_origin
 from manifest.rundir import RunDirectory, find_base, run_directories
-from manifest.trail import Trail
+from manifest.trail import Trail, TrailWriter
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -49,6 +49,20 @@ def ended_process(run: RunDirectory) -> None:
         "j.section('config', {'lr': 0.1})"
     )
     subprocess.run([sys.executable, "-c", code, str(run.path)], check=True)
+
+
+@pytest.mark.parametrize(("signal", "are_said"), [(None, True), ("SIGKILL", False)])
+def test_a_trail_that_ends_amid_a_step_is_noted_unless_the_program_was_killed(
+    signal: str | None, are_said: bool, tmp_path: Path
+) -> None:
+    run, journal = begun(tmp_path / ".manifest", tmp_path)
+    ended_process(run)
+    TrailWriter(run.trail_path("main")).close()
+    with run.trail_path("main").open("ab") as file:
+        file.write(b"torn")
+    journal.append("exit", code=137 if signal else 0, signal=signal)
+    notes = run.write_manifest()["notes"]
+    assert [note["where"] for note in notes] == ["trail"] * are_said
 
 
 def test_a_run_is_running_while_its_launcher_lives(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from manifest.errors import DamagedRun, NewerSchema
 from manifest.streams import ROW_SIZE, STREAMS, UNOBSERVED
-from manifest.trail import Ending, Trail, TrailWriter, summarize
+from manifest.trail import Ending, Trail, TrailWriter, is_torn, summarize
 
 
 def digest_of(step: int, stream: str) -> bytes:
@@ -75,6 +77,29 @@ def test_every_prefix_of_the_tensors_reads_as_a_prefix(tmp_path: Path) -> None:
             assert (trail.leaves.at(step, "param") or {})["weight"] == digest_of(step, "param")[:8]
         seen.add(len(steps))
     assert seen == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("limit", [1000, 1024 + 137, 3000])
+def test_a_trail_that_cannot_be_written_on_is_torn(limit: int, tmp_path: Path) -> None:
+    # Whichever of its files it was: steps that are not there must not pass for steps not made.
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        try:
+            write_trail(tmp_path / "main.bin", steps=200)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert is_torn(tmp_path / "main.bin")
+    trail = Trail.open(tmp_path / "main.bin")
+    assert 0 < trail.steps < 200
+    assert all(trail.digest(step, "param") == digest_of(step, "param") for step in range(5))
+
+
+def test_a_whole_trail_is_not_torn(tmp_path: Path) -> None:
+    write_trail(tmp_path / "main.bin", steps=200)
+    assert not is_torn(tmp_path / "main.bin")
 
 
 def test_a_torn_ending_is_no_ending(tmp_path: Path) -> None:
