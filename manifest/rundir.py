@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterable
@@ -53,6 +54,9 @@ _MISFITS = (
     ValueError,
 )
 """What entries that nobody of this project wrote can cause."""
+
+_drafts = itertools.count()
+"""Numbers the drafts of this process: its threads may write the same file at once."""
 
 _urandom = os.urandom  # bound now: a run may pin `os.urandom` for the program
 
@@ -357,17 +361,17 @@ def furnish(base: Path) -> None:
 
 def _write_once(path: Path, data: bytes, *, is_durable: bool = False) -> None:
     # Linked into place whole: a reader never sees half a file, and two writers never mix.
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{next(_drafts)}")
     file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(file, view) :]
-        if is_durable:
-            os.fsync(file)
-    finally:
-        os.close(file)
-    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(file, view) :]
+            if is_durable:
+                os.fsync(file)
+        finally:
+            os.close(file)
         os.link(draft, path)
     finally:
-        os.unlink(draft)
+        os.unlink(draft)  # also what a full disk has kept of it

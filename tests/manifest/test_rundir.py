@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from manifest.canonical import Digest, checked_digest
+from manifest.canonical import Digest, checked_digest, digest_bytes
 from manifest.errors import DamagedRun, DigestMismatch, NewerSchema, NotRecordable
 from manifest.identity import is_run_id, new_run_id, short_id
 from manifest.journal import Journal
@@ -51,16 +56,16 @@ def ended_process(run: RunDirectory) -> None:
     subprocess.run([sys.executable, "-c", code, str(run.path)], check=True)
 
 
-@pytest.mark.parametrize(("signal", "are_said"), [(None, True), ("SIGKILL", False)])
+@pytest.mark.parametrize(("ended_by", "are_said"), [(None, True), ("SIGKILL", False)])
 def test_a_trail_that_ends_amid_a_step_is_noted_unless_the_program_was_killed(
-    signal: str | None, are_said: bool, tmp_path: Path
+    ended_by: str | None, are_said: bool, tmp_path: Path
 ) -> None:
     run, journal = begun(tmp_path / ".manifest", tmp_path)
     ended_process(run)
     TrailWriter(run.trail_path("main")).close()
     with run.trail_path("main").open("ab") as file:
         file.write(b"torn")
-    journal.append("exit", code=137 if signal else 0, signal=signal)
+    journal.append("exit", code=137 if ended_by else 0, signal=ended_by)
     notes = run.write_manifest()["notes"]
     assert [note["where"] for note in notes] == ["trail"] * are_said
 
@@ -142,6 +147,37 @@ def test_a_manifest_that_is_no_manifest_is_damaged(tmp_path: Path, content: byte
     (run.path / "manifest.json").write_bytes(content)
     with pytest.raises(DamagedRun):
         run.document()
+
+
+def test_threads_keep_the_same_bytes_at_once(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, new_run_id())
+    barrier = threading.Barrier(4)
+
+    def keep(data: bytes) -> str:
+        barrier.wait()
+        return run.put_blob(data)
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(200):
+            data = bytes([number]) * 200_000
+            assert set(pool.map(keep, [data] * 4)) == {digest_bytes(data)}
+            assert run.get_blob(digest_bytes(data)) == data
+
+
+def test_a_full_disk_keeps_nothing_of_what_it_refused(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, new_run_id())
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            run.put_blob(bytes(5000))
+        except OSError:
+            os._exit(3)
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+    assert [path for path in (run.path / "blobs").rglob("*") if path.is_file()] == []
 
 
 def test_blobs_are_found_under_their_digest_and_verified(tmp_path: Path) -> None:
