@@ -24,6 +24,8 @@ from manifest_server.terms import OWN, Term, own_terms
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _KEY: Final = slice(len("sha256:"), len("sha256:") + 32)
+_OF_BLOBS: Final = b'"sha256:'
+"""Canonical bytes without it name no blob, and need not be walked for any."""
 _UNCOMPRESSED_BYTES = 200  # zlib's own start costs more than it saves below this
 
 # What is another in every run would keep the sections around it from being shared.
@@ -380,7 +382,8 @@ def _put_sections(
         # PostgreSQL cannot key by just any text; a section of such a name stays in the document.
         if name not in SHARED or (process is not None and not _NAME.fullmatch(process)):
             staying[name] = section
-            packed.blobs.update(blobs_in(section))
+            if incoming is None or _OF_BLOBS in incoming.bodies[name]:
+                packed.blobs.update(blobs_in(section))
             continue
         rest, own = _peel(name, section)
         if own:

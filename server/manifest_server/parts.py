@@ -137,7 +137,7 @@ class OfTerms(Part):
     def __init__(
         self,
         connection: Connection,
-        found: list[int] | Select[tuple[int]],
+        found: list[int] | Select[int],
         numbers: Numbers | None = None,
     ) -> None:
         self._connection = connection

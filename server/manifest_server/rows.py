@@ -236,17 +236,17 @@ def locked_numbers(connection: Connection, column: Column[int], numbers: Iterabl
         return set()
     dialect = connection.dialect.name
     given = {"numbers": as_given(dialect, wanted)}
-    return set(connection.scalars(_locking_numbers(dialect, column), given))
+    return set(connection.scalar(_locking_numbers(dialect, column), given) or ())
 
 
 @cache
-def _locking_numbers(dialect: str, column: Column[int]) -> Select[int]:
+def _locking_numbers(dialect: str, column: Column[int]) -> Select[list[int]]:
     if dialect == "postgresql":
         is_wanted = column == any_(bindparam("numbers", type_=ARRAY(column.type)))
     else:
         is_wanted = column.in_(select(given_numbers(dialect, "numbers").c.value))
-    statement = select(column).where(is_wanted).order_by(column)
-    return statement.with_for_update(read=True, key_share=True)
+    locking = select(column).where(is_wanted).order_by(column)
+    return _together(dialect, locking.with_for_update(read=True, key_share=True))
 
 
 def given_numbers(dialect: str, name: str) -> TableValuedAlias:
@@ -266,14 +266,15 @@ def as_given(dialect: str, numbers: Sequence[int]) -> object:
     return list(numbers) if dialect == "postgresql" else json.dumps(list(numbers))
 
 
-def found_numbers(connection: Connection, statement: Select[tuple[int]]) -> list[int]:
-    """The numbers that a statement finds, in any order.
+def found_numbers(connection: Connection, statement: Select[int]) -> list[int]:
+    """The numbers that a statement finds, in any order."""
+    return connection.scalar(_together(connection.dialect.name, statement)) or []
 
-    They are fetched as one value: hundreds of rows take several times as long.
-    """
-    together = func.array_agg if connection.dialect.name == "postgresql" else func.json_group_array
-    number = statement.subquery().c[0]
-    return connection.scalar(select(type_coerce(together(number), Numbers))) or []
+
+def _together(dialect: str, statement: Select[int]) -> Select[list[int]]:
+    """The numbers that a statement finds as one value, as rows take several times as long."""
+    together = func.array_agg if dialect == "postgresql" else func.json_group_array
+    return select(type_coerce(together(statement.subquery().c[0]), Numbers))
 
 
 def portions(items: Sequence[str]) -> Iterator[Sequence[str]]:

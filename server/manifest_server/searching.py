@@ -178,7 +178,7 @@ def _has_several_values(field: Field, connection: Connection) -> bool:
 
 def _between(
     field: Field, bounds: list[Comparison], connection: Connection, project: str | None
-) -> Select[tuple[int]]:
+) -> Select[int]:
     found = of_field(field, project)
     # Numbers of a key are in order project by project.
     if field.section in SHARED:
@@ -288,7 +288,7 @@ def _numbers(
     return list(connection.scalars(select(terms.c.id).where(terms.c.id.in_(own))))
 
 
-def of_field(field: Field, project: str | None = None) -> Select[tuple[int]]:
+def of_field(field: Field, project: str | None = None) -> Select[int]:
     """The numbers of all terms of a field; where it is of runs, of one project if it is given."""
     found = select(terms.c.id).where(terms.c.section == field.section, terms.c.key == field.key)
     if project is not None and field.section not in SHARED:
@@ -296,13 +296,13 @@ def of_field(field: Field, project: str | None = None) -> Select[tuple[int]]:
     return found
 
 
-def _known_if_few(found: Select[tuple[int]], connection: Connection, most: int = _MOST) -> _Terms:
+def _known_if_few(found: Select[int], connection: Connection, most: int = _MOST) -> _Terms:
     some = found_numbers(connection, found.limit(most + 1)) if most else []
     return some if most and len(some) <= most else found
 
 
 _BOUNDS: Final = frozenset({"<", "<=", ">", ">="})
-_Terms: TypeAlias = list[int] | Select[tuple[int]]
+_Terms: TypeAlias = list[int] | Select[int]
 _LONGEST_KEY: Final = LABEL_LENGTHS["key"]
 # PostgreSQL plans better where it sees the keys; SQLite searches sooner than it takes them in.
 _MOST_SETUPS: Final = {"sqlite": 20, "postgresql": 300}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import islice
 from typing import Final, NamedTuple
@@ -79,13 +79,18 @@ def _each_once(
 ) -> Iterator[Term]:
     left_out = _UNSEARCHED.get(section, ())
     chosen = {key: value for key, value in values.items() if key not in left_out}
-    terms = (term_of(section, key, value) for key, value in _leaves(chosen))
+    terms = [term_of(section, key, value) for key, value in _leaves(chosen)]
     found = {term.id: term for term in terms}
-    counts = Counter(term.key for term in found.values())
-    repeated = [key for key, count in counts.items() if count > 1]
+    repeated = _repeated([term.key for term in found.values()])
     # Of several values under one key one may be below 1, and another above 9.
     several = (term_of(NO_SECTION, f"{section}.{key}", True) for key in repeated)  # noqa: FBT003
     return islice((*several, *found.values()), _MOST_TERMS)
+
+
+def _repeated(keys: Sequence[str]) -> list[str]:
+    if len(set(keys)) == len(keys):  # as most often, and a fifth of the time it takes to count
+        return []
+    return [key for key, count in Counter(keys).items() if count > 1]
 
 
 def _own(project: str, section: str, key: str, value: Scalar) -> Term:
@@ -171,7 +176,7 @@ def _leaves(values: Mapping[str, Json]) -> Iterator[tuple[str, Scalar]]:
     pending: list[tuple[str, Json, int]] = [(key, value, 1) for key, value in values.items()]
     while pending:
         key, value, depth = pending.pop()
-        if _is_scalar(value):
+        if isinstance(value, (str, int, float)):
             yield key, value
         elif isinstance(value, dict):
             told = _untagged(value)
@@ -180,11 +185,8 @@ def _leaves(values: Mapping[str, Json]) -> Iterator[tuple[str, Scalar]]:
             elif not _is_tagged(value) and depth < _DEEPEST:
                 pending += [(f"{key}.{name}", item, depth + 1) for name, item in value.items()]
         elif isinstance(value, list):
-            yield from ((key, item) for item in value[:_MOST_ELEMENTS] if _is_scalar(item))
-
-
-def _is_scalar(value: Json) -> bool:
-    return isinstance(value, (str, int, float))
+            some = value[:_MOST_ELEMENTS]
+            yield from ((key, item) for item in some if isinstance(item, (str, int, float)))
 
 
 def _is_tagged(value: Mapping[str, Json]) -> bool:
