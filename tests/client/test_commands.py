@@ -55,6 +55,23 @@ def test_ls_shows_the_newest_runs_first(call: Call, record: Record) -> None:
     assert "manifest ls -n" in lines[4]
 
 
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_ls_cuts_long_commands_and_nothing_else(
+    columns: int, call: Call, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    record(command=["python", "train.py"])
+    record(command=["python", "train.py", "--words", "a" * 60, "b" * 300])
+    lines = call("ls").out.splitlines()
+    assert all(len(line) <= columns for line in lines)
+    heads = [line.partition("python")[0].split() for line in lines[1:]]
+    assert [head[0] for head in heads] == ["0199c3f2-0002", "0199c3f2-0001"]
+    assert {len(head) for head in heads} == {4}
+    assert all("…" not in "".join(head) for head in heads)
+    assert lines[1].rstrip().endswith("…")
+    assert lines[2].rstrip().endswith("python train.py")
+
+
 def test_ls_as_json_is_a_list_of_summaries(call: Call, record: Record) -> None:
     run = record(exit_code=1)
     record()

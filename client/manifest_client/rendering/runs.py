@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -61,23 +61,23 @@ def runs_table(runs: Sequence[RunSummary]) -> Table:
     """A line for each run; columns that would be empty or all the same are left out."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="quiet", pad_edge=False)
     names = [_name(run, runs) for run in runs]
-    table.add_column("RUN", no_wrap=True, min_width=13)
-    table.add_column("AGE", no_wrap=True, justify="right")
-    table.add_column("STATUS", no_wrap=True)
-    if any(names):
-        table.add_column("NAME", no_wrap=True, max_width=_NAME_WIDTH)
-    table.add_column("STEPS", no_wrap=True, justify="right")
-    table.add_column("COMMAND", no_wrap=True, overflow="ellipsis", ratio=1)
-    for run, name in zip(runs, names, strict=True):
-        cells = [
-            Text(short_id(run.id), "key"),
-            Text(age(run.started_at)),
-            _state(run.outcome or run.status),
-            *([Text(folded(name, _NAME_WIDTH))] if any(names) else []),
-            Text("" if run.steps is None else str(run.steps)),
-            _what_ran(run),
-        ]
-        table.add_row(*cells)
+    columns = {
+        "RUN": [Text(short_id(run.id), "key") for run in runs],
+        "AGE": [Text(age(run.started_at)) for run in runs],
+        "STATUS": [_state(run.outcome or run.status) for run in runs],
+        **({"NAME": [Text(folded(name, _NAME_WIDTH)) for name in names]} if any(names) else {}),
+        "STEPS": [Text("" if run.steps is None else str(run.steps)) for run in runs],
+        "COMMAND": [_what_ran(run) for run in runs],
+    }
+    for title, cells in columns.items():
+        # Where there is no room for all, only the commands are cut: the one column that may wrap,
+        # of cells that do not.
+        is_cut = title == "COMMAND"
+        width = None if is_cut else max(len(title), *(cell.cell_len for cell in cells))
+        justify: JustifyMethod = "right" if title in ("AGE", "STEPS") else "left"
+        table.add_column(title, no_wrap=not is_cut, min_width=width, justify=justify)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
     return table
 
 
@@ -161,8 +161,8 @@ def _name(run: RunSummary, runs: Sequence[RunSummary]) -> str:
 
 def _what_ran(run: RunSummary) -> Text:
     if run.replay_of is not None:
-        return Text(f"replay of {short_id(run.replay_of)}", "quiet")
-    return Text(shown(shortened_command(run.command)))
+        return Text(f"replay of {short_id(run.replay_of)}", "quiet", no_wrap=True)
+    return Text(shown(shortened_command(run.command)), no_wrap=True)
 
 
 def _conclusion(
