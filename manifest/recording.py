@@ -292,7 +292,8 @@ def _begin(
     _let_children_record(watching)
     _work_in_background(watching, journal)
     run = Run(watching, is_owner=True, launch=launch)
-    _await_delivery_at_exit(directory)
+    if _is_delivered_at_once():
+        _awaited.add(directory)
     atexit.register(run.finish)
     if seed is not None:
         _seed(seed)
@@ -371,19 +372,29 @@ def _is_delivered_at_once() -> bool:
     return bool(os.environ.get("MANIFEST_URL")) and is_online
 
 
-def _await_delivery_at_exit(directory: RunDirectory) -> None:
-    # Registered before the end of the run, and so called after it.
-    if not _is_delivered_at_once():
-        return
-    owner = os.getpid()
+class _Awaited:
+    """The runs of this process that its end waits for: one wait, however many there are."""
 
-    def wait() -> None:
-        if os.getpid() == owner:
+    def __init__(self) -> None:
+        self._owner = 0
+        self._runs: list[RunDirectory] = []
+
+    def add(self, run: RunDirectory) -> None:
+        if self._owner != os.getpid():  # else it is of the process that this was forked from
+            self._owner, self._runs = os.getpid(), []
+            # Registered before the end of the first run, and so called after that of all.
+            atexit.unregister(self._wait)
+            atexit.register(self._wait)
+        self._runs.append(run)
+
+    def _wait(self) -> None:
+        if self._owner == os.getpid():
             from manifest import shipping
 
-            shipping.await_delivery(directory, shipping.longest_wait_seconds(os.environ))
+            shipping.await_delivery(self._runs, shipping.longest_wait_seconds(os.environ))
 
-    atexit.register(wait)
+
+_awaited = _Awaited()
 
 
 def _work_in_background(watching: Recorder, journal: Journal | None) -> None:

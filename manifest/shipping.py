@@ -11,7 +11,7 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -56,17 +56,25 @@ def start_shipper(base: Path, environ: Mapping[str, str]) -> bool:
     return True
 
 
-def await_delivery(run: RunDirectory, longest_seconds: float) -> None:
-    """Wait until the run is acknowledged; say so if it is not in time."""
+def await_delivery(runs: Iterable[RunDirectory], longest_seconds: float) -> None:
+    """Wait until these runs are acknowledged; say which are not in time."""
     deadline = time.monotonic() + longest_seconds
-    while not _is_delivered(run):
+    waiting = list(runs)
+    while waiting := [run for run in waiting if not _is_delivered(run)]:
         if time.monotonic() >= deadline:
-            complain(
-                f"run {run.id} is not delivered yet; it is kept in {run.path} and goes along with "
-                "the next run, or now with: manifest sync"
-            )
+            complain(_undelivered(waiting))
             return
         time.sleep(_LOOKS_EVERY_SECONDS)
+
+
+def _undelivered(runs: Sequence[RunDirectory]) -> str:
+    remedy = "the next run, or now with: manifest sync"
+    if len(runs) == 1:
+        (run,) = runs
+        kept = f"it is kept in {run.path} and goes along with"
+        return f"run {run.id} is not delivered yet; {kept} {remedy}"
+    kept = f"they are kept in {runs[0].path.parent} and go along with"
+    return f"{len(runs)} runs are not delivered yet; {kept} {remedy}"
 
 
 def longest_wait_seconds(environ: Mapping[str, str]) -> float:

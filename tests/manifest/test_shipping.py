@@ -29,11 +29,42 @@ def test_the_end_of_its_wait_is_said_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = RunDirectory.create(tmp_path, new_run_id())
-    shipping.await_delivery(run, 0)
+    shipping.await_delivery([run], 0)
     said = capfd.readouterr().err
     assert said.count("\n") == 1
     assert run.id in said
     assert "manifest sync" in said
+
+
+def test_the_runs_of_a_program_are_waited_for_together(tmp_path: Path) -> None:
+    # A sweep of many jobs would wait for each in turn, where no service answers.
+    program = (
+        "import os, manifest\n"
+        "for _ in range(3): manifest.record().finish()\n"
+        "if os.fork() == 0:\n"
+        "    manifest.record().finish()\n"
+        "else:\n"
+        "    os.wait()\n"
+    )
+    (tmp_path / "manifest_client").mkdir()  # a process that delivers nothing and ends at once
+    (tmp_path / "manifest_client" / "__init__.py").touch()
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(tmp_path),
+            "MANIFEST_URL": "http://127.0.0.1:9",
+            "MANIFEST_TIMEOUT": "0",
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    of_child, of_parent = ended.stderr.splitlines()
+    assert "3 runs are not delivered yet" in of_parent
+    assert "3 runs" not in of_child
+    assert "not delivered yet" in of_child
 
 
 def test_nothing_of_it_is_loaded_where_there_is_no_service(tmp_path: Path) -> None:

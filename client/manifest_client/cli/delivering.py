@@ -114,7 +114,7 @@ def end_delivery(run: RunDirectory, settings: Settings | None) -> None:
     from manifest.shipping import await_delivery
 
     if settings is not None and settings.is_delivering:
-        await_delivery(run, settings.timeout)
+        await_delivery([run], settings.timeout)
 
 
 def _base_of(folder: Path) -> Path:
