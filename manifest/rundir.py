@@ -278,7 +278,18 @@ class RunDirectory:
             data = read_regular(path)
         except OSError as error:
             raise DamagedRun(str(path), str(error)) from error
-        return read_sealed(data, str(path))
+        try:
+            return read_sealed(data, str(path))
+        except DamagedRun as error:
+            raise DamagedRun(error.where, f"{error.reason}. {self._remedy()}") from None
+
+    def _remedy(self) -> str:
+        if self.sender() is not None:  # its journals tell only where it began
+            return f"Delete {self.path} and take the run in again."
+        return (
+            "Put the recorded file back, or delete it and it is made again from the journals "
+            "beside it."
+        )
 
     def _folded(self, *, is_over: bool) -> dict[str, Any]:
         origin = self.origin()

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from manifest.canonical import SCHEMA, Json, digest_bytes, digest_value
 from manifest.errors import DamagedRun, NewerSchema
 
 Document = dict[str, Any]
 
-_REMEDY: Final = (
-    "Put the recorded file back, or delete it and it is made again from the journals beside it."
-)
 _Value = Callable[[str, int], tuple[Json, int]]
 """Reads what stands under a key from a place in the text on, and says where it ends."""
 
@@ -54,7 +51,7 @@ def read_sealed(data: bytes, where: str) -> Document:
     except (ValueError, RecursionError) as error:
         raise DamagedRun(where, str(error)) from error
     if fault is not None:
-        raise DamagedRun(where, f"{fault}. {_REMEDY}")
+        raise DamagedRun(where, fault)
     return document
 
 

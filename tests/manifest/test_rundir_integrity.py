@@ -101,8 +101,23 @@ def test_a_manifest_cut_or_followed_by_anything_is_damaged(run: RunDirectory) ->
     whole = path.read_bytes()
     for data in (*(whole[:size] for size in range(0, len(whole) - 1, 97)), whole + b"{}"):
         path.write_bytes(data)
-        with pytest.raises(DamagedRun):
+        with pytest.raises(DamagedRun, match="made again from the journals"):
             run.document()
+
+
+def test_a_damaged_manifest_from_elsewhere_is_not_made_again(run: RunDirectory) -> None:
+    # What its journals tell is where it began, and no more.
+    run.mark_as_pulled("http://service")
+    (run.path / "manifest.json").write_bytes(b"")
+    with pytest.raises(DamagedRun, match=f"Delete {run.path} and take the run in again") as caught:
+        run.document()
+    assert "journals" not in str(caught.value)
+
+
+def test_a_manifest_that_is_in_no_run_directory_has_no_journals(run: RunDirectory) -> None:
+    with pytest.raises(DamagedRun) as caught:
+        read_sealed(b"{}", "http://service")
+    assert "journals" not in str(caught.value)
 
 
 def test_any_one_changed_byte_is_noticed_or_changes_nothing(run: RunDirectory) -> None:
