@@ -116,6 +116,19 @@ AGAIN = """\
 """
 
 
+BOTH = """\
+import sys
+
+from fit import fit
+
+try:
+    fit()
+except SystemExit:
+    sys.argv[1] = "-1"
+    fit("saved/step=3.ckpt")
+"""
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -169,16 +182,14 @@ def test_a_fit_is_left_as_it_is_where_the_user_wants_no_callbacks(
 ) -> None:
     import torch
 
-    def recorded(*arguments: str) -> Launched:
-        return launch([sys.executable, "fit.py", *arguments], base=folder / ".manifest")
-
     monkeypatch.setenv("MANIFEST_CALLBACKS", "off")
-    assert recorded("5").exit_code == 3
-    assert "manifest" not in torch.load(folder / "saved/step=3.ckpt")
+    (folder / "both.py").write_text(BOTH)
     capfd.readouterr()
 
-    resumed = recorded("-1", "saved/step=3.ckpt")
+    resumed = launch([sys.executable, "both.py", "5"], base=folder / ".manifest")
 
+    assert resumed.exit_code == 0
+    assert "manifest" not in torch.load(folder / "saved/step=3.ckpt")
     assert capfd.readouterr().out.splitlines()[-1] == plain[1]
     # What repeats it is given the same, whatever is set there.
     variables = resumed.run.document()["sections"]["environment"]
