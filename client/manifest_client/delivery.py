@@ -27,11 +27,11 @@ from manifest_client.httpstore import manifest_bytes
 from manifest_client.problems import AnswerUnusable
 from manifest_client.reading import read
 
-"""Rows are named, shared and sent by so many."""
 _BYTES: Final = {"Content-Type": "application/octet-stream"}
 _SEGMENT_BYTES: Final = SEGMENT_STEPS * ROW_SIZE
 _SEGMENTS_A_REQUEST: Final = 64
 _NAMES_A_REQUEST: Final = 4096
+"""How many segments are sent, and how many are named, at once."""
 _KEPT_TRAILS = TypeAdapter(list[KeptTrail])
 _T = TypeVar("_T")
 
