@@ -14,6 +14,7 @@ from contextlib import contextmanager
 _LONGEST_WAIT_OF_FORK_SECONDS = 1.0
 
 _undisturbed = _thread.allocate_lock()
+_at_work: set[int] = set()
 _is_forking = False
 _has_given_up = False
 
@@ -38,12 +39,20 @@ class Work:
         return has_ended
 
     def _run(self) -> None:
+        thread = _thread.get_ident()
+        _at_work.add(thread)
         try:
             self._work()
         except Exception:  # whoever gives work notes what fails; a thread has nobody to tell
             pass
         finally:
+            _at_work.discard(thread)
             self._ended.release()
+
+
+def is_at_work() -> bool:
+    """Whether what is done now, in this thread, is such work and none of the program's."""
+    return _thread.get_ident() in _at_work
 
 
 @contextmanager
@@ -85,6 +94,7 @@ def _after_in_child() -> None:
     global _undisturbed, _is_forking, _has_given_up
     _undisturbed = _thread.allocate_lock()  # it may be held by a thread that does not exist here
     _is_forking = _has_given_up = False
+    _at_work.clear()  # the program's threads may get the numbers of those
 
 
 os.register_at_fork(

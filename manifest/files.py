@@ -19,9 +19,14 @@ _WRITING = os.O_WRONLY | os.O_RDWR
 
 
 class Files:
-    """What one process executed, read and wrote."""
+    """What one process executed, read and wrote.
 
-    def __init__(self) -> None:
+    Args:
+        is_own: Whether it is Manifest that opens a file now, and not the program.
+    """
+
+    def __init__(self, is_own: Callable[[], bool] = lambda: False) -> None:
+        self._is_own = is_own
         self.is_active = False
         self.inputs: dict[str, None] = {}
         self.outputs: dict[str, None] = {}
@@ -98,7 +103,7 @@ class Files:
         if not isinstance(name, str) or name.endswith(".pyc"):
             return
         path = os.path.abspath(name)
-        if path.startswith(self._skipped) or path in self._sources:
+        if path.startswith(self._skipped) or path in self._sources or self._is_own():
             return
         is_written = bool(flags & _WRITING) if isinstance(flags, int) else "r" not in (mode or "r")
         found = self.outputs if is_written else self.inputs

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, TracebackType
 
+from manifest.background import is_at_work
 from manifest.canonical import Json
 from manifest.determinism.telling import Tell, tell_of_error, watch_warnings
 from manifest.entropy import Entropy, new_master
@@ -33,7 +34,7 @@ class Hooks:
         self.entropy = Entropy(new_master(), "")
         self.uses = os_entropy.Uses()
         self.lineage = Lineage("")
-        self.files = Files()
+        self.files = Files(is_at_work)
         self.lookups = Lookups()
         self.seeds = Seeds()
         self.noticed = Noticed()

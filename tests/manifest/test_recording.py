@@ -117,6 +117,29 @@ def test_a_folder_that_cannot_be_written_costs_one_line(python: Python, tmp_path
     assert "NotRecordable" in strict.stderr
 
 
+def test_what_recording_reads_of_a_repository_is_no_input_of_the_program(
+    python: Python, tmp_path: Path
+) -> None:
+    for name in ("data.txt", "notes.txt"):
+        (tmp_path / name).write_text(name)
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for words in (["init", "-q"], ["add", "data.txt"], [*who, "commit", "-qm", "begin"]):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True)
+    done = python(
+        "import manifest\n"
+        "run = manifest.record()\n"
+        "open('data.txt').read()\n"
+        "open('out.txt', 'w').write('done')\n"
+        "run.finish()\n"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    (run,) = run_directories(tmp_path / ".manifest")
+    sections = run.document()["sections"]
+    assert "notes.txt" in str(sections["code"])  # which was read, for it is untracked
+    assert [Path(path).name for path in sections["inputs"]] == ["data.txt"]
+    assert [Path(path).name for path in sections["outputs"]] == ["out.txt"]
+
+
 def test_a_disk_that_fills_up_costs_one_line_and_the_run_goes_on(
     python: Python, tmp_path: Path
 ) -> None:
