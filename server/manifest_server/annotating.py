@@ -36,6 +36,8 @@ class Remark:
     """Who says so."""
     change: Change | None = None
     """What is written down of it."""
+    project: str | None = None
+    """The only one whose runs they know of; None for all."""
 
 
 def get_annotations(connection: Connection, run_id: str) -> Annotations:
@@ -97,7 +99,7 @@ def _answer(
     connection: Connection, remark: Remark, known: tuple[str, Annotations] | None
 ) -> Annotations | ManifestError:
     said = remark.said
-    if known is None:
+    if known is None or remark.project not in (None, known[0]):
         return RunNotFound(remark.run_id, location(connection.engine.url))
     _, before = known
     if before.version != said.version:

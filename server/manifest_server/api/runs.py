@@ -225,7 +225,6 @@ def get_annotations(run_id: RunId, store: Store, caller: Reader, response: Respo
 async def put_annotations(  # waits for the thread that commits
     run_id: RunId,
     *,
-    store: Store,
     caller: Writer,  # before the body: strangers' are not read
     body: Body,
     intake: Intake,
@@ -235,10 +234,10 @@ async def put_annotations(  # waits for the thread that commits
     """Replace tags and note, if they are still what the client has seen."""
 
     def read() -> Remark:
-        check_visible(store, caller, run_id)
         said = _parsed(Annotations, body, "annotations")
         said = said.model_copy(update={"version": _version(if_match)})
-        return Remark(run_id, said, caller.name, caller.change("annotate run", run_id))
+        change = caller.change("annotate run", run_id)
+        return Remark(run_id, said, caller.name, change, caller.project)
 
     kept = await intake.put_remark(read)
     response.headers["ETag"] = _etag(kept)

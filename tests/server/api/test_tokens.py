@@ -76,6 +76,14 @@ def test_scopes_say_what_a_token_is_good_for(
     assert client.get("/api/v1/tokens", headers=writer).status_code == 403
 
 
+def remark(client: TestClient, manifest: Manifest, headers: dict[str, str]) -> int:
+    """Say something of a run; gives the status."""
+    said = {"note": "cats were here"}
+    run = f"/api/v1/runs/{manifest.id}"
+    unsaid = headers | {"If-Match": '"0"'}
+    return client.put(f"{run}/annotations", json=said, headers=unsaid).status_code
+
+
 def test_a_token_of_one_project_knows_of_no_other(
     guarded: tuple[TestClient, SqlStore], make_manifest: MakeManifest
 ) -> None:
@@ -92,6 +100,8 @@ def test_a_token_of_one_project_knows_of_no_other(
     run = f"/api/v1/runs/{theirs.id}"
     pages = ("", "/sections/config", "/replays", "/verdict", "/annotations")
     assert {client.get(run + page, headers=cats).status_code for page in pages} == {404}
+    assert [remark(client, each, cats) for each in (theirs, mine)] == [404, 200]
+    assert store.get_annotations(theirs.id).note == ""
     assert client.delete(run, headers=cats).status_code == 404
     ids = {"a": mine.id, "b": theirs.id}
     assert client.get("/api/v1/diff", params=ids, headers=cats).status_code == 404
