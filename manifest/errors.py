@@ -70,8 +70,10 @@ class RunNotFound(ManifestError):
     def __init__(self, reference: str, where: str) -> None:
         self.reference = reference
         self.where = where
+        is_service = where.startswith(("http://", "https://"))
+        listing = "manifest ls --remote" if is_service else "manifest ls"
         super().__init__(
-            f"no run '{reference}' in {where}. `manifest ls` lists the runs that are there."
+            f"no run '{reference}' in {where}. `{listing}` lists the runs that are there."
         )
 
 

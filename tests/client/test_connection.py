@@ -161,6 +161,7 @@ def test_errors_of_the_core_come_back_as_themselves() -> None:
     with pytest.raises(RunNotFound, match="0199") as missing:
         asked.request("GET", "/x", reference="0199")
     assert (missing.value.reference, missing.value.where) == ("0199", URL)
+    assert "`manifest ls --remote` lists" in str(missing.value)
 
     fault = {"position": 3, "expected": "value"}
     asked = client(lambda _: problem(422, "filter-invalid", errors=[fault]))

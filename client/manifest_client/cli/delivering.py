@@ -77,16 +77,17 @@ def connected() -> Client:
     """A client of the service that is set up.
 
     Raises:
-        BadParameter: None is.
+        ManifestError: None is, or it is not to be asked.
     """
+    from manifest.errors import ManifestError
     from manifest_client.connection import Client
     from manifest_client.settings import load_settings
 
     settings = load_settings()
     if settings.url is None:
-        raise typer.BadParameter("no service is set up: `manifest login URL`, or set MANIFEST_URL")
+        raise ManifestError("no service is set up: `manifest login URL`, or set MANIFEST_URL")
     if settings.mode != "online":
-        raise typer.BadParameter(f"the mode is '{settings.mode}': nothing is sent or fetched")
+        raise ManifestError(f"the mode is '{settings.mode}': nothing is sent or fetched")
     return Client(settings.url, token=settings.token)
 
 
