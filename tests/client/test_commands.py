@@ -6,9 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import pytest
 
@@ -382,46 +382,50 @@ def test_a_shell_completes_ids_and_names(base: Path, record: Record) -> None:
 PROGRAM = [sys.executable, "-c", "import sys; print('done'); sys.exit(7)"]
 
 
+def assert_is_recorded_as_alone(base: Path, stderr: IO[str] | int) -> None:
+    done = subprocess.run(
+        [MANIFEST, "run", "--", *PROGRAM],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        cwd=base.parent,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == (b"done\n", 7)
+
+
+@pytest.fixture
+def without_reader() -> Iterator[int]:
+    """The end to write to of a pipe whose reader has left."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
 def test_a_full_disk_under_standard_error_changes_nothing_of_a_recorded_program(
     base: Path,
 ) -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [MANIFEST, "run", "--", *PROGRAM],
-            stdout=subprocess.PIPE,
-            stderr=full,
-            cwd=base.parent,
-            check=False,
-        )
-    assert (done.stdout, done.returncode) == (b"done\n", 7)
+        assert_is_recorded_as_alone(base, full)
 
 
-def test_a_reader_that_has_left_changes_nothing_of_a_recorded_program(base: Path) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        done = subprocess.run(
-            [MANIFEST, "run", "--", *PROGRAM],
-            stdout=subprocess.PIPE,
-            stderr=writer,
-            cwd=base.parent,
-            check=False,
-        )
-    finally:
-        os.close(writer)
-    assert (done.stdout, done.returncode) == (b"done\n", 7)
+def test_a_reader_that_has_left_changes_nothing_of_a_recorded_program(
+    base: Path, without_reader: int
+) -> None:
+    assert_is_recorded_as_alone(base, without_reader)
 
 
-def test_a_list_without_a_reader_does_not_say_that_runs_differ(record: Record, base: Path) -> None:
+def test_a_list_without_a_reader_does_not_say_that_runs_differ(
+    record: Record, base: Path, without_reader: int
+) -> None:
     record()
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        done = subprocess.run(
-            [MANIFEST, "ls"], stdout=writer, stderr=subprocess.PIPE, cwd=base.parent, check=False
-        )
-    finally:
-        os.close(writer)
+    done = subprocess.run(
+        [MANIFEST, "ls"],
+        stdout=without_reader,
+        stderr=subprocess.PIPE,
+        cwd=base.parent,
+        check=False,
+    )
     assert (done.stderr, done.returncode) == (b"", 141)
 
 
