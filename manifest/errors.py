@@ -63,6 +63,11 @@ __all__ = [
 class ManifestError(Exception):
     """The parent of all errors of this project; its text is meant to be shown as it is."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # As it is: by default it would be made again of its text, which most are not made of, so
+        # that a pool of processes broke where one of its tasks raised this.
+        return _unmade, (type(self), self.args), vars(self)
+
 
 class RunNotFound(ManifestError):
     """No run has this id."""
@@ -271,3 +276,7 @@ class GoldenInvalid(ManifestError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"this is no golden: {reason}. `--manifest-golden=write` writes it anew.")
+
+
+def _unmade(kind: type[ManifestError], args: tuple[object, ...]) -> ManifestError:
+    return kind.__new__(kind, *args)
