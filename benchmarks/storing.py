@@ -24,7 +24,7 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -43,7 +43,9 @@ from manifest.streams import ROW_SIZE, STREAMS
 from manifest.trail import ALGORITHM
 from manifest_migrations.upgrade import open_store
 from manifest_server.database import open_engine, transaction
-from manifest_server.incoming import Incoming, SeenSections
+from manifest_server.incoming import SeenSections
+from manifest_server.keeping import Kept
+from manifest_server.sent import SentRun
 from manifest_server.serve import prepared_app
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
@@ -111,9 +113,9 @@ def asked(
 ) -> Round:
     """One round: as many manifests as the server can take, or so many a second."""
     bodies = documents(options.runs)
-    before = cpu_seconds(pid)
+    before = cpu_of_group(pid)
     waits, taken = asker.submit(put_all, port, bodies, options.connections, rate).result()
-    return Round(sorted(waits), taken, cpu_seconds(pid) - before)
+    return Round(sorted(waits), taken, cpu_of_group(pid) - before)
 
 
 @dataclass(frozen=True)
@@ -377,10 +379,13 @@ def serving(url: str) -> Iterator[tuple[int, int]]:
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
         fd = listening.fileno()
         command = [sys.executable, __file__, "--serve", url, str(fd)]
-        with subprocess.Popen(command, pass_fds=[fd]) as server:
+        # In a session of its own, by which its processes are found.
+        with subprocess.Popen(command, pass_fds=[fd], start_new_session=True) as server:
             # Whoever connects before it is up waits in the queue of the socket.
-            yield listening.getsockname()[1], server.pid
-            server.terminate()
+            try:
+                yield listening.getsockname()[1], server.pid
+            finally:
+                server.terminate()
 
 
 def serve(url: str, fd: str) -> None:
@@ -409,11 +414,11 @@ class Nothing:
     def __init__(self) -> None:
         self.seen = SeenSections()
 
-    async def put_run(self, read: Callable[[], Incoming]) -> Incoming:
+    async def put_run(self, sent: SentRun) -> Kept:
         """Read it, and forget it."""
-        found = read()
+        found = sent(cast("SqlStore", self))
         self.seen.add({found.digests[name]: body for name, body in found.bodies.items()})
-        return found
+        return Kept(found.manifest.id, found.manifest.digest)
 
 
 @contextmanager
@@ -429,6 +434,17 @@ def postgresql(folder: Path) -> Iterator[str | None]:
     server = get_server(folder / "postgresql", cleanup_mode="delete")
     yield server.get_uri()
     server.cleanup()
+
+
+def cpu_of_group(leader: int) -> float:
+    """Processor time of a server with its workers: a session of its own, or one process."""
+    found = [leader]
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            pid, _, rest = stat.read_text().partition(" (")
+            if rest.rpartition(")")[2].split()[3] == str(leader) and int(pid) != leader:
+                found.append(int(pid))
+    return sum(map(cpu_seconds, found))
 
 
 def cpu_seconds(pid: int) -> float:

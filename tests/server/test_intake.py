@@ -22,7 +22,8 @@ from manifest_migrations.upgrade import open_store
 from manifest_server.app import create_app
 from manifest_server.database import open_engine, sqlite_url, transaction
 from manifest_server.incoming import Incoming
-from manifest_server.intake import Intake, Reading
+from manifest_server.intake import Intake
+from manifest_server.keeping import Kept, Reading
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
 
@@ -33,7 +34,7 @@ def put_together(store: SqlStore, readings: list[Reading]) -> list[object]:
     """What came of runs that were committed in one group, behind one that was held up."""
     has_begun, may_go_on = threading.Event(), threading.Event()
 
-    def held() -> Incoming:
+    def held(_store: SqlStore) -> Incoming:
         has_begun.set()
         assert may_go_on.wait(60)
         raise LookupError
@@ -55,10 +56,10 @@ def put_together(store: SqlStore, readings: list[Reading]) -> list[object]:
 
 def given(manifest: Manifest) -> Reading:
     """A request that holds a manifest."""
-    return lambda: Incoming.of(manifest)
+    return lambda _store: Incoming.of(manifest)
 
 
-def broken() -> Incoming:
+def broken(_store: SqlStore) -> Incoming:
     raise ValueError("no manifest")
 
 
@@ -80,15 +81,15 @@ def test_each_of_a_group_is_kept_or_refused_by_itself(
     found = put_together(store, readings)
     assert [type(each) for each in found] == [
         ValueError,
-        Incoming,
+        Kept,
         DigestMismatch,
         DigestWrong,
         DamagedRun,
-        Incoming,
-        Incoming,
+        Kept,
+        Kept,
         DigestMismatch,
-        Incoming,
-        Incoming,
+        Kept,
+        Kept,
     ]
     assert store.digests(each.id for each in (first, kept, last)) == {
         each.id: each.digest for each in (first, kept, last)
@@ -107,7 +108,7 @@ def test_one_that_the_database_cannot_take_does_not_fail_the_others(
     with transaction(store._engine, is_writing=True) as connection:
         connection.exec_driver_sql(_REFUSING[store.backend])
     found = put_together(store, list(map(given, [good, poison, better])))
-    assert [type(each) for each in found] == [Incoming, StoreUnusable, Incoming]
+    assert [type(each) for each in found] == [Kept, StoreUnusable, Kept]
     assert {run.id for run in store.list_runs()} == {good.id, better.id}
 
 
@@ -125,9 +126,9 @@ def test_what_is_kept_already_is_answered_as_before(
     store.put_runs((run, None) for run in kept)
     going_on = kept[1].model_copy(update={"digest": "", "digests": {}, "status": "running"})
     assert put_together(store, list(map(given, [kept[0], going_on, new]))) == [
-        Incoming.of(kept[0]),
-        Incoming.of(going_on),
-        Incoming.of(new),
+        Kept(kept[0].id, kept[0].digest),
+        Kept(going_on.id, ""),
+        Kept(new.id, new.digest),
     ]
     assert [store.get_run(run.id) for run in [*kept, new]] == [*kept, new]
 
@@ -142,7 +143,9 @@ def test_a_database_that_fails_fails_those_who_wait_and_no_later_ones(
             other.execute("BEGIN IMMEDIATE")
             found = put_together(store, list(map(given, runs)))
             assert [type(each) for each in found] == [StoreUnusable] * 3
-        assert put_together(store, list(map(given, runs))) == [Incoming.of(run) for run in runs]
+        assert put_together(store, list(map(given, runs))) == [
+            Kept(run.id, run.digest) for run in runs
+        ]
 
 
 def test_what_a_service_commits_is_on_the_disk_and_an_index_need_not_be(sqlite_path: Path) -> None:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from manifest.errors import SectionsLacking
 from manifest.models import Annotations, Manifest, RunSummary, Verdict
-from manifest_server.annotating import Remark
 from manifest_server.api.description import body, examples
 from manifest_server.api.parameters import (
-    DIGEST,
     RUN_ID,
     FilterText,
     IfNoneMatch,
@@ -27,7 +21,6 @@ from manifest_server.api.parameters import (
 from manifest_server.dependencies import (
     Admin,
     Body,
-    Caller,
     Intake,
     Reader,
     Store,
@@ -35,13 +28,10 @@ from manifest_server.dependencies import (
     check_visible,
     visible,
 )
-from manifest_server.incoming import Incoming
-from manifest_server.problems import Problem, documented, faults_of
-from manifest_server.sqlstore import SqlStore
+from manifest_server.problems import Problem, documented
+from manifest_server.sent import SentRemark, SentRun, parsed
 
 router = APIRouter(prefix="/runs", tags=["runs"], responses=documented(401, 403, 404, 409, 422))
-
-_Model = TypeVar("_Model", bound=BaseModel)
 
 IfMatch = Annotated[str | None, Header(description="The ETag of what is replaced.")]
 
@@ -91,8 +81,8 @@ class Kept(BaseModel):
 
 
 @router.put("/{run_id}", responses=documented(503), openapi_extra=body("Manifest"))
-async def put_run(  # waits for the thread that commits, and holds none meanwhile
-    run_id: RunId, store: Store, caller: Writer, body: Body, intake: Intake
+async def put_run(  # waits for whoever commits, and holds no thread meanwhile
+    run_id: RunId, caller: Writer, body: Body, intake: Intake
 ) -> Kept:
     """Keep a run; any number of times. What is answered with 200 survives the loss of power.
 
@@ -101,25 +91,14 @@ async def put_run(  # waits for the thread that commits, and holds none meanwhil
 
     Of one that is sealed, sections that are kept already may be left out: `digests` names them.
     """
-
-    def read() -> Incoming:
-        with _invalid_told("manifest"):
-            incoming = store.seen.read(body)
-        manifest = incoming.manifest
-        if manifest.id != run_id:
-            detail = f"the address names {run_id}, the manifest {manifest.id}"
-            raise Problem(422, "id-mismatch", detail)
-        caller.check_project(manifest.project)
-        return _completed(incoming, store, caller)
-
-    kept = await intake.put_run(read)
-    return Kept(id=kept.manifest.id, digest=kept.manifest.digest)
+    kept = await intake.put_run(SentRun(run_id, body, caller))
+    return Kept(id=kept.id, digest=kept.digest)
 
 
 @router.post("", openapi_extra=body("NewRuns"))
 def put_runs(body: Body, store: Store, caller: Writer) -> list[Kept]:
     """Keep many runs in one transaction; any number of times."""
-    given = _parsed(NewRuns, body, "runs").runs
+    given = parsed(NewRuns, body, "runs").runs
     for run in given:
         caller.check_project(run.manifest.project)
     store.put_runs((run.manifest, run.verdict) for run in given)
@@ -204,7 +183,7 @@ def get_verdict(run_id: RunId, store: Store, caller: Reader) -> Verdict:
 @router.put("/{run_id}/verdict", status_code=204, openapi_extra=body("Verdict"))
 def put_verdict(run_id: RunId, store: Store, caller: Writer, body: Body) -> None:
     """Keep what a replay showed, in the place of what was said before."""
-    verdict = _parsed(Verdict, body, "verdict")
+    verdict = parsed(Verdict, body, "verdict")
     store.put_run(visible(store, caller, run_id), verdict)
 
 
@@ -222,7 +201,7 @@ def get_annotations(run_id: RunId, store: Store, caller: Reader, response: Respo
     responses=documented(412, 428, 503),
     openapi_extra=body("Annotations"),
 )
-async def put_annotations(  # waits for the thread that commits
+async def put_annotations(  # waits for whoever commits
     run_id: RunId,
     *,
     caller: Writer,  # before the body: strangers' are not read
@@ -232,14 +211,7 @@ async def put_annotations(  # waits for the thread that commits
     if_match: IfMatch = None,
 ) -> Annotations:
     """Replace tags and note, if they are still what the client has seen."""
-
-    def read() -> Remark:
-        said = _parsed(Annotations, body, "annotations")
-        said = said.model_copy(update={"version": _version(if_match)})
-        change = caller.change("annotate run", run_id)
-        return Remark(run_id, said, caller.name, change, caller.project)
-
-    kept = await intake.put_remark(read)
+    kept = await intake.put_remark(SentRemark(run_id, body, _version(if_match), caller))
     response.headers["ETag"] = _etag(kept)
     return kept
 
@@ -250,33 +222,6 @@ def delete_run(run_id: RunId, store: Store, caller: Admin) -> None:
     check_visible(store, caller, run_id)
     store.delete_run(run_id)
     caller.audit(store, "delete run", run_id)
-
-
-def _completed(incoming: Incoming, store: SqlStore, caller: Caller) -> Incoming:
-    """Put the sections back that were left out."""
-    wanted = incoming.left_out()
-    if not wanted:
-        return incoming
-    if wrong := [name for name, digest in wanted.items() if not re.fullmatch(DIGEST, digest)]:
-        raise Problem(422, "manifest-invalid", f"{wrong[0][:80]!r} is named by what is no digest")
-    found = store.get_sections(wanted, project=caller.project)
-    if lacking := sorted(wanted.keys() - found.keys()):
-        raise SectionsLacking(lacking)
-    return incoming.with_sections(found)
-
-
-def _parsed(model: type[_Model], body: bytes, what: str) -> _Model:
-    with _invalid_told(what):
-        return model.model_validate_json(body)
-
-
-@contextmanager
-def _invalid_told(what: str) -> Iterator[None]:
-    try:
-        yield
-    except ValidationError as error:
-        detail = f"the body is no {what}"
-        raise Problem(422, f"{what}-invalid", detail, faults=faults_of(error)) from None
 
 
 def _after(cursor: str | None) -> str | None:

@@ -30,7 +30,8 @@ from manifest.models import Manifest
 from manifest_server.api.blobs import attachment, length
 from manifest_server.api.parameters import Digest, RunId
 from manifest_server.blobs import KeptBlob
-from manifest_server.dependencies import Caller, Store, visible
+from manifest_server.callers import Caller
+from manifest_server.dependencies import Store, visible
 from manifest_server.sqlstore import SqlStore
 from manifest_server.web.templating import page
 from manifest_server.web.visitors import Visitor

@@ -12,7 +12,8 @@ from fastapi.responses import Response
 
 from manifest.models import RunSummary, Section, Verdict
 from manifest_server.api.parameters import RunId
-from manifest_server.dependencies import Caller, Store, check_visible
+from manifest_server.callers import Caller
+from manifest_server.dependencies import Store, check_visible
 from manifest_server.sqlstore import SqlStore
 from manifest_server.web.machines import count_machines, identity, machine
 from manifest_server.web.templating import rendered

@@ -18,7 +18,8 @@ from manifest.models import Difference, Doubt, Manifest, Process, Verdict
 from manifest.restoring import counted
 from manifest.summaries import summarize
 from manifest_server.api.parameters import RUN_ID, RunId
-from manifest_server.dependencies import Caller, Store, visible
+from manifest_server.callers import Caller
+from manifest_server.dependencies import Store, visible
 from manifest_server.sqlstore import SqlStore
 from manifest_server.web.before import run_before
 from manifest_server.web.files import named_files, read_text

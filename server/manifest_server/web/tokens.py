@@ -9,7 +9,8 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from manifest.models import Scope
-from manifest_server.dependencies import Caller, Store
+from manifest_server.callers import Caller
+from manifest_server.dependencies import Store
 from manifest_server.sqlstore import SqlStore
 from manifest_server.web.templating import page
 from manifest_server.web.visitors import Administrator

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request, Response
 
 from manifest.models import Scope
-from manifest_server.dependencies import Caller, caller_by, token_missing
+from manifest_server.callers import Caller
+from manifest_server.dependencies import caller_by, token_missing
 from manifest_server.problems import Problem
 from manifest_server.settings import ServerSettings
 
