@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -26,7 +26,7 @@ from manifest.canonical import canonical_bytes
 from manifest.sealing import seal_document
 from manifest_migrations.upgrade import open_store
 from recording import CACHE, FOREIGN, MLFLOW, Tool, python_of
-from storing import cpu_seconds, documents, postgresql, serving
+from storing import cpu_of_group, documents, postgresql, serving
 
 _PARAMETERS: Final = 40
 _TAGS: Final = 10
@@ -212,17 +212,6 @@ def other_database(name: str, url: str, folder: Path) -> str:
     place, _, query = rest.partition("?")
     there = f"{scheme}://{place.rpartition('/')[0]}/mlflow"
     return f"{there}?{query}" if query else there
-
-
-def cpu_of_group(leader: int) -> float:
-    """Processor time of a server with its workers: a session of its own, or one process."""
-    found = [leader]
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            pid, _, rest = stat.read_text().partition(" (")
-            if rest.rpartition(")")[2].split()[3] == str(leader) and int(pid) != leader:
-                found.append(int(pid))
-    return sum(map(cpu_seconds, found))
 
 
 @contextmanager

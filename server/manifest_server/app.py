@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, nullcontext
 from importlib.metadata import version
 
 import anyio.to_thread
@@ -38,12 +38,11 @@ def create_app(settings: ServerSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        objects = None
-        if settings.blob_url is not None:
-            objects = open_objects(settings.blob_url, endpoint=settings.blob_endpoint)
+        writer = app.state.writer
         with (
-            SqlStore.open(settings.database_url, objects=objects) as store,
-            Intake(store, most_waiting=settings.most_waiting_runs) as intake,
+            nullcontext() if writer is None else closing(writer),
+            opened_store(settings) as store,
+            Intake(store, most_waiting=settings.most_waiting_runs, writer=writer) as intake,
         ):
             app.state.store = store
             app.state.intake = intake
@@ -65,6 +64,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
         redirect_slashes=False,  # one address for each thing
     )
     app.state.settings = settings
+    app.state.writer = None  # see `serve`
     app.state.metrics = metrics
     app.state.rates = Rates(settings.requests_per_second)
     add_problems(app)
@@ -80,6 +80,18 @@ def create_app(settings: ServerSettings) -> FastAPI:
     add_error_pages(app)
     describe(app, bodies=[runs.NewRuns])
     return app
+
+
+def opened_store(settings: ServerSettings) -> SqlStore:
+    """Open the store that a service keeps its runs in.
+
+    Raises:
+        StoreUnusable: The database cannot be used, or its schema is another.
+    """
+    objects = None
+    if settings.blob_url is not None:
+        objects = open_objects(settings.blob_url, endpoint=settings.blob_endpoint)
+    return SqlStore.open(settings.database_url, objects=objects)
 
 
 def _middleware(settings: ServerSettings, metrics: Metrics) -> list[Middleware]:

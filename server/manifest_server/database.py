@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -90,11 +90,9 @@ def transaction(engine: Engine, *, is_writing: bool = False) -> Iterator[Connect
     Raises:
         StoreUnusable: The database cannot be reached, read or written.
     """
-    # SQLite has one writer at a time, and lets whoever comes second sleep and try again.
-    lock = engine.get_execution_options().get(_WRITE_LOCK) if is_writing else None
     try:
         with (
-            lock or nullcontext(),
+            turn(engine) if is_writing else nullcontext(),
             engine.connect().execution_options(
                 is_writing=is_writing, is_in_bytes=True
             ) as connection,
@@ -103,6 +101,12 @@ def transaction(engine: Engine, *, is_writing: bool = False) -> Iterator[Connect
             yield connection
     except DBAPIError as error:
         raise unusable(engine.url, error) from error
+
+
+def turn(engine: Engine) -> AbstractContextManager[None]:
+    """The turn to write, among the threads of this process."""
+    # SQLite has one writer at a time, and lets whoever comes second sleep and try again.
+    return engine.get_execution_options().get(_WRITE_LOCK) or nullcontext()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from manifest_server.committing import Committer, TooManyWaiting
 from manifest_server.keeping import Kept, Reading, RemarkReading, keep_remarks, keep_runs
 from manifest_server.problems import Problem
 from manifest_server.sqlstore import SqlStore
+from manifest_server.writer import Writer
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -25,11 +26,14 @@ class Intake:
     Args:
         store: Where they are kept.
         most_waiting: How many runs, and how many remarks, may have no answer yet.
+        writer: Who commits them; a thread of this process by default.
     """
 
-    def __init__(self, store: SqlStore, *, most_waiting: int) -> None:
-        self._runs = Committer(partial(keep_runs, store), most_waiting=most_waiting)
-        self._remarks = Committer(partial(keep_remarks, store), most_waiting=most_waiting)
+    def __init__(self, store: SqlStore, *, most_waiting: int, writer: Writer | None = None) -> None:
+        runs = keep_runs if writer is None else writer.runs.keep
+        remarks = keep_remarks if writer is None else writer.remarks.keep
+        self._runs = Committer(partial(runs, store), most_waiting=most_waiting)
+        self._remarks = Committer(partial(remarks, store), most_waiting=most_waiting)
 
     def __enter__(self) -> Self:
         return self

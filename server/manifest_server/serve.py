@@ -15,9 +15,10 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
-from manifest_server.app import create_app
+from manifest_server.app import create_app, opened_store
 from manifest_server.logs import LOGGING
 from manifest_server.settings import ServerSettings
+from manifest_server.writer import Writer
 
 _SWITCH_SECONDS: Final = 0.0005
 
@@ -63,6 +64,7 @@ def prepared_app(settings: ServerSettings) -> FastAPI:
     # What is there by now stays: the collector need not look at it whenever a page is made.
     gc.collect()
     gc.freeze()
+    app.state.writer = Writer.start(partial(opened_store, settings))
     return app
 
 

@@ -44,6 +44,7 @@ from manifest_server.database import (
     reading,
     schema_revision,
     transaction,
+    turn,
 )
 from manifest_server.incoming import Incoming, SeenSections
 from manifest_server.objects import Objects
@@ -122,6 +123,10 @@ class SqlStore:
                 f"{REVISION}. Upgrade with `pip install -U manifest-replay`. Nothing was changed."
             )
         return found == REVISION
+
+    def turn(self) -> AbstractContextManager[None]:
+        """The turn to write, for another process that has this one wait for it."""
+        return turn(self._engine)
 
     def close(self) -> None:
         """Give back every connection; the store may not be used after."""
