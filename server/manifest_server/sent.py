@@ -65,18 +65,18 @@ class SentRemark:
 
     run_id: str
     body: bytes = field(repr=False)
-    version: int
-    """Of the words that the sender has seen."""
+    if_match: str | None
+    """The ETag of the words that the sender has seen."""
     caller: Caller
 
     def __call__(self, _store: SqlStore) -> Remark:
         """Read it.
 
         Raises:
-            Problem: These are no annotations.
+            Problem: These are no annotations, or nobody says of what they take the place.
         """
         said = parsed(Annotations, self.body, "annotations")
-        said = said.model_copy(update={"version": self.version})
+        said = said.model_copy(update={"version": _version(self.if_match)})
         change = self.caller.change("annotate run", self.run_id)
         return Remark(self.run_id, said, self.caller.name, change, self.caller.project)
 
@@ -89,6 +89,17 @@ def parsed(model: type[_Model], body: bytes, what: str) -> _Model:
     """
     with _invalid_told(what):
         return model.model_validate_json(body)
+
+
+def _version(if_match: str | None) -> int:
+    """The version of the words that the client has seen."""
+    if if_match is None:
+        detail = "send If-Match with the ETag of the annotations that you have read"
+        raise Problem(428, "if-match-missing", detail)
+    version = if_match.strip('"')
+    if not version.isascii() or not version.isdigit() or len(version) > 9:
+        raise Problem(412, "annotations-changed", "no annotations ever had this ETag")
+    return int(version)
 
 
 def _check_digest(name: str, digest: str) -> None:

@@ -211,7 +211,7 @@ async def put_annotations(  # waits for whoever commits
     if_match: IfMatch = None,
 ) -> Annotations:
     """Replace tags and note, if they are still what the client has seen."""
-    kept = await intake.put_remark(SentRemark(run_id, body, _version(if_match), caller))
+    kept = await intake.put_remark(SentRemark(run_id, body, if_match, caller))
     response.headers["ETag"] = _etag(kept)
     return kept
 
@@ -228,17 +228,6 @@ def _after(cursor: str | None) -> str | None:
     if cursor is not None and not RUN_ID.fullmatch(cursor):
         raise Problem(422, "cursor-invalid", "give `next_cursor` of the page before, as it is")
     return cursor
-
-
-def _version(if_match: str | None) -> int:
-    """The version of the words that the client has seen."""
-    if if_match is None:
-        detail = "send If-Match with the ETag of the annotations that you have read"
-        raise Problem(428, "if-match-missing", detail)
-    version = if_match.strip('"')
-    if not version.isascii() or not version.isdigit() or len(version) > 9:
-        raise Problem(412, "annotations-changed", "no annotations ever had this ETag")
-    return int(version)
 
 
 def _etag(said: Annotations) -> str:
