@@ -60,7 +60,7 @@ from manifest_server.settings import load_settings
 serve(load_settings(), lambda address: None)
 """
 _MOST: Final = 100_000
-VICTIMS: Final = {"program": 4, "shipper": 4, "service": 2}
+VICTIMS: Final = {"program": 4, "shipper": 4, "service": 2, "writer": 2}
 
 
 class Campaign:
@@ -135,6 +135,12 @@ class Campaign:
             if pid is None:
                 return
             os.kill(pid, signal.SIGKILL)
+        elif victim == "writer":
+            pid = self.writer()
+            if pid is None:  # this service does its work since it was killed
+                return
+            os.kill(pid, signal.SIGKILL)
+            self.check_acknowledged()
         elif victim == "database":
             if not kill_backend(self.database):
                 return
@@ -149,6 +155,12 @@ class Campaign:
         """End the service as it is."""
         self.service.kill()
         self.service.wait()
+
+    def writer(self) -> int | None:
+        """The process that commits for the service, if it has one."""
+        service = self.service.pid
+        children = Path(f"/proc/{service}/task/{service}/children").read_text().split()
+        return int(children[0]) if children else None
 
     def shipper(self) -> int | None:
         """The process that delivers, if one is at work."""
