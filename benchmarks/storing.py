@@ -46,7 +46,7 @@ from manifest_server.database import open_engine, transaction
 from manifest_server.incoming import SeenSections
 from manifest_server.keeping import Kept
 from manifest_server.sent import SentRun
-from manifest_server.serve import prepared_app
+from manifest_server.serve import app_with_writer, prepared_app
 from manifest_server.settings import ServerSettings
 from manifest_server.sqlstore import SqlStore
 
@@ -390,10 +390,13 @@ def serving(url: str) -> Iterator[tuple[int, int]]:
 
 def serve(url: str, fd: str) -> None:
     """Serve a store, or the same application over one that keeps nothing."""
-    app = prepared_app(ServerSettings(database_url=url))
+    settings = ServerSettings(database_url=url)
     if url == NO_STORE:
+        app = prepared_app(settings)
         # Not by FastAPI's overrides, which look at the signature again for every request.
         app.router.lifespan_context = keeping_nothing
+    else:
+        app = app_with_writer(settings)
     config = uvicorn.Config(app, log_level="error", access_log=False)
     # As `manifest server` does. By its number uvicorn takes it for a socket of another kind, whose
     # answers wait for acknowledgements: 40 ms each.

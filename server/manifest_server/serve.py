@@ -37,7 +37,7 @@ def serve(settings: ServerSettings, announce: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     config = uvicorn.Config(
-        partial(prepared_app, settings),
+        partial(app_with_writer, settings),
         factory=True,
         workers=settings.workers,
         log_config=LOGGING,
@@ -64,6 +64,12 @@ def prepared_app(settings: ServerSettings) -> FastAPI:
     # What is there by now stays: the collector need not look at it whenever a page is made.
     gc.collect()
     gc.freeze()
+    return app
+
+
+def app_with_writer(settings: ServerSettings) -> FastAPI:
+    """The same with a process beside it that commits, where there can be one."""
+    app = prepared_app(settings)
     app.state.writer = Writer.start(partial(opened_store, settings))
     return app
 
