@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -95,14 +95,18 @@ class Writer:
             open_store: Called there.
 
         Returns:
-            None where a process cannot be forked safely.
+            None where no process can be forked, or not safely.
         """
         # What another thread holds at that moment, nobody in the fork would ever give back. The
         # libraries of macOS bear no fork at all.
         if sys.platform != "linux" or threading.active_count() > 1:
             return None
         (runs, their_runs), (remarks, their_remarks) = Pipe(), Pipe()
-        process_id = os.fork()
+        try:
+            process_id = os.fork()
+        except OSError:
+            _LOG.exception("no process can be started that writes; this one does its work")
+            return None
         if not process_id:
             _live(open_store, {their_runs: keep_runs, their_remarks: keep_remarks})
         their_runs.close()
@@ -129,16 +133,39 @@ def _live(open_store: Callable[[], SqlStore], pipes: Mapping[_Pipe, _Keep[Any, A
     """The life of the process, which ends with the other one, however that ends."""
     try:
         _part([pipe.fileno() for pipe in pipes])
-        with open_store() as store:
-            desks = [threading.Thread(target=_serve, args=(store, *each)) for each in pipes.items()]
+        with _Opening(open_store) as opening:
+            desks = [
+                threading.Thread(target=_serve, args=(opening, *each)) for each in pipes.items()
+            ]
             for each in desks:
                 each.start()
             for each in desks:
                 each.join()
-    except Exception:  # noqa: BLE001 -- the other process does without this one
-        _LOG.exception("the process that writes cannot go on")
     finally:
         os._exit(0)  # what the other process has set up for its own end is not for this one
+
+
+class _Opening:
+    """A store that is opened when it is needed, and tried again where it could not be."""
+
+    def __init__(self, open_store: Callable[[], SqlStore]) -> None:
+        self._open_store = open_store
+        self._lock = threading.Lock()
+        self._closing = ExitStack()
+        self._store: SqlStore | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    def store(self) -> SqlStore:
+        """The store; raises what opening it does."""
+        with self._lock:
+            if self._store is None:
+                self._store = self._closing.enter_context(self._open_store())
+            return self._store
 
 
 def _part(kept: Sequence[int]) -> None:
@@ -156,15 +183,17 @@ def _part(kept: Sequence[int]) -> None:
         Path("/proc/self/comm").write_text(_NAME, encoding="ascii")
 
 
-def _serve(store: SqlStore, pipe: _Pipe, keep: _Keep[Any, Any]) -> None:
+def _serve(opening: _Opening, pipe: _Pipe, keep: _Keep[Any, Any]) -> None:
     with suppress(OSError, EOFError):
         while True:
-            pipe.send(_kept(store, pipe.recv(), keep))
+            pipe.send(_kept(opening, pipe.recv(), keep))
 
 
-def _kept(store: SqlStore, sent: Sequence[Any], keep: _Keep[Any, Any]) -> Sequence[Any] | Exception:
+def _kept(
+    opening: _Opening, sent: Sequence[Any], keep: _Keep[Any, Any]
+) -> Sequence[Any] | Exception:
     try:
-        found = keep(store, sent)
+        found = keep(opening.store(), sent)
         return [_fault(each) if isinstance(each, Exception) else each for each in found]
     except Exception as error:  # noqa: BLE001 -- for those who wait; the next may succeed
         return _fault(error)

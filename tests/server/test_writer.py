@@ -259,17 +259,22 @@ def opened(pid: int) -> set[str]:
     }
 
 
-def test_a_fault_of_its_own_is_told_with_its_place(tmp_path: Path, sqlite_store_url: str) -> None:
+def test_what_fails_there_is_told_and_tried_again(tmp_path: Path, sqlite_store_url: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(_FAULTY)
     ran = subprocess.run(
         [sys.executable, script, sqlite_store_url], capture_output=True, text=True, check=False
     )
-    assert ran.stdout.splitlines() == ["WriterFault", "True", "[Kept(id='a', digest='b')]"], ran
+    assert ran.stdout.splitlines() == [
+        *("StoreUnusable", "yet False"),
+        *("WriterFault", "zero True"),
+        "[Kept(id='a', digest='b')]",
+    ], ran
 
 
 _FAULTY = """
 import sys
+from manifest.errors import StoreUnusable
 from manifest_server.keeping import Kept, keep_runs
 from manifest_server.sqlstore import SqlStore
 from manifest_server.writer import Writer
@@ -278,28 +283,42 @@ class Faulty(SqlStore):
     def put_each(self, given):
         1 / 0
 
+tried = 0
+
+def open_store():
+    global tried
+    tried += 1
+    if tried == 1:
+        raise StoreUnusable("not yet")
+    return Faulty.open(sys.argv[1])
+
 def read(store):
     return None
 
-writer = Writer.start(lambda: Faulty.open(sys.argv[1]))
+writer = Writer.start(open_store)
 with SqlStore.open(sys.argv[1]) as store:
-    try:
-        writer.runs.keep(store, [read])
-    except Exception as error:
-        print(type(error).__name__)
-        print("in put_each" in str(error) and "ZeroDivisionError" in str(error))
+    for _ in range(2):
+        try:
+            writer.runs.keep(store, [read])
+        except Exception as error:
+            print(type(error).__name__)
+            print(str(error).split()[-1], "in put_each" in str(error))
     writer.close()
     writer.runs._keep = lambda store, sent: [Kept("a", "b")]
     print(writer.runs.keep(store, [read]))
 """
 
 
-def test_beside_other_threads_there_is_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hindrance", ["os.fork = fail", "Thread(target=over.wait).start()"])
+def test_where_none_can_be_forked_there_is_none(tmp_path: Path, hindrance: str) -> None:
     script = (
-        "import threading\n"
+        "import os\n"
+        "from threading import Event, Thread\n"
         "from manifest_server.writer import Writer\n"
-        "over = threading.Event()\n"
-        "threading.Thread(target=over.wait).start()\n"
+        "over = Event()\n"
+        "def fail():\n"
+        "    raise BlockingIOError(11, 'Resource temporarily unavailable')\n"
+        f"{hindrance}\n"
         "print(Writer.start(print))\n"
         "over.set()\n"
     )
