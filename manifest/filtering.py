@@ -305,6 +305,18 @@ _WORDS: Final = {
     "$END": "the end",
 }
 
+_KINDS: Final = {
+    "FIELD": "a field (such as status or config.lr)",
+    "OPERATOR": "a comparison (= != < <= > >= ~)",
+    "AND": "`and`",
+    "OR": "`or`",
+    "NOT": "`not`",
+    "IN": "`in`",
+    "LIKE": "`like`",
+    "IS": "`is`",
+    "NULL": "`null`",
+}
+
 _PARTS: Final = re.compile(r'"([^"]*)"|`([^`]*)`|([^.]+)')
 _BARE: Final = re.compile(r"[\w-]+(\.[\w-]+)*")
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
@@ -331,10 +343,30 @@ def _parsed(text: str) -> Tree[Token]:
             names = error.accepts
         if isinstance(error, UnexpectedCharacters):
             names = error.allowed
-        words = sorted({_WORDS[name] for name in names if name in _WORDS})
-        raise FilterInvalid(text, position, " or ".join(words) or "a filter") from None
+        raise FilterInvalid(text, position, _expected(set(names), text[position:])) from None
     except RecursionError:
         raise FilterInvalid(text, 0, "fewer parentheses") from None
+
+
+def _expected(names: set[str], found: str) -> str:
+    """What may stand at a place, as people say it: kinds of things first, then words."""
+    if "STRING" in names:
+        return _expected_value(found)
+    kinds = [said for name, said in _KINDS.items() if name in names]
+    words = sorted(_WORDS[name] for name in names & _WORDS.keys() - _KINDS.keys())
+    *most, last = [*kinds, *words] or ["a filter"]
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _expected_value(found: str) -> str:
+    if found.startswith(('"', "'")):
+        return f"a {found[0]} that ends the text, too"
+    bare = _BARE.match(found)
+    if bare and bare.group().lower() == "null":
+        return "a value; what is not there is found by `is null`"
+    # Most often it is a text without its quotation marks.
+    example = bare.group() if bare else "digits"
+    return f'a text in quotation marks, such as "{example}", a number, true or false'
 
 
 def _built(tree: Tree[Token], text: str, depth: int) -> Filter:
@@ -392,7 +424,9 @@ def _field(token: Token, text: str) -> Field:
     if not rest:
         if first in ATTRIBUTES:
             return Field("", first)
-        raise FilterInvalid(text, position, f"one of {', '.join(ATTRIBUTES)}, or section.key")
+        key = f"{first}.KEY" if first in SEARCHED else f"config.{first}"
+        attributes = ", ".join(ATTRIBUTES)
+        raise FilterInvalid(text, position, f"one of {attributes}, or section.key, such as {key}")
     if first == _VARIABLES:
         return Field("environment", f"{_VARIABLES}.{key}")
     if first in ("run", "attributes") and key in ATTRIBUTES:

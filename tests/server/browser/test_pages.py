@@ -100,7 +100,8 @@ def test_what_is_typed_filters_while_it_is_typed(service: Service, open_page: Op
     assert "name" in page.url
 
     page.locator("#filter").fill("name =")
-    expect(page.get_by_role("alert")).to_contain_text("Expected")
+    expect(page.get_by_role("alert")).to_contain_text("Expected a text in quotation marks")
+    expect(page.get_by_role("link", name="How filters are written")).to_be_visible()
     page.locator("#filter").fill("")
     expect(rows).to_have_count(4)
 
