@@ -93,8 +93,8 @@ def encoded(state: bytes) -> dict[str, str]:
 
 
 def test_nothing_is_said_of_devices_that_were_not_started() -> None:
-    torch.manual_seed(3)
-    assert list(of_devices()) == ["torch.cpu"]
+    torch.manual_seed(3)  # which waits for CUDA, where PyTorch is built with it
+    assert [name for name, found in of_devices().items() if "state" in found] == ["torch.cpu"]
 
 
 @pytest.mark.parametrize("backend", ["cuda", "xpu"])

@@ -85,14 +85,17 @@ print(json.dumps(lacking))
 SERVICE = {
     "api",
     "app",
+    "callers",
     "dependencies",
     "intake",
     "metrics",
     "middleware",
     "problems",
+    "sent",
     "serve",
     "settings",
     "web",
+    "writer",
 }
 TRAINED_WITH = {"accelerate", "hydra", "lightning", "pytest", "torch", "transformers"}
 

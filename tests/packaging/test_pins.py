@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 
 PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[0-9][a-z0-9.]*)")
 
+OF_CUDA = re.compile(r"(nvidia|cuda)-|triton$")
+
 
 @pytest.fixture(scope="module")
 def lines(checkout: Path) -> list[str]:
@@ -41,7 +43,9 @@ def test_everything_that_is_installed_is_pinned(
     lines: list[str], wanted: list[Requirement], brought_by: Callable[..., set[str]]
 ) -> None:
     names = {line.partition("==")[0] for line in lines}
-    assert brought_by(wanted) - names == set()
+    # A build of PyTorch for CUDA brings more, each at the one version that it names.
+    found = brought_by(wanted) - names
+    assert {name for name in found if not OF_CUDA.match(name)} == set()
 
 
 def test_torch_is_pinned_to_the_version_that_is_tested(lines: list[str]) -> None:

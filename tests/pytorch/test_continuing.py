@@ -450,7 +450,9 @@ def test_an_iterator_that_was_left_is_not_continued(kind: Any, host: Host) -> No
     for _ in loader:
         break
     host.snapshot("here")
-    assert {item.what for item in host.resume("here")} == {"numpy.legacy", "python", "torch.cpu"}
+    # Seeds wait for CUDA, where PyTorch is built with it.
+    continued = {item.what for item in host.resume("here")} - {"torch.cuda"}
+    assert continued == {"numpy.legacy", "python", "torch.cpu"}
     assert len(list(loader)) == 6
 
 
