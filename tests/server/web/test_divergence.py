@@ -191,6 +191,16 @@ def test_tensors_that_differ_stand_in_a_tree_with_counts(
     assert "encoder.1" not in said
 
 
+def test_where_no_tensor_differs_nothing_looks_as_if(client: TestClient, put_run: PutRun) -> None:
+    a = put_run(leaves={"none"})
+    b = put_run(leaves={"none"}, changes={(7, "grad"): OTHER})
+
+    page = shown(client, a, b)
+
+    assert "0 differ · 5 equal" in words(page)
+    assert '"compared differs">0 differ' not in page
+
+
 def test_tensors_seen_later_say_so(client: TestClient, put_run: PutRun) -> None:
     names = tuple(f"layer.{number}" for number in range(3000))
     a = put_run(changes={(5, "grad"): OTHER}, leaves={"none"}, names=names)
@@ -324,7 +334,7 @@ def test_what_cannot_be_read_is_refused_in_words(client: TestClient, put_run: Pu
     answer = client.get("/divergence", params={"a": a, "b": b}, headers={"Accept": "text/html"})
 
     assert answer.status_code == 422
-    assert "these trails cannot be compared" in answer.text
+    assert "These trails cannot be compared" in answer.text
 
 
 @pytest.mark.parametrize("other", ["", "x", "01990000-0000-7000-8000-00000000000f"])

@@ -254,3 +254,32 @@ def test_whoever_may_only_read_is_shown_no_form(
 
     assert "<textarea" not in client.get(f"/runs/{run.id}").text
     assert client.post(f"/runs/{run.id}/annotations", data={"version": "0"}).status_code == 403
+
+
+def test_of_a_run_that_was_killed_the_last_sign_is_said(
+    client: TestClient, put_run: PutRun
+) -> None:
+    page = page_of(client, put_run(status="crashed", ended_at="2025-01-31T08:01:05.123456Z"))
+
+    assert "Ended without a word" in page
+    assert "Last heard of after 1 min 5 s" in page
+    assert "Took" not in page
+
+
+def test_only_what_can_be_replayed_has_a_badge(client: TestClient, put_run: PutRun) -> None:
+    original = put_run()
+    replay = put_run(replay_of=original.id, outcome="identical")
+    running = put_run(is_sealed=False, exit_code=None, processes={})
+
+    assert "badge.svg" in page_of(client, original)
+    assert "badge.svg" not in page_of(client, replay)
+    assert "badge.svg" not in page_of(client, running)
+
+
+def test_what_is_not_there_is_said_in_a_sentence(client: TestClient) -> None:
+    def main_of(path: str) -> str:
+        text = client.get(path, headers={"accept": "text/html"}).text
+        return html.unescape(text[text.index("<main") :])
+
+    assert "<p>There is nothing at this address.</p>" in main_of("/nowhere")
+    assert "<p>No run '0199' in the service. <code>manifest ls</code>" in main_of("/runs/0199")
