@@ -45,6 +45,7 @@ IMPACTS: Final = {
 
 _LONGEST_VALUE: Final = 160
 _LONGEST_START: Final = 120
+_LONGEST_COMMAND: Final = 200
 _NOT_SET: Final = Markup('<span class="absent">not set</span>')
 _PLAIN: Final = Markup('<span class="%s">%s</span>')
 _FOLDED: Final = Markup('<details class="long %s"><summary>%s…</summary><span>%s</span></details>')
@@ -156,7 +157,9 @@ def _said(value: Any) -> str:
 
 
 def _command(text: str) -> str:
-    return shown(shortened_command(text))
+    """A command as lists say it: the whole of a long one is on the page of its run."""
+    text = shown(shortened_command(text))
+    return text if len(text) <= _LONGEST_COMMAND else f"{text[:_LONGEST_COMMAND]}…"
 
 
 def _command_of(manifest: Manifest) -> str:

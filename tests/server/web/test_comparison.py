@@ -51,6 +51,19 @@ def test_what_is_as_in_the_baseline_is_marked_so(
     assert rows(page)["config lr"][:3] == ["0.1", "=", "0.3"]
 
 
+def test_columns_bear_the_names_of_the_runs_or_else_their_ids(
+    pages: TestClient, runs: SqlStore, make_manifest: MakeManifest
+) -> None:
+    first, second = (
+        make_manifest(name=name, sections={"config": {"lr": rate}})
+        for name, rate in (("quick <b>", 0.1), (None, 0.2))
+    )
+    runs.put_runs((each, None) for each in (first, second))
+    page = pages.get("/compare", params={"ids": f"{first.id},{second.id}"}).text
+    heads = re.findall(r'<div class="ellipsis">(\d · [^<]+)</div>', page)
+    assert heads == ["1 · quick &lt;b&gt;", f"2 · {second.id[:13]}"]
+
+
 def test_values_of_other_types_are_not_as_in_the_baseline(
     pages: TestClient, runs: SqlStore, make_manifest: MakeManifest
 ) -> None:

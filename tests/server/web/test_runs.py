@@ -196,3 +196,16 @@ def test_columns_are_completed_with_fields_alone(
     }
     none = pages.get("/completions", params={"text": "config.lr ", "of": "columns"})
     assert none.json()["options"] == []
+
+
+def test_a_long_command_is_cut_short(
+    pages: TestClient, runs: SqlStore, make_manifest: MakeManifest
+) -> None:
+    argv = ["/usr/bin/python", "train.py", *["word"] * 400]
+    run = make_manifest(sections={"command": {"argv": argv}})
+    runs.put_run(run)
+
+    (shown,) = re.findall(r"<code>(python [^<]*)</code>", pages.get("/").text)
+    assert len(shown) == 201
+    assert shown.endswith("…")
+    assert "word " * 399 in pages.get(f"/runs/{run.id}").text
