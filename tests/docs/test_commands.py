@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -58,3 +59,12 @@ def test_the_reference_is_what_the_commands_say(checkout: Path) -> None:
     if os.environ.get("REWRITE_GOLDEN"):
         path.write_text(reference(), encoding="utf-8")
     assert path.read_text(encoding="utf-8") == reference()
+
+
+@pytest.mark.parametrize("group", [(), ("token",), ("db",)], ids=" ".join)
+def test_lists_of_commands_cut_no_sentence_off(group: tuple[str, ...]) -> None:
+    answer = CliRunner().invoke(app, [*group, "--help"], prog_name="manifest", env=WIDTH)
+
+    _, _, listed = answer.output.partition("Commands:")
+    assert listed
+    assert "..." not in listed

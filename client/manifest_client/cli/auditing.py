@@ -66,7 +66,7 @@ def audit(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a program twice from one start: is it reproducible, where not, and what mends it."""
+    """Run a program twice: is it reproducible, where not, and the cure."""
     from manifest import auditing
     from manifest.rundir import RunDirectory, find_base
     from manifest_client.cli.delivering import begin_delivery, end_delivery

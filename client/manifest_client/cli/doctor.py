@@ -32,7 +32,10 @@ def doctor(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Examine this machine: what is there, what is missing, and what to do. Ends with 1 if bad."""
+    """Examine this machine: what is missing, and what to do about it.
+
+    Ends with 1 if anything is bad.
+    """
     from manifest_client.examining import examine
     from manifest_client.rendering.terminal import print_json
 

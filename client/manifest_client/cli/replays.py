@@ -161,7 +161,7 @@ def check(
     rebuild_env: RebuildOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say whether a run can be replayed here, and what is in the way; run nothing."""
+    """Say whether a run can be replayed here, and why not; run nothing."""
     replay(
         run,
         is_plan=True,

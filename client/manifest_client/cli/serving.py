@@ -85,9 +85,10 @@ def server(
     ] = None,
     workers: Annotated[int | None, typer.Option(help="How many processes serve.")] = None,
 ) -> None:
-    """Serve runs over HTTP: by default those of this folder, to this machine alone.
+    """Serve runs over HTTP: this folder's, or those of a database.
 
-    Every option is also a variable, MANIFEST_SERVER_ and its name.
+    By default to this machine alone. Every option is also a variable, MANIFEST_SERVER_ and its
+    name.
     """
     try:
         from manifest_server.serve import serve
@@ -125,7 +126,7 @@ def create_token(
     ] = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Make a token and print it: it is shown this once, and only its digest is kept."""
+    """Make a token and print it, this once; only its digest is kept."""
     from typing import get_args
 
     from manifest.models import Scope
@@ -175,7 +176,10 @@ def revoke_token(
 
 
 def upgrade_database(*, database: DatabaseOption = None) -> None:
-    """Bring the database to the schema of this version; any number of times."""
+    """Bring the database to the schema of this version.
+
+    It may be called any number of times.
+    """
     with _store(database) as store:
         typer.echo(f"{store.location} has the newest schema")
 
@@ -221,9 +225,10 @@ def prune(
     is_agreed: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     database: DatabaseOption = None,
 ) -> None:
-    """Delete runs, and everything that no run refers to, also while the service runs.
+    """Delete runs, and everything that no run refers to.
 
-    With neither a filter nor an age no run is deleted, only what earlier ones have left.
+    It may be called while the service runs. With neither a filter nor an age no run is deleted,
+    only what earlier ones have left.
     """
     chosen = _chosen(wanted, days)
     if chosen is not None and database is None:
