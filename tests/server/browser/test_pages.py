@@ -175,6 +175,19 @@ def test_what_ran_stays_readable_beside_many_columns(service: Service, open_page
         assert box["height"] <= 80
 
 
+def test_narrow_windows_break_neither_navigation_nor_ids(service: Service, look_at: Open) -> None:
+    page = look_at(service.url)
+    page.set_viewport_size({"width": 390, "height": 800})
+    links = page.locator("nav a").all()
+    assert len({link.bounding_box()["y"] for link in links}) == 1  # type: ignore[index] # shown
+    page.set_viewport_size({"width": 768, "height": 800})
+    (original,) = page.locator(".what a.id").all()
+    assert original.evaluate("link => link.getClientRects().length") == 1
+    began = page.locator("td.number time").first.bounding_box()
+    assert began is not None
+    assert began["x"] + began["width"] <= 768
+
+
 def test_times_are_those_of_the_reader_with_utc_beside_them(
     service: Service, open_page: Open, project: Path
 ) -> None:
