@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 RestoreOutcome = Literal["restored", "equal already", "pending", "skipped", "failed"]
@@ -86,3 +86,11 @@ def counted(items: Iterable[Counted]) -> str:
         counts[item.outcome] = counts.get(item.outcome, 0) + item.number
     order = ("restored", "equal already", "pending", "skipped", "failed")
     return ", ".join(f"{counts[each]} {each}" for each in order if each in counts) or "nothing"
+
+
+def put_back(items: Sequence[Counted]) -> str:
+    """What a verdict says was put back: where nothing had to be, that is no failure."""
+    number = sum(item.number for item in items)
+    if number > 1 and all(item.outcome == "equal already" for item in items):
+        return f"nothing, as all {number} were equal already"
+    return counted(items)

@@ -102,6 +102,21 @@ def test_durations_are_said_in_two_units_at_most() -> None:
     assert duration(start, "2026-01-01T02:04:05Z") == "2 h 4 min"
 
 
+def test_a_verdict_says_that_nothing_had_to_be_put_back(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    verdict = Verdict(
+        outcome="identical",
+        original=new_run_id(),
+        replay=new_run_id(),
+        sentence="equal",
+        restores=(Restore(what="settings", outcome="equal already", number=68),),
+    )
+    console().print(verdict_page(verdict, roles=("recorded", "replay"), width=100), soft_wrap=True)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "put back nothing, as all 68 were equal already" in printed
+
+
 def test_a_verdict_counts_what_was_put_back_and_tells_what_was_not_equal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

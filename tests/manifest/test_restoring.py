@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from manifest.restoring import RestoredItem, RestoreReport, counted, together
+from manifest.restoring import RestoredItem, RestoreReport, counted, put_back, together
 
 ITEMS = (
     RestoredItem("torch.num_threads", "restored"),
@@ -40,3 +40,11 @@ def test_what_is_equal_already_is_one_item() -> None:
     assert items[-1] == RestoredItem("state", "equal already", number=2)
     assert counted(items) == counted(ITEMS)
     assert counted([]) == "nothing"
+
+
+def test_where_all_was_equal_nothing_had_to_be_put_back() -> None:
+    equal = [RestoredItem("state", "equal already", number=2), RestoredItem("x", "equal already")]
+
+    assert put_back(equal) == "nothing, as all 3 were equal already"
+    assert put_back(ITEMS) == counted(ITEMS)
+    assert put_back([]) == "nothing"

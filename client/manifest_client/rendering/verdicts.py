@@ -12,7 +12,7 @@ from rich.text import Text
 from manifest.describing import as_sentence
 from manifest.identity import short_id
 from manifest.models import Restore, Tolerance, TrailComparison, Verdict
-from manifest.restoring import counted
+from manifest.restoring import put_back
 from manifest_client.rendering.diffs import HEADINGS, difference_lines
 from manifest_client.rendering.terminal import indented, styled
 
@@ -77,7 +77,7 @@ def verdict_page(
     parts: list[RenderableType] = [indented(headline, 0, width), Text()]
     facts = [*(("changed", change) for change in verdict.changed), *compared(verdict, roles)]
     if verdict.restores:
-        facts.append(("put back", counted(verdict.restores)))
+        facts.append(("put back", put_back(verdict.restores)))
     width_of_labels = max(_LABEL_WIDTH, *(len(label) for label, _ in facts))
     parts += fact_lines(facts, width_of_labels)
     parts += _restores(verdict, width, is_whole=is_whole)

@@ -15,7 +15,7 @@ from manifest.doubts import doubts
 from manifest.errors import AmbiguousReference, RunNotFound
 from manifest.identity import short_id
 from manifest.models import Difference, Doubt, Manifest, Process, Verdict
-from manifest.restoring import counted
+from manifest.restoring import put_back
 from manifest.summaries import summarize
 from manifest_server.api.parameters import RUN_ID, RunId
 from manifest_server.callers import Caller
@@ -67,7 +67,7 @@ def show_run(request: Request, run_id: str, store: Store, visitor: Visitor) -> R
         machine=machine(manifest.sections.get("hardware", {})),
         verdict=verdict,
         explanations=_explanations(verdict),
-        put_back=counted(verdict.restores) if verdict and verdict.restores else "",
+        put_back=put_back(verdict.restores) if verdict and verdict.restores else "",
         history=replays,
         has_before=manifest.replay_of is None
         and run_before(store, summarize(manifest)) is not None,
