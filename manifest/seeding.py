@@ -322,7 +322,9 @@ def _torch_call(frame: FrameType | None) -> tuple[str, FrameType | None]:
 
 def watch_device(seeds: Seeds, random: ModuleType) -> None:
     """Watch what `manual_seed` and `manual_seed_all` of a kind of device are given."""
-    original = random._lazy_call
+    original = getattr(random, "_lazy_call", None)
+    if original is None:  # an older PyTorch, which seeds no device of this kind
+        return
     backend = random.__name__.removesuffix(".random")
 
     @functools.wraps(original)

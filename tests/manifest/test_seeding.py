@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from manifest.launching import launch
 from manifest.rundir import run_directories
+from manifest.seeding import Seeds, watch_device
 
 Sections = dict[str, Any]
 Recorded = Callable[[str], Sections]
@@ -246,3 +248,10 @@ def test_a_compiled_function_seeds_as_it_does_alone(
     monkeypatch.chdir(tmp_path)
     launch([sys.executable, "script.py"], base=tmp_path / ".manifest")
     assert capfd.readouterr().out == plainly
+
+
+def test_devices_that_an_older_pytorch_cannot_seed_are_left_alone() -> None:
+    module = ModuleType("torch.mtia")
+    before = dict(vars(module))
+    watch_device(Seeds(), module)
+    assert vars(module) == before
