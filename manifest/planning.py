@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
 from manifest.needs import files, interpreter, machine, program
-from manifest.needs.items import Original, PlanItem, Wish
+from manifest.needs.items import Original, PlanItem, Wish, impossible
 from manifest.recorded import Recorded
 from manifest.rundir import RunDirectory
 
@@ -49,10 +50,17 @@ class Plan(BaseModel):
 
 def make_plan(recorded: Recorded, run: RunDirectory, wish: Wish) -> Plan:
     """Look at what a replay of this run needs, without running anything of the program."""
-    items = [item for part in _PARTS for item in part(recorded, wish)]
+    items = [*_end(run), *(item for part in _PARTS for item in part(recorded, wish))]
     with tempfile.TemporaryDirectory(
         prefix="manifest-plan-", ignore_cleanup_errors=True
     ) as scratch:
         original = Original(run, Path(scratch) / "repository")
         items.extend(files.source(recorded, wish, original))
     return Plan(items=tuple(items))
+
+
+def _end(run: RunDirectory) -> Iterator[PlanItem]:
+    """A run that still goes on, whose replay would have no end either if it has none."""
+    if not run.is_sealed() and run.is_alive():
+        why = "the run still goes on; wait for its end, or repeat what it has done so far"
+        yield impossible("end", why)

@@ -101,7 +101,7 @@ def replay(
         raise NotReplayable([f"{item.what}: {item.why}" for item in made.blocking])
     if dense is not None and until is None:
         until = dense.stop
-    until = until if until is not None else _steps_of_a_stopped(_read(original))
+    until = until if until is not None else _steps_of_a_part(_read(original))
     interpreter = None
     if rebuild_env:
         say("making the recorded environment")
@@ -232,9 +232,9 @@ def _read(run: RunDirectory) -> Manifest:
     return Manifest.model_validate(run.document())
 
 
-def _steps_of_a_stopped(manifest: Manifest) -> int | None:
-    # The program was killed, or told to stop: what it would have done next was never recorded.
-    if not was_stopped(manifest):
+def _steps_of_a_part(manifest: Manifest) -> int | None:
+    # The program was killed, told to stop, or still goes on: what comes next was not recorded.
+    if not was_stopped(manifest) and manifest.status != "running":
         return None
     steps = [p.trail.steps for p in manifest.processes.values() if p.trail is not None]
     return max(steps, default=0) or None

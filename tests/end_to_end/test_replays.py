@@ -527,3 +527,39 @@ class standard_input_from:  # noqa: N801, used as a function
     def __exit__(self, *error: object) -> None:
         os.dup2(self.kept, 0)
         os.close(self.kept)
+
+
+GOING_ON = """
+import sys, time
+import manifest, torch
+run = manifest.record()
+torch.manual_seed(1)
+weight = torch.nn.Parameter(torch.ones(2))
+optimizer = torch.optim.SGD([weight], lr=0.1)
+step = 0
+while True:
+    optimizer.zero_grad(); (weight * torch.rand(2)).sum().backward(); optimizer.step()
+    step += 1
+    if step == 5:
+        print("five", flush=True)
+    time.sleep(0.001 if step < 5 else 0.05)
+"""
+
+
+def test_a_run_that_goes_on_is_repeated_as_far_as_it_is_only_if_asked(
+    script: Script, base: Path
+) -> None:
+    command = [sys.executable, str(script("program.py", GOING_ON).name)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "five\n"
+        (run,) = run_directories(base)
+        (item,) = (each for each in plan(run).blocking if each.what == "end")
+        assert "the run still goes on; wait for its end" in item.why
+        with pytest.raises(NotReplayable, match="still goes on"):
+            replay(run, base=base)
+        verdict = replay(run, base=base, best_effort=True)
+        program.kill()
+    assert verdict.outcome == "identical"
+    assert "steps that both runs have" in verdict.sentence
+    assert plan(run).blocking == ()
