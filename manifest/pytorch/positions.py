@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 from torch.utils.data import get_worker_info
@@ -19,7 +19,16 @@ from manifest.pytorch.identities import Identities, Identity
 from manifest.pytorch.moments import Moment, Moments, Named
 
 _MADE = "made at "
-_REFERENCES = 3  # to an iterator that its loader alone holds: by it, by a name, by the call
+
+
+def _references(loader: Any) -> int:
+    """How many references there are to the iterator that a loader keeps, as seen from here."""
+    kept = loader._iterator
+    return sys.getrefcount(kept)
+
+
+# Interpreters count differently what names and calls hold, so that one is counted here.
+_OF_LOADER_ALONE = _references(SimpleNamespace(_iterator=object()))
 
 
 class Position(Known):
@@ -50,10 +59,10 @@ class Position(Known):
 
     def is_abandoned(self) -> bool:
         """Whether nobody but the loader itself holds the iterator."""
-        kept = getattr(self.identity.loader(), "_iterator", None)
-        if kept is None or self.iterator() is not kept:
+        loader = self.identity.loader()
+        if getattr(loader, "_iterator", None) is None or self.iterator() is not loader._iterator:
             return False
-        return sys.getrefcount(kept) <= _REFERENCES
+        return _references(loader) <= _OF_LOADER_ALONE
 
     def refusal(self, *, is_over: bool = False) -> str | None:
         """Why it cannot be continued; None if it can.
