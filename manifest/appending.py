@@ -69,9 +69,10 @@ class AppendedFile:
             os.close(file)
 
     def _hold(self) -> None:
-        # Where it ends is asked for in a fifth of the time that its identity would take.
+        # Where it ends is asked for in a fifth of the time that its identity would take; at the
+        # beginning, any file may be.
         try:
-            if os.lseek(self._file, 0, os.SEEK_CUR) == self._end:
+            if self._end and os.lseek(self._file, 0, os.SEEK_CUR) == self._end:
                 return
         except OSError:
             pass
