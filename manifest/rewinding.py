@@ -63,6 +63,11 @@ def replay(
         >>> print(manifest.replay("0199c3f2"))  # doctest: +SKIP
         >>> manifest.replay(checkpoint["manifest"])  # doctest: +SKIP
     """
+    if not isinstance(run_id, str):
+        raise StateNotRestorable(
+            f"expected the id of a run or what `run.snapshot()` returned, found {run_id!r:.80}; "
+            "where that is None, the manifest of the run says why no snapshot could be taken"
+        )
     reference, is_snapshot, name = run_id.partition(":")
     run = _find(reference)
     if is_snapshot or at != "start":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ MOST_SNAPSHOTS = 4096
 """How many of a process are kept, the newest."""
 
 _LARGEST = 2**53
+_SEED = re.compile("-?[0-9]{1,28}")
 
 Document = dict[str, Any]
 
@@ -39,7 +41,7 @@ def find_snapshot(run: RunDirectory, name: str, *, process: str, rank: int | Non
     if owner is None:
         raise StateNotRestorable(
             f"snapshot '{name[:80]}' was taken by {', '.join(sorted(found))}, and none of them is "
-            f"this process, {process}"
+            f"this process, {process}; of several ranks, each takes its own"
         )
     return _checked(read_document(run, found[owner].get("blob")))
 
@@ -90,7 +92,7 @@ def _check_loader(entry: Any) -> None:
     expect(isinstance(position, dict), "a position")
     expect(_is_count(position.get("count")), "a number of batches")
     seed = position.get("base_seed")
-    expect(type(seed) is str and len(seed) < 30 and seed.lstrip("-").isdigit(), "a seed")
+    expect(type(seed) is str and _SEED.fullmatch(seed) is not None, "a seed")
     expect(position.get("epoch") is None or _is_count(position["epoch"]), "an epoch")
     expect(position.get("refusal") is None or type(position["refusal"]) is str, "a reason")
     expect(type(position.get("began")) is str, "what the iterator began from")
@@ -130,11 +132,12 @@ def _names(run: RunDirectory) -> str:
 
 
 def _of_rank(run: RunDirectory, found: Mapping[str, Document], rank: int | None) -> str | None:
-    if len(found) == 1:
-        return next(iter(found))
     try:
         processes = run.document()["processes"]
     except DamagedRun:
-        return None
-    owners = [name for name in found if processes.get(name, {}).get("rank") == rank]
+        return next(iter(found)) if len(found) == 1 else None
+    ranks = {name: processes.get(name, {}).get("rank") for name in found}
+    if len(ranks) == 1 and None in (rank, *ranks.values()):
+        return next(iter(ranks))
+    owners = [name for name in ranks if ranks[name] == rank]
     return owners[0] if rank is not None and len(owners) == 1 else None

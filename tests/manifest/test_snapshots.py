@@ -144,6 +144,21 @@ def test_each_process_finds_its_own(run: RunDirectory) -> None:
         state("main", None)
 
 
+def test_a_rank_does_not_continue_from_the_snapshot_of_another(run: RunDirectory) -> None:
+    process = Process(run, "main.x0", rank=0)
+    process.journal.append("rank", rank=0)
+    process.take("here")
+    for rank in (0, None):
+        assert find_snapshot(run, "here", process="main.other", rank=rank)["name"] == "here"
+    with pytest.raises(StateNotRestorable, match=r"taken by main\.x0.*each takes its own"):
+        find_snapshot(run, "here", process="main.x1", rank=1)
+
+
+def test_what_no_snapshot_returned_is_refused_by_name() -> None:
+    with pytest.raises(StateNotRestorable, match=r"what `run\.snapshot\(\)` returned, found None"):
+        replay(None)  # type: ignore[arg-type]
+
+
 def test_a_name_that_is_not_there_is_answered_with_those_that_are(run: RunDirectory) -> None:
     process = Process(run)
     for name in ("first", "second"):
@@ -196,6 +211,8 @@ def damaged(change: Callable[[dict[str, Any]], object]) -> bytes:
         lambda document: document["loaders"][0]["position"].update(count=True),
         lambda document: document["loaders"][0]["position"].update(count=10**30),
         lambda document: document["loaders"][0]["position"].update(base_seed="1" * 5000),
+        lambda document: document["loaders"][0]["position"].update(base_seed="--5"),
+        lambda document: document["loaders"][0]["position"].update(base_seed="²"),
         lambda document: document["loaders"][0]["position"].update(began=None),
         lambda document: document["loaders"][0]["position"].pop("first"),
         lambda document: document["loaders"][0]["position"].update(ahead=4),
