@@ -54,9 +54,8 @@ class Identity(Known):
         return self._own
 
     def shape(self, loader: Any) -> Facts:
-        """What tells it from other loaders."""
-        if self._shape is None:
-            self._shape = shape_of(loader)
+        """What tells it from other loaders; now, as a dataset can grow from epoch to epoch."""
+        self._shape = shape_of(loader)
         return self._shape
 
     @property
@@ -66,7 +65,7 @@ class Identity(Known):
 
     @property
     def known_shape(self) -> Facts:
-        """What tells it from other loaders, once it was looked at."""
+        """What tells it from other loaders, when it was last looked at."""
         return self._shape or {}
 
     def is_like(self, name: str | None, place: str) -> bool:

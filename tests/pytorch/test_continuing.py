@@ -557,6 +557,23 @@ def test_a_sampler_with_another_seed_is_refused(host: Host) -> None:
         iter(make(2))
 
 
+def test_a_dataset_that_grew_between_epochs_is_known_as_it_is(host: Host) -> None:
+    def make(length: int) -> DataLoader[Any]:
+        return DataLoader(Noisy(length), 2, shuffle=True)
+
+    seed(1)
+    loader: Any = make(12)
+    list(loader)
+    loader.dataset.length = 20
+    expected = plain(list(snapshot_in(host, loader, 2)))
+    del loader
+    host.resume("here")
+    with pytest.raises(StateNotRestorable, match="dataset_length was 20, here it is 12"):
+        iter(make(12))
+    host.resume("here")
+    assert plain(list(make(20))) == expected
+
+
 def test_a_loader_that_is_never_iterated_again_is_named(host: Host) -> None:
     iterator = snapshot_in(host, DataLoader(Noisy(), 2), 1)
     del iterator
