@@ -103,6 +103,7 @@ class Continuing:
         self._on_outcome = on_outcome
         self._is_strict = is_strict
         self._is_first = True
+        self._is_asked = False
 
     def begin(self) -> None:
         """Continue loaders from now on, in the place of an earlier snapshot."""
@@ -164,15 +165,20 @@ class Continuing:
             return original(loader)
         moments.put_back(before, own.named())
         # Before its first loader goes on, what the program ran is no part of the run; nor what it
-        # runs until that is asked for a batch, as frameworks do that make iterators ahead.
+        # runs until one is asked for a batch, as frameworks do that make iterators ahead.
         if self._is_first:
             self._is_first = False
             self._put_back_all()
-            iterator._next_data = _Resumed(iterator, held, self._put_back_all)
-        elif held:
-            iterator._next_data = _Resumed(iterator, held)
+        if held or not self._is_asked:
+            iterator._next_data = _Resumed(iterator, held, self._asked)
         self._on_outcome(RestoredItem(str(recorded), "restored", reason))
         return iterator
+
+    def _asked(self) -> None:
+        # Of several, whichever the program asks first: what that one draws is part of the run.
+        if not self._is_asked:
+            self._is_asked = True
+            self._put_back_all()
 
     def _put_back(self, recorded: Recorded, identity: Identity, loader: Any) -> None:
         if recorded.put_back_to is not identity:
@@ -290,20 +296,16 @@ class _Resumed:
     Args:
         iterator: Which.
         held: Batches that it gives first.
-        work: To be done before its first batch.
+        work: To be done before each of them.
     """
 
-    def __init__(
-        self, iterator: Any, held: Sequence[Any], work: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, iterator: Any, held: Sequence[Any], work: Callable[[], None]) -> None:
         self._iterator = weakref.ref(iterator)  # which holds this, and would not go
         self._held = deque(held)
         self._work = work
 
     def __call__(self) -> Any:
-        work, self._work = self._work, None
-        if work is not None:
-            work()
+        self._work()
         if self._held:
             return self._held.popleft()
         iterator: Any = self._iterator()

@@ -557,6 +557,24 @@ def test_a_sampler_with_another_seed_is_refused(host: Host) -> None:
         iter(make(2))
 
 
+def test_of_several_loaders_any_can_be_asked_first(host: Host) -> None:
+    def make() -> list[Iterator[Any]]:
+        return [iter(DataLoader(Noisy(n), 2, shuffle=True)) for n in (10, 12)]
+
+    def step(iterators: list[Iterator[Any]]) -> Any:
+        return [plain(next(each)) for each in reversed(iterators)]
+
+    seed(1)
+    iterators = make()
+    step(iterators)
+    host.snapshot("here")
+    expected = [step(iterators) for _ in range(3)]
+    seed(99)
+    host.resume("here")
+    iterators = make()
+    assert [step(iterators) for _ in range(3)] == expected
+
+
 def test_a_dataset_that_grew_between_epochs_is_known_as_it_is(host: Host) -> None:
     def make(length: int) -> DataLoader[Any]:
         return DataLoader(Noisy(length), 2, shuffle=True)
