@@ -34,6 +34,7 @@ _OF_POSITIONS = (
     Positions.first_asked,
     Positions.asked,
     Positions.exhausted,
+    Positions.failed,
 )
 STATEFUL = "torchdata.stateful_dataloader.stateful_dataloader"
 
@@ -207,6 +208,10 @@ def _followed(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
         except StopIteration:
             if _watching is not None:
                 _watching.positions.exhausted(self)
+            raise
+        except BaseException:
+            if _watching is not None:
+                _watching.positions.failed(self)
             raise
 
     keep_from_compiler(__next__, with_callees=False)

@@ -34,7 +34,17 @@ _OF_LOADER_ALONE = _references(SimpleNamespace(_iterator=object()))
 class Position(Known):
     """One iterator of a loader."""
 
-    __slots__ = ("before", "began", "epoch", "first", "identity", "is_exhausted", "rounds")
+    __slots__ = (
+        "before",
+        "began",
+        "epoch",
+        "failed_at",
+        "first",
+        "identity",
+        "is_exhausted",
+        "is_uncertain",
+        "rounds",
+    )
 
     def begin(self, identity: Identity, began: Moment, epoch: int | None) -> None:
         """Know of which loader it is, and when it was made."""
@@ -46,6 +56,10 @@ class Position(Known):
         self.before: list[Moment] = []
         """When each of the last batches was asked for that a wrapper may hold."""
         self.is_exhausted = False
+        self.failed_at: int | None = None
+        """How many batches it had given when making one failed."""
+        self.is_uncertain = False
+        """Whether what it took for a batch that failed is not made up for by that number."""
         self.rounds = 0
 
     def iterator(self) -> Any:
@@ -79,6 +93,9 @@ class Position(Known):
             )
         if iterator._num_workers and not getattr(iterator, "_in_order", True):
             return "it gives batches in the order in which workers are ready (in_order=False)"
+        is_behind = self.failed_at is not None and iterator._num_yielded > self.failed_at
+        if not is_over and (self.is_uncertain or is_behind):
+            return "making one of its batches failed, and what was drawn for that is not recorded"
         return None
 
 
@@ -199,6 +216,15 @@ class Positions:
         position = self.of(iterator)
         if position is not None:
             position.is_exhausted = True
+
+    def failed(self, iterator: Any) -> None:
+        """Making a batch failed; what it would have held is lost to an iterator that goes on."""
+        position = self.of(iterator)
+        if position is None:
+            return
+        # Workers draw from generators of their own, so that a first failure leaves all in place.
+        position.is_uncertain = not iterator._num_workers or position.failed_at is not None
+        position.failed_at = iterator._num_yielded
 
     def current(self) -> Iterator[Position]:
         """Each iterator that the program may still ask, the oldest first."""

@@ -557,6 +557,52 @@ def test_a_sampler_with_another_seed_is_refused(host: Host) -> None:
         iter(make(2))
 
 
+class Failing(Noisy):
+    """Samples of which one cannot be read at its first try."""
+
+    has_failed = False
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 7 and not self.has_failed:
+            self.has_failed = True
+            raise OSError("not readable now")
+        return super().__getitem__(index)
+
+
+def failing_loader(workers: int) -> DataLoader[Any]:
+    return DataLoader(Failing(), 2, **workers_of(workers))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_iterator_that_goes_on_behind_a_failure_is_refused(workers: int, host: Host) -> None:
+    seed(1)
+    iterator = iter(failing_loader(workers))
+    for _ in range(3):
+        next(iterator)
+    with pytest.raises(OSError, match="not readable now"):
+        next(iterator)
+    next(iterator)
+    host.snapshot("here")
+    with pytest.raises(StateNotRestorable, match="making one of its batches failed"):
+        host.resume("here")
+
+
+def test_a_failure_of_a_worker_takes_nothing_from_what_was_given_before(host: Host) -> None:
+    seed(1)
+    iterator = iter(failing_loader(2))
+    for _ in range(3):
+        next(iterator)
+    with pytest.raises(OSError, match="not readable now"):
+        next(iterator)
+    host.snapshot("here")
+    del iterator
+    host.resume("here")
+    again = iter(failing_loader(2))
+    with pytest.raises(OSError, match="not readable now"):
+        next(again)
+    assert host.outcomes[-1].reason == "continues after 3 batches"
+
+
 def test_of_several_loaders_any_can_be_asked_first(host: Host) -> None:
     def make() -> list[Iterator[Any]]:
         return [iter(DataLoader(Noisy(n), 2, shuffle=True)) for n in (10, 12)]
