@@ -100,6 +100,8 @@ def _check_loader(entry: Any) -> None:
     ahead = position.get("ahead", 0)
     expect(_is_count(ahead) and ahead <= position["count"], "a number of batches held")
     expect(isinstance(position.get("before", []), list), "what those came from")
+    index = position.get("last_index")
+    expect(index is None or type(index) is str, "a digest of what the sampler gave last")
 
 
 def _is_map_of_maps(value: Any) -> bool:

@@ -137,6 +137,8 @@ class Snapshots:
         return found
 
     def _position(self, position: Position, *, is_over: bool) -> Json:
+        from manifest.pytorch.positions import last_index_of
+
         refusal = position.refusal(is_over=is_over)
         iterator: Any = position.iterator()
         return {
@@ -147,6 +149,7 @@ class Snapshots:
             "first": None if position.first is None else self._moment(position.first),
             "ahead": min(position.identity.ahead, iterator._num_yielded),
             "before": [self._moment(each) for each in position.before],
+            "last_index": last_index_of(iterator),
             "refusal": refusal,
         }
 
@@ -305,6 +308,7 @@ def _place(run: RunDirectory, position: Document | None) -> Place | None:
         first=None if first is None else _moment(run, first),
         ahead=position.get("ahead", 0),
         before=[_moment(run, each) for each in position.get("before", ())],
+        last_index=position.get("last_index"),
         refusal=position["refusal"],
     )
 

@@ -26,6 +26,7 @@ from manifest.pytorch.hooks import keep_from_compiler
 from manifest.pytorch.identities import Identity, ordinal
 from manifest.pytorch.loaders import STATEFUL, Loaders
 from manifest.pytorch.moments import Moment, Named
+from manifest.pytorch.positions import last_index_of
 from manifest.pytorch.statedicts import decoded_state_dict
 from manifest.restoring import RestoredItem
 
@@ -48,6 +49,9 @@ class Place:
 
     before: Sequence[Moment] = ()
     """When each of those was asked for; empty where workers made them."""
+
+    last_index: str | None = None
+    """A digest of what the sampler had given last; None in snapshots of earlier versions."""
 
 
 @dataclass(slots=True)
@@ -231,6 +235,12 @@ class Continuing:
             raise StateNotRestorable(
                 f"it draws from {', '.join(sorted(shared))} as it goes, and so does the program: "
                 "which numbers were whose was not recorded"
+            )
+        if at.last_index is not None and last_index_of(iterator) != at.last_index:
+            raise StateNotRestorable(
+                "its sampler gives other samples than it did: what it goes by is not in the "
+                "snapshot, such as a counter of its own or a generator that it keeps elsewhere; "
+                "keep generators as its attributes, or track them"
             )
         position = self._loaders.positions.of(iterator)
         if position is not None:

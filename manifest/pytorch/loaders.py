@@ -23,7 +23,7 @@ from manifest.pytorch.describing import Facts, Iterated, described, epoch_of, ge
 from manifest.pytorch.hooks import keep_from_compiler
 from manifest.pytorch.identities import Identity
 from manifest.pytorch.moments import Moment, Named
-from manifest.pytorch.positions import Positions
+from manifest.pytorch.positions import LAST_INDEX, Positions
 
 _MOST_LOADERS = 64
 _LIBRARIES = ("manifest", "torch", "torchdata")
@@ -164,6 +164,7 @@ def _install() -> None:
     iterator, loader = dataloader._BaseDataLoaderIter, dataloader.DataLoader
     iterator.__init__ = _watched(iterator.__init__)  # type: ignore[method-assign]
     iterator.__next__ = _followed(iterator.__next__)  # type: ignore[assignment,method-assign]
+    iterator._next_index = _kept(iterator._next_index)  # type: ignore[method-assign]
     loader.__init__ = _noticed(loader.__init__)  # type: ignore[method-assign]
     when_imported(STATEFUL, _stateful_imported)
     os.register_at_fork(after_in_child=_forked)
@@ -216,6 +217,19 @@ def _followed(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     keep_from_compiler(__next__, with_callees=False)
     return __next__
+
+
+def _kept(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @functools.wraps(original)
+    def _next_index(self: Any) -> Any:
+        index = original(self)
+        if _watching is not None:
+            # On the iterator, as workers are given their first ones while that is made.
+            setattr(self, LAST_INDEX, index)
+        return index
+
+    keep_from_compiler(_next_index, with_callees=False)
+    return _next_index
 
 
 def _noticed(original: Callable[..., None]) -> Callable[..., None]:

@@ -14,11 +14,14 @@ from typing import Any
 
 from torch.utils.data import get_worker_info
 
+from manifest.pytorch.batches import Gathering, combined
 from manifest.pytorch.byidentity import ByIdentity, Known
 from manifest.pytorch.identities import Identities, Identity
 from manifest.pytorch.moments import Moment, Moments, Named
 
 _MADE = "made at "
+LAST_INDEX = "_manifest_last_index"
+"""The attribute of an iterator that holds what its sampler gave last."""
 
 
 def _references(loader: Any) -> int:
@@ -240,6 +243,16 @@ class Positions:
         for position in self._known.living():
             found.setdefault(id(position.identity), position.identity)
         return sorted(found.values(), key=lambda each: each.number)
+
+
+def last_index_of(iterator: Any) -> str | None:
+    """A digest of what a sampler gave an iterator last; None if it gave nothing yet."""
+    index = getattr(iterator, LAST_INDEX, None)
+    if index is None:
+        return None
+    gathering = Gathering()
+    gathering.add(index)
+    return combined(gathering.take()).hex()
 
 
 def _above_constructors(loader: Any, frame: FrameType | None) -> FrameType | None:

@@ -213,6 +213,7 @@ def damaged(change: Callable[[dict[str, Any]], object]) -> bytes:
         lambda document: document["loaders"][0]["position"].update(base_seed="1" * 5000),
         lambda document: document["loaders"][0]["position"].update(base_seed="--5"),
         lambda document: document["loaders"][0]["position"].update(base_seed="²"),
+        lambda document: document["loaders"][0]["position"].update(last_index=3),
         lambda document: document["loaders"][0]["position"].update(began=None),
         lambda document: document["loaders"][0]["position"].pop("first"),
         lambda document: document["loaders"][0]["position"].update(ahead=4),

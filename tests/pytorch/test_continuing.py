@@ -638,6 +638,62 @@ def test_a_dataset_that_grew_between_epochs_is_known_as_it_is(host: Host) -> Non
     assert plain(list(make(20))) == expected
 
 
+class Cursor(Sampler[int]):
+    """Goes on in the next epoch where it was, and keeps that to itself."""
+
+    def __init__(self) -> None:
+        self.at = 0
+
+    def __len__(self) -> int:
+        return 4
+
+    def __iter__(self) -> Iterator[int]:
+        for _ in range(4):
+            yield self.at
+            self.at = (self.at + 1) % 12
+
+
+class Elsewhere(Sampler[int]):
+    """Draws from a generator that is no attribute of it."""
+
+    rng = random.Random(3)
+
+    def __len__(self) -> int:
+        return 12
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(Elsewhere.rng.sample(range(12), 12))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", [Cursor, Elsewhere])
+def test_a_sampler_that_gives_other_samples_is_refused(
+    kind: type[Sampler[int]], workers: int, host: Host
+) -> None:
+    def make() -> DataLoader[Any]:
+        return DataLoader(Noisy(), sampler=kind(), **workers_of(workers))
+
+    seed(1)
+    loader = make()
+    list(loader)
+    iterator = snapshot_in(host, loader, 2)
+    del iterator, loader
+    host.resume("here")
+    with pytest.raises(StateNotRestorable, match="its sampler gives other samples"):
+        iter(make())
+
+
+def test_a_tracked_generator_of_a_sampler_elsewhere_is_continued(host: Host) -> None:
+    def make() -> DataLoader[Any]:
+        return DataLoader(Noisy(), sampler=Elsewhere())
+
+    seed(1)
+    host.tracking.track("order", Elsewhere.rng)
+    expected = plain(list(snapshot_in(host, make(), 2)))
+    host.resume("here")
+    assert plain(list(make())) == expected
+
+
 def test_a_loader_that_is_never_iterated_again_is_named(host: Host) -> None:
     iterator = snapshot_in(host, DataLoader(Noisy(), 2), 1)
     del iterator
