@@ -66,7 +66,7 @@ class ManifestError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         # As it is: by default it would be made again of its text, which most are not made of, so
         # that a pool of processes broke where one of its tasks raised this.
-        return _unmade, (type(self), self.args), vars(self)
+        return _remade, (type(self), self.args), vars(self)
 
 
 class RunNotFound(ManifestError):
@@ -278,5 +278,5 @@ class GoldenInvalid(ManifestError):
         super().__init__(f"this is no golden: {reason}. `--manifest-golden=write` writes it anew.")
 
 
-def _unmade(kind: type[ManifestError], args: tuple[object, ...]) -> ManifestError:
+def _remade(kind: type[ManifestError], args: tuple[object, ...]) -> ManifestError:
     return kind.__new__(kind, *args)

@@ -62,5 +62,5 @@ def make_plan(recorded: Recorded, run: RunDirectory, wish: Wish) -> Plan:
 def _end(run: RunDirectory) -> Iterator[PlanItem]:
     """A run that still goes on, whose replay would have no end either if it has none."""
     if not run.is_sealed() and run.is_alive():
-        why = "the run still goes on; wait for its end, or repeat what it has done so far"
+        why = "the run still goes on; wait for its end, or repeat its steps so far: --best-effort"
         yield impossible("end", why)
